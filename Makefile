@@ -1,0 +1,44 @@
+# Everything runs from .venv, which is made from requirements.lock and made again when that file changes.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PACKAGES := legrad pipeline jobs
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench published clean
+
+help: ## List the targets.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## Make .venv and install requirements.lock.
+
+# The .pth file puts this folder on .venv's path, so that `python jobs/annotate.py` finds the packages without an install.
+$(READY): requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+		echo "Python 3.10 or newer is needed; '$(PYTHON)' is not. Name one: make PYTHON=python3.12" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -c 'import os, sysconfig; print(os.getcwd(), file=open(sysconfig.get_path("purelib") + "/this_repository.pth", "w"))'
+	@touch $@
+
+demo: $(READY) ## Annotate the bundled demo shards with the bundled demo model.
+	$(BIN)/python jobs/annotate.py
+
+test: lint ## Lint, check types, run the tests.
+	$(BIN)/python -m pytest
+
+lint: $(READY) ## ruff and mypy.
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy $(PACKAGES)
+
+bench: $(READY) ## Time LeGrad against the published package.
+	$(BIN)/python jobs/benchmark.py legrad
+
+published: $(READY) ## Install the published package where `make bench` looks for it, outside this folder.
+	$(BIN)/python jobs/benchmark.py published
+
+clean: ## Remove .venv and the tools' caches.
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find $(PACKAGES) tests -name __pycache__ -type d -prune -exec rm -rf {} +
