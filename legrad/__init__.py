@@ -1,0 +1,23 @@
+"""LeGrad: where in an image a vision transformer finds a text. Tensors in, heatmaps out.
+
+Example:
+    explainer = legrad.build("legrad", model)  # an open_clip model, left untouched
+    embedding, raw = explainer.explain(images, text, image_index)
+    heat = legrad.heatmap(raw, size=(H, W))  # [Q, H, W] in [0, 1]
+"""
+
+from legrad.explainer import ENGINES, METHODS, Encoding, Explainer, build
+from legrad.heatmap import degenerate, heatmap, minmax
+from legrad.towers import UnsupportedModelError
+
+__all__ = [
+    "ENGINES",
+    "METHODS",
+    "Encoding",
+    "Explainer",
+    "UnsupportedModelError",
+    "build",
+    "degenerate",
+    "heatmap",
+    "minmax",
+]

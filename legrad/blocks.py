@@ -1,0 +1,122 @@
+"""One transformer block, opened up into the steps an explainer needs between its input and output.
+
+LeGrad differentiates inside a block: it needs the queries, keys and values, the stream after
+attention and the pre-activations of the MLP. `torch.nn.MultiheadAttention` hides all of these, so
+`Block` reads the weights of an open_clip block and computes each step itself. It holds references,
+never copies: the model it was made from stays as it was.
+
+Symbols follow CLOSED_FORM: X is the stream before the block, X̂ after attention, Z after the MLP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+ActivationGradient = Callable[[Tensor, Tensor], Tensor]
+
+QUICK_GELU_SLOPE = 1.702
+
+
+def gelu_gradient(approximate: str) -> ActivationGradient:
+    """The derivative of GELU, for either of its two definitions ("none" is the exact erf one)."""
+
+    def gradient(a: Tensor, scale: Tensor) -> Tensor:
+        # The kernel that autograd itself calls: one pass over memory where Φ(a) + a·Φ'(a) written
+        # out takes six, and computed in float32 inside for half-precision inputs.
+        result: Tensor = torch.ops.aten.gelu_backward(
+            scale.expand_as(a), a, approximate=approximate
+        )
+        return result
+
+    return gradient
+
+
+def quick_gelu_gradient(a: Tensor, scale: Tensor) -> Tensor:
+    """The derivative of x·sigmoid(1.702 x), which is SiLU'(1.702 x)."""
+    result: Tensor = torch.ops.aten.silu_backward(scale.expand_as(a), QUICK_GELU_SLOPE * a)
+    return result
+
+
+@dataclass(frozen=True)
+class Block:
+    """References to the weights of one pre-norm block, and its forward pass step by step.
+
+    Every method maps batch-first tensors: B images, N tokens (CLS first), width D, hidden width M,
+    h heads of d_h = D / h channels. Dropout does not exist here: the semantics are those of eval
+    mode, whatever the model's training flag says.
+    """
+
+    heads: int
+    norm1: nn.Module
+    qkv_weight: Float[Tensor, "QKV D"]
+    qkv_bias: Float[Tensor, " QKV"]
+    out: nn.Linear
+    scale1: Float[Tensor, " D"] | None  # LayerScale λ1; None stands for ones
+    norm2: nn.LayerNorm
+    expand: nn.Linear  # W_1, b_1
+    activation: nn.Module
+    activation_gradient: ActivationGradient
+    contract: nn.Linear  # W_2, b_2
+    scale2: Float[Tensor, " D"] | None  # LayerScale λ2
+
+    @property
+    def width(self) -> int:
+        """D, the number of channels of the residual stream."""
+        return self.out.out_features
+
+    @property
+    def hidden(self) -> int:
+        """M, the number of hidden channels of the MLP."""
+        return self.expand.out_features
+
+    def attention_inputs(
+        self, x: Float[Tensor, "B N D"]
+    ) -> tuple[Float[Tensor, "B h N d_h"], Float[Tensor, "B h N d_h"], Float[Tensor, "B h N d_h"]]:
+        """Queries, keys and values per head.
+
+        The values come from a product of their own: as a view of the joint projection they would
+        keep the queries and keys alive for as long as an engine needs the values.
+        """
+        normed = self.norm1(x)
+        split = 2 * self.width
+        query_key = F.linear(normed, self.qkv_weight[:split], self.qkv_bias[:split])
+        query, key = query_key.chunk(2, dim=-1)
+        value = F.linear(normed, self.qkv_weight[split:], self.qkv_bias[split:])
+        return self._per_head(query), self._per_head(key), self._per_head(value)
+
+    def add_attention(
+        self, x: Float[Tensor, "B N D"], mixed: Float[Tensor, "B h N d_h"]
+    ) -> Float[Tensor, "B N D"]:
+        """The stream X̂ = X + λ1 ⊙ (O W_oᵀ + b_o), where `mixed` is O = A V per head."""
+        return x + scaled(self.out(mixed.transpose(1, 2).flatten(2)), self.scale1)
+
+    def preactivation(self, attended: Float[Tensor, "B N D"]) -> Float[Tensor, "B N M"]:
+        """The pre-activations a = W_1 LN(X̂) + b_1."""
+        result: Tensor = self.expand(self.norm2(attended))
+        return result
+
+    def add_mlp(
+        self, attended: Float[Tensor, "B N D"], a: Float[Tensor, "B N M"]
+    ) -> Float[Tensor, "B N D"]:
+        """The output Z = X̂ + λ2 ⊙ (W_2 φ(a) + b_2)."""
+        return attended + scaled(self.contract(self.activation(a)), self.scale2)
+
+    def _per_head(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B h N d_h"]:
+        images, tokens, _ = x.shape
+        return x.view(images, tokens, self.heads, -1).transpose(1, 2)
+
+
+def scaled(x: Float[Tensor, "*n D"], scale: Float[Tensor, " D"] | None) -> Float[Tensor, "*n D"]:
+    """`x` times LayerScale, in the type of `x` (open_clip leaves LayerScale in float32)."""
+    return x if scale is None else x * scale.to(x.dtype)
+
+
+def wide_type(dtype: torch.dtype) -> torch.dtype:
+    """The type for statistics and sums beside `dtype`: float32, or float64 for float64."""
+    return torch.promote_types(dtype, torch.float32)

@@ -1,0 +1,117 @@
+"""The gradient inside one block, in closed form (CLOSED_FORM.md).
+
+The score of a layer sees only the *mean* of its tokens, so the gradient that enters the block is
+the same vector g for every token; all that differs from token to token is the derivative of the
+activation and the LayerNorm. With everything else folded into one matrix per block, a text costs
+one [N, M] x [M, D] product and one [N, D] x [D, N] product per image and layer.
+
+Symbols, all row vectors, so that a gradient has the shape of what it belongs to:
+
+    g = ∂s/∂z̄ / N                      at every token of Z
+    u = (λ2 ⊙ g) W_2                    at φ(a), the same for every token
+    y_i = u ⊙ φ'(a_i) / σ_i             at a, already divided by the σ_i of LayerNorm
+    G_i = y_i F − c_i H_i + b           at O, the mixed values of all heads
+      F = centred(W_1 ⊙ γ) (λ1 ⊙ W_o)   centring each row is LayerNorm's subtraction of the mean
+      H_i = (λ1 ⊙ ĥ_i) W_o              LayerNorm's subtraction of the part along ĥ,
+      c_i = ⟨y_i, a_i − β W_1ᵀ − b_1⟩ / D   for a_i − β W_1ᵀ − b_1 = (γ ⊙ ĥ_i) W_1ᵀ
+      b = (λ1 ⊙ g) W_o                  the residual connection around the MLP
+    ∂s/∂A_{k,i,j} = ⟨G_{i,k}, V_{j,k}⟩
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from legrad.blocks import Block, scaled, wide_type
+
+
+@dataclass(frozen=True)
+class FoldedBlock:
+    """A block with the products of its weights that do not depend on the input."""
+
+    block: Block
+    product: Float[Tensor, "M D"]  # F, formed in float32, kept in the block's type
+    offset: Float[Tensor, " M"]  # β W_1ᵀ + b_1, float32 because a − offset cancels
+
+    @classmethod
+    def of(cls, block: Block) -> FoldedBlock:
+        """Fold one block; its float32 copies live only in here."""
+        wide = wide_type(block.expand.weight.dtype)
+        expand = block.expand.weight.to(wide)
+        weighted = expand * block.norm2.weight.to(wide)
+        weighted -= weighted.mean(dim=1, keepdim=True)
+        out = block.out.weight.to(wide)
+        if block.scale1 is not None:
+            out = out * block.scale1.to(wide)[:, None]
+        return cls(
+            block=block,
+            product=(weighted @ out).to(block.expand.weight.dtype),
+            offset=expand @ block.norm2.bias.to(wide) + block.expand.bias.to(wide),
+        )
+
+    def relevance(
+        self,
+        attended: Float[Tensor, "G N D"],
+        a: Float[Tensor, "G N M"],
+        values: Float[Tensor, "G h N d_h"],
+        g: Float[Tensor, "G P D"],
+    ) -> Float[Tensor, "G P N"]:
+        """Σ_{k,i} max(0, ∂s/∂A_{k,i,j}) for each token j, given X̂, a, V and the gradient g."""
+        # As many heads at a time as fit where y, [N, M] per text, has just been; at least one.
+        heads_at_once = max(1, self.block.hidden // attended.shape[1])
+        return positive_sums(self._gradient(attended, a, g), values, heads_at_once)
+
+    def _gradient(
+        self,
+        attended: Float[Tensor, "G N D"],
+        a: Float[Tensor, "G N M"],
+        g: Float[Tensor, "G P D"],
+    ) -> Float[Tensor, "G P N D"]:
+        """∂s/∂O; LayerNorm's statistics and c are computed in float32 whatever the block's type."""
+        block = self.block
+        u = scaled(g, block.scale2) @ block.contract.weight
+        b = scaled(g, block.scale1) @ block.out.weight
+        inverse_sigma, whitened = self._layer_norm(attended)
+        h = scaled(whitened, block.scale1) @ block.out.weight
+
+        slope = block.activation_gradient(a, inverse_sigma)  # φ'(a) / σ
+        along = (a - self.offset).mul_(slope)
+        c = u.to(along.dtype) @ along.mT / block.width  # [G, P, N]
+        y = slope[:, None] * u[:, :, None]  # [G, P, N, M]
+        gradient = g.new_empty(*y.shape[:-1], block.width)
+        torch.addcmul(b[:, :, None], c.to(g.dtype)[..., None], h[:, None], value=-1, out=gradient)
+        # The large product is added onto the rest in place: one pass over [N, D] less per text.
+        gradient.view(-1, block.width).addmm_(y.view(-1, block.hidden), self.product)
+        return gradient
+
+    def _layer_norm(
+        self, attended: Float[Tensor, "G N D"]
+    ) -> tuple[Float[Tensor, "G N 1"], Float[Tensor, "G N D"]]:
+        """1/σ and ĥ of the block's second LayerNorm, before its affine part."""
+        x = attended.to(self.offset.dtype)
+        epsilon = self.block.norm2.eps
+        inverse_sigma = x.var(dim=-1, correction=0, keepdim=True).add_(epsilon).rsqrt_()
+        whitened = F.layer_norm(x, x.shape[-1:], eps=epsilon)
+        return inverse_sigma.to(attended.dtype), whitened.to(attended.dtype)
+
+
+def positive_sums(
+    gradient: Float[Tensor, "G P N D"], values: Float[Tensor, "G h N d_h"], heads_at_once: int
+) -> Float[Tensor, "G P N"]:
+    """Σ_{k,i} max(0, ⟨G_{i,k}, V_{j,k}⟩) for each token j, over heads k and queries i.
+
+    The sums are float32 (float64 for float64).
+    """
+    images, texts, tokens, _ = gradient.shape
+    rows = gradient.view(images, texts * tokens, values.shape[1], -1).transpose(1, 2)
+    sums = gradient.new_zeros(images, texts, tokens, dtype=wide_type(gradient.dtype))
+    for start in range(0, values.shape[1], heads_at_once):
+        some = slice(start, start + heads_at_once)
+        product = (rows[:, some] @ values[:, some].mT).clamp_(min=0)  # [G, some, P·N, N]
+        sums += product.view(images, -1, texts, tokens, tokens).sum(dim=(1, 3), dtype=sums.dtype)
+    return sums
