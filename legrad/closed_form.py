@@ -89,8 +89,8 @@ class ClosedFormLeGrad(Explainer[LayerStates]):
         image_index: Int[Tensor, " Q"],
     ) -> tuple[Float[Tensor, "B E"], Float[Tensor, "Q gh gw"]]:
         """Embeddings and raw maps; each layer is explained as it is passed, then forgotten."""
-        pairs = checked_pairs((len(images), self._tower.head.width), text, image_index)
         grid = self._tower.grid(images)
+        pairs = checked_pairs((len(images), self._tower.head.width), text, image_index)
         queries = self._queries(text, pairs, grid, images.device)
         total = _zeros(queries, grid)
 
@@ -124,6 +124,8 @@ class ClosedFormLeGrad(Explainer[LayerStates]):
         self, total: Float[Tensor, "Q N"], index: int, state: LayerState, queries: Queries
     ) -> None:
         """Add the Ê of one layer to every pair's total, CLS token included."""
+        if not queries.chunks:
+            return
         folded = self._folded[index]
         g = self._tower.head.gradient(state.mean[queries.images], queries.text)
         # All that follows is linear in g. At unit norm it stays clear of float16's subnormal

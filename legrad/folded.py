@@ -23,7 +23,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -94,9 +93,10 @@ class FoldedBlock:
     ) -> tuple[Float[Tensor, "G N 1"], Float[Tensor, "G N D"]]:
         """1/σ and ĥ of the block's second LayerNorm, before its affine part."""
         x = attended.to(self.offset.dtype)
-        epsilon = self.block.norm2.eps
-        inverse_sigma = x.var(dim=-1, correction=0, keepdim=True).add_(epsilon).rsqrt_()
-        whitened = F.layer_norm(x, x.shape[-1:], eps=epsilon)
+        # The public layer_norm does not return 1/σ, and `Tensor.var` takes ten times as long.
+        whitened, _, inverse_sigma = torch.native_layer_norm(
+            x, x.shape[-1:], None, None, self.block.norm2.eps
+        )
         return inverse_sigma.to(attended.dtype), whitened.to(attended.dtype)
 
 

@@ -47,7 +47,7 @@ class Explainer(ABC, Generic[EncodingT]):
         """Run the image encoder once on preprocessed images and keep what `maps` needs.
 
         Raises:
-            ValueError: H or W is not a multiple of the patch size.
+            ValueError: not a batch of RGB images, or H or W is not a multiple of the patch size.
         """
 
     def maps(

@@ -73,8 +73,10 @@ class ClipTower:
         """Patch rows and columns of `images`.
 
         Raises:
-            ValueError: a side is not a positive multiple of the patch side.
+            ValueError: not a batch of RGB images, or a side is not a multiple of the patch side.
         """
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"images have shape {tuple(images.shape)}, expected [B, 3, H, W]")
         size = (images.shape[-2], images.shape[-1])
         patch = self._visual.patch_size
         if min(size) == 0 or size[0] % patch[0] or size[1] % patch[1]:
