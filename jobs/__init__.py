@@ -1,0 +1,1 @@
+"""The commands: each file here is one, `python jobs/<name>.py --help`."""

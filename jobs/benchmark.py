@@ -1,0 +1,89 @@
+"""Speed and memory of LeGrad: `python jobs/benchmark.py legrad` or `gpu`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import auto_cli
+
+
+def legrad(
+    published: str | None = None, rounds: int = 5, threads: int = 2, json: Path | None = None
+) -> int:
+    """Compare with the published package on this CPU: ViT-B/16, random weights, float32, 224².
+
+    Both packages are called `legrad`, so the published one has an interpreter of its own.
+
+    Args:
+        published: that interpreter; without it LEGRAD_PUBLISHED, or what `published` made.
+        rounds: how often each measurement is repeated, in turns.
+        threads: PyTorch's, on both sides.
+        json: also write the figures to this file.
+    """
+    from jobs.benchmarks import versus
+    from jobs.benchmarks.published import find
+
+    try:
+        python = find(published)
+    except FileNotFoundError as error:
+        return fail(str(error))
+    plan = versus.Plan(versus.VIT_B_16, layers=(12, 2), rounds=rounds, threads=threads)
+    results = versus.compare(plan, str(python))
+    return report(versus.markdown(results), results, json)
+
+
+def published(folder: Path | None = None) -> int:
+    """Make an interpreter with the published package, outside this repository.
+
+    Args:
+        folder: where; a folder in the user's cache by default, which `legrad` looks in.
+    """
+    from jobs.benchmarks.published import default_folder, install
+
+    folder = folder or default_folder()
+    print(f"installing the published package and PyTorch in {folder} ...", flush=True)
+    print(f"made {install(folder)}")
+    return 0
+
+
+def gpu(memory_budget: int = 1 << 30, json: Path | None = None) -> int:
+    """Measure one CUDA device: its bf16 matrix peak, then ViT-B/16 and ViT-bigG-14.
+
+    Weights are random and nothing is downloaded. It takes PyTorch, timm, open_clip (with ftfy),
+    jaxtyping and jsonargparse, and no Ray. On a machine without a network, carry the missing ones
+    there as wheels: `pip download --no-deps`, then `pip install --no-index --no-deps`. Where
+    `make setup` was not run, start it as `python -m jobs.benchmark gpu`.
+
+    Args:
+        memory_budget: bytes that the temporaries of one chunk may take.
+        json: also write the figures to this file.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        return fail("this benchmark needs a CUDA device, and PyTorch finds none")
+    from jobs.benchmarks import accelerator
+
+    results = accelerator.measure(torch.device("cuda"), torch.bfloat16, memory_budget=memory_budget)
+    return report(accelerator.markdown(results), results, json)
+
+
+def report(text: str, results: dict[str, Any], file: Path | None) -> int:
+    """Print the tables and write the figures."""
+    print(f"\n{text}")
+    if file is not None:
+        file.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+    return 0
+
+
+def fail(reason: str) -> int:
+    """Say in one line what is missing."""
+    print(reason, file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(auto_cli({"legrad": legrad, "published": published, "gpu": gpu}, as_positional=False))

@@ -1,0 +1,1 @@
+"""What `python jobs/benchmark.py` measures, one module a benchmark."""

@@ -1,0 +1,71 @@
+"""Medians, ratios, interleaved rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from statistics import median
+
+
+@dataclass(frozen=True)
+class Target:
+    """A measured figure beside what it should be."""
+
+    name: str
+    measured: float
+    limit: float
+    at_least: bool
+
+    @property
+    def met(self) -> bool:
+        """Whether the figure is on the right side of the limit."""
+        return self.measured >= self.limit if self.at_least else self.measured <= self.limit
+
+    def as_dict(self) -> dict[str, str | float | bool]:
+        """For JSON."""
+        sign = "≥" if self.at_least else "≤"
+        return {
+            "name": self.name,
+            "target": f"{sign} {self.limit:g}",
+            "measured": self.measured,
+            "met": self.met,
+        }
+
+
+def interleaved(
+    actions: Mapping[str, Callable[[], Mapping[str, float]]], rounds: int
+) -> dict[str, dict[str, float]]:
+    """Medians of what each action measures. They take turns, so that noise hits them all.
+
+    Args:
+        actions: each runs once and returns figures by name.
+        rounds: how often each is measured.
+    """
+    if rounds < 1:
+        raise ValueError(f"rounds={rounds}: at least one is needed")
+    measured: dict[str, list[Mapping[str, float]]] = {name: [] for name in actions}
+    for _ in range(rounds):
+        for name, action in actions.items():
+            measured[name].append(action())
+    return {
+        name: {figure: median(turn[figure] for turn in turns) for figure in turns[0]}
+        for name, turns in measured.items()
+    }
+
+
+def extra_prompt(one: float, several: float, *, more: int, forward: float) -> float:
+    """What each further prompt costs, as a fraction of a bare forward pass.
+
+    Args:
+        one: seconds for one prompt.
+        several: seconds for `more` prompts more than that.
+        more: how many more.
+        forward: seconds of the bare forward pass.
+    """
+    return (several - one) / more / forward
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)

@@ -1,0 +1,241 @@
+"""The parts of the benchmarks that can be wrong without anyone noticing. Nothing here is timed."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+import legrad
+from jobs import benchmark
+from jobs.benchmarks import accelerator, published, versus
+from jobs.benchmarks.child import ROOT, Child, ChildError
+from jobs.benchmarks.timing import Target, extra_prompt, interleaved, table
+
+TINY = {
+    "embed_dim": 16,
+    "vision_cfg": {
+        "layers": 3,
+        "width": 32,
+        "head_width": 16,
+        "patch_size": 8,
+        "image_size": 32,
+    },
+    "text_cfg": {"context_length": 4, "vocab_size": 16, "width": 16, "heads": 1, "layers": 1},
+}
+PLAN = versus.Plan(TINY, layers=(3, 2), rounds=1, threads=1, batch=2)
+
+STAND_IN = """
+import torch
+
+
+class LeWrapper:
+    def __init__(self, model, layer_index):
+        print("the published package prints while it wraps")
+        self.model, self.layer_index = model, layer_index
+
+    def encode_image(self, image):
+        self.image = image
+
+    def compute_legrad(self, text, image=None):
+        image = self.image if image is None else image
+        tokens = self.model.visual(image) @ text.T * self.layer_index
+        return tokens[..., None, None].expand(-1, -1, *image.shape[2:])
+"""
+
+
+def figures(seconds: float) -> dict[str, float]:
+    return {"seconds": seconds, "cpu_seconds": 2 * seconds}
+
+
+def test_a_further_prompt_is_a_fraction_of_the_forward_pass() -> None:
+    assert extra_prompt(1.0, 3.0, more=4, forward=2.0) == 0.25
+
+
+def test_interleaved_takes_turns_and_returns_medians() -> None:
+    order: list[str] = []
+    seconds = iter([1.0, 10.0, 3.0, 30.0, 2.0, 20.0])
+
+    def action(name: str) -> dict[str, float]:
+        order.append(name)
+        return {"seconds": next(seconds)}
+
+    medians = interleaved({"a": lambda: action("a"), "b": lambda: action("b")}, rounds=3)
+
+    assert order == ["a", "b"] * 3
+    assert medians == {"a": {"seconds": 2.0}, "b": {"seconds": 20.0}}
+    with pytest.raises(ValueError, match="rounds=0"):
+        interleaved({}, rounds=0)
+
+
+def test_a_case_is_judged_by_the_fastest_published_form() -> None:
+    forms = {"batch": figures(4.0), "loop": figures(5.0), "reuse": figures(3.0)}
+    row = versus.case(12, 5, figures(0.5), forms)
+    assert (row["fastest"], row["ratio"], row["cpu_ratio"]) == ("reuse", 6.0, 6.0)
+
+
+@pytest.mark.parametrize(
+    ("at_least", "measured", "met"), [(True, 3.9, False), (True, 4.0, True), (False, 4.1, False)]
+)
+def test_targets_know_their_direction(at_least: bool, measured: float, met: bool) -> None:
+    assert Target("x", measured, 4.0, at_least).met is met
+
+
+def test_table_is_markdown() -> None:
+    assert table(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> Path:
+    versus.exchange(PLAN, tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path) -> Path:
+    """An "interpreter" whose `legrad` is not this project's."""
+    package = tmp_path / "elsewhere" / "legrad"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(STAND_IN)
+    python = tmp_path / "python"
+    start = f"import sys, runpy; sys.path.insert(0, {str(package.parent)!r}); "
+    start += 'sys.argv = sys.argv[2:]; runpy.run_path(sys.argv[0], run_name="__main__")'
+    (tmp_path / "start.py").write_text(start)
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{tmp_path}/start.py" "$@"\n')
+    python.chmod(0o755)
+    return python
+
+
+def test_our_side_computes_our_maps_with_the_exchanged_weights(inputs: Path) -> None:
+    with Child("ours", sys.executable, inputs, threads=1) as child:
+        assert Path(child.hello["legrad"]) == ROOT / "legrad" / "__init__.py"
+        child.ask("batch", 2, 3, images=2, measure=str(inputs / "maps"))
+        assert set(child.ask("forward", 2, 3)) == {"seconds", "cpu_seconds"}
+
+    tensors = versus.load_file(inputs / "inputs.safetensors")
+    images, text = tensors.pop("images"), tensors.pop("text")
+    model = accelerator.random_tower(TINY, torch.device("cpu"), torch.float32)
+    model.visual.load_state_dict(tensors)
+    explainer = legrad.build("legrad", model, layers=2)
+    raw = explainer(images, text[:3].repeat(2, 1), torch.tensor([0, 0, 0, 1, 1, 1]))
+    torch.testing.assert_close(
+        versus.load_file(inputs / "maps")["maps"], legrad.heatmap(raw, (32, 32))
+    )
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_memory_of_a_run_is_between_zero_and_all_of_it(inputs: Path) -> None:
+    with Child("ours", sys.executable, inputs, threads=1) as child:
+        usage = child.ask("batch", 3, 2, images=2, measure="memory")
+    assert 0 < usage["before"] <= usage["peak"] < 1 << 32
+
+
+def test_published_side_agrees_with_itself_in_every_form(inputs: Path, stand_in: Path) -> None:
+    with Child("published", str(stand_in), inputs, threads=1) as child:
+        maps = []
+        for form in versus.FORMS:
+            child.ask(form, 2, 3, measure=str(inputs / form))
+            maps.append(versus.load_file(inputs / form)["maps"])
+        assert maps[0].shape == (3, 32, 32)
+        assert all(torch.allclose(maps[0], other) for other in maps)
+        with pytest.raises(ChildError, match="one image at a time, not 2"):
+            child.ask("batch", 2, 3, images=2)
+
+
+def test_a_side_refuses_another_package(inputs: Path, stand_in: Path) -> None:
+    package = next(inputs.glob("elsewhere/legrad/__init__.py"))
+    package.write_text("build = None\n")
+    with pytest.raises(ChildError, match="is not the published legrad"):
+        Child("published", str(stand_in), inputs, threads=1)
+
+
+def test_a_published_package_in_the_wrong_place_is_refused(
+    inputs: Path, stand_in: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = inputs / "elsewhere"
+    monkeypatch.setattr("jobs.benchmarks.child.ROOT", package)
+    with pytest.raises(ChildError, match="the published side imported"):
+        Child("published", str(stand_in), inputs, threads=1)
+
+
+def test_an_interpreter_that_is_not_there_is_named(inputs: Path) -> None:
+    with pytest.raises(ChildError, match="cannot start the published side"):
+        Child("published", str(inputs / "none"), inputs, threads=1)
+
+
+def test_the_whole_comparison_reports_every_case(stand_in: Path) -> None:
+    lines: list[str] = []
+    results = versus.compare(PLAN, str(stand_in), lines.append)
+
+    assert str(ROOT / "legrad") in lines[0] and "elsewhere" in lines[1]
+    assert [(row["layers"], row["prompts"]) for row in results["cases"]] == [
+        (3, 1),
+        (3, 5),
+        (2, 1),
+        (2, 5),
+    ]
+    assert len(results["targets"]) == 4 + 2 + 2
+    assert results["agreement"] > 0.01  # a stand-in computes something else, and it shows
+    json.dumps(results)
+    assert versus.markdown(results).count("| 3 |") == 2
+
+
+def test_published_interpreter_is_looked_for_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LEGRAD_PUBLISHED", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="make published"):
+        published.find(None)
+    cached = published.python_in(published.default_folder())
+    cached.parent.mkdir(parents=True)
+    cached.touch()
+    assert published.find(None) == cached
+    monkeypatch.setenv("LEGRAD_PUBLISHED", sys.executable)
+    assert published.find(None) == Path(sys.executable)
+    assert published.find(str(cached)) == cached
+
+
+def test_gpu_benchmark_refuses_without_a_device(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert benchmark.gpu() == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_gpu_benchmark_runs_on_any_device() -> None:
+    results = accelerator.measure(
+        torch.device("cpu"),
+        torch.bfloat16,
+        memory_budget=1 << 20,
+        cases=[accelerator.Case("tiny", TINY, batch=2)],
+        matrix=32,
+        seconds=0,
+        say=lambda line: None,
+    )
+    assert [row["prompts"] for row in results["rows"]] == [None, 1, 5]
+    for row in results["rows"]:
+        assert row["images_per_second"] == 2 / row["seconds"]
+        assert 0 < row["of_peak"]
+    assert accelerator.markdown(results).count("| tiny |") == 3
+
+
+def test_operations_are_those_of_the_modules() -> None:
+    """The bare forward pass, against PyTorch's own counter."""
+    model = accelerator.random_tower(TINY, torch.device("cpu"), torch.float32)
+    # Gradients and this backend keep out the fused kernels, which are not counted on a CPU.
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        model.visual(torch.zeros(1, 3, 32, 32))
+    shape = accelerator.Shape.of(TINY)
+    projection = 2 * 32 * 16
+    assert shape.operations(None) == counter.get_total_flops() - projection
+
+
+def test_random_tower_has_finite_output() -> None:
+    model = accelerator.random_tower(TINY, torch.device("cpu"), torch.bfloat16)
+    with torch.no_grad():
+        assert model.visual(torch.randn(2, 3, 32, 32, dtype=torch.bfloat16)).isfinite().all()
