@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import auto_cli
+from jsonargparse import ArgumentParser
 
 
 def legrad(
@@ -85,5 +87,21 @@ def fail(reason: str) -> int:
     return 2
 
 
+COMMANDS: dict[str, Callable[..., int]] = {"legrad": legrad, "published": published, "gpu": gpu}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the named benchmark; its docstring is its help text."""
+    parser = ArgumentParser(description=__doc__)
+    commands = parser.add_subcommands()
+    for name, command in COMMANDS.items():
+        about = (inspect.getdoc(command) or "").partition("\nArgs:")[0]
+        options = ArgumentParser(description=about)
+        options.add_function_arguments(command, as_group=False)
+        commands.add_subcommand(name, options, help=about.partition("\n")[0])
+    chosen = parser.parse_args(arguments)
+    return COMMANDS[chosen.subcommand](**chosen[chosen.subcommand].as_dict())
+
+
 if __name__ == "__main__":
-    sys.exit(auto_cli({"legrad": legrad, "published": published, "gpu": gpu}, as_positional=False))
+    sys.exit(main())

@@ -203,7 +203,7 @@ def test_gpu_benchmark_refuses_without_a_device(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert benchmark.gpu() == 2
+    assert benchmark.main(["gpu"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
