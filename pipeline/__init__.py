@@ -1,0 +1,1 @@
+"""Data in, data out: shards, prompts, masks, schema, ledger, evaluation."""

@@ -1,0 +1,45 @@
+"""The demo's CLIP: an ordinary open_clip model, found through open_clip's own config mechanism."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import open_clip
+from jaxtyping import Float, Int
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from torch import Tensor
+
+ASSETS = Path(__file__).parent / "assets"
+NAME = "legrad-demo"
+CONFIG = ASSETS / f"{NAME}.json"
+WEIGHTS = ASSETS / f"{NAME}.safetensors"
+TEMPLATE = "a photo of a {}."
+"""The one sentence the model was trained with."""
+
+
+def register() -> None:
+    """Make `open_clip.create_model("legrad-demo")` work in this process."""
+    open_clip.add_model_config(CONFIG)
+
+
+def create(pretrained: str | Path | None = WEIGHTS) -> open_clip.CLIP:
+    """The demo's CLIP in float32 and evaluation mode; `pretrained=None` for random weights."""
+    register()
+    model = open_clip.create_model(NAME, pretrained=pretrained and str(pretrained))
+    return model.eval()
+
+
+def tokenize(texts: list[str]) -> Int[Tensor, "text context"]:
+    """Token ids of `texts`, cut at the model's context length."""
+    register()
+    tokens: Tensor = open_clip.get_tokenizer(NAME)(texts)
+    return tokens
+
+
+def normalise(
+    pixels: Float[Tensor, "batch 3 height width"],
+) -> Float[Tensor, "batch 3 height width"]:
+    """From RGB values in 0..255 to what the model takes."""
+    mean = pixels.new_tensor(OPENAI_DATASET_MEAN).view(3, 1, 1)
+    std = pixels.new_tensor(OPENAI_DATASET_STD).view(3, 1, 1)
+    return (pixels / 255 - mean) / std

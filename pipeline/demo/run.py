@@ -1,0 +1,32 @@
+"""The run that `python jobs/annotate.py` makes without arguments, and what it shows at the end."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from pipeline.config import AnnotateConfig
+from pipeline.demo.model import ASSETS
+from pipeline.evaluation.points import read_points, score_annotations
+from pipeline.preview import draw_preview
+from pipeline.shards import find_shards
+
+SHARDS = ASSETS / "shards"
+OUTPUT = "out/demo"
+PREVIEWED = 6  # images
+
+
+def configure(config: AnnotateConfig) -> AnnotateConfig:
+    """The same settings with the bundled shards as input, and an output unless one is named."""
+    return dataclasses.replace(config, input=str(SHARDS), output=config.output or OUTPUT)
+
+
+def report(output: str) -> None:
+    """Print how well the masks fit the bundled points, and draw some of them."""
+    points = read_points(ASSETS / "points.csv", ASSETS / "class-descriptions.csv")
+    masks, control = score_annotations(output, points)
+    print(f"p-mIoU on the bundled points: {masks.p_miou():.3f}")
+    print(f"  for masks that cover everything: {control.p_miou():.3f}")
+    path = Path(output, "preview.png")
+    draw_preview(output, find_shards([str(SHARDS)])[0], PREVIEWED).save(path)
+    print(f"Look at {path}")

@@ -1,0 +1,1 @@
+"""How good the masks are: counts that add up over shards."""

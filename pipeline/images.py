@@ -1,0 +1,105 @@
+"""From image bytes to pixels, and from pixels to what a CLIP takes.
+
+One decision holds for images and masks alike: pixels are taken as they are stored, and an EXIF
+orientation tag is ignored. Sizes, points and masks all refer to the stored pixels.
+"""
+
+from __future__ import annotations
+
+import warnings
+from io import BytesIO
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor
+from torchvision.io import ImageReadMode, decode_jpeg
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as transforms
+
+from pipeline.models import Clip
+from pipeline.rejects import Reject
+
+JPEG_END = b"\xff\xd9"
+
+
+def decode(data: bytes, max_pixels: int) -> UInt8[Tensor, "3 height width"]:
+    """RGB pixels of a JPEG, PNG, WebP or other image that Pillow reads.
+
+    Grey and palette images become RGB, transparency is dropped, 16-bit values keep their upper
+    eight bits.
+
+    Raises:
+        Reject: `undecodable` or `too_large`, with the cause.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of bombs at a size of its own; the limit here is `max_pixels`.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(BytesIO(data)) as image:
+                if image.width * image.height > max_pixels:
+                    raise Reject("too_large", f"{image.width}x{image.height} pixels")
+                if image.format == "JPEG" and image.mode in ("RGB", "L") and _ends(data):
+                    return _decode_jpeg(data)
+                return _to_rgb(image)
+    except Image.DecompressionBombError as error:
+        raise Reject("too_large", str(error)) from error
+    except (OSError, ValueError, SyntaxError, RuntimeError) as error:  # what the decoders raise
+        raise Reject("undecodable", str(error)) from error
+
+
+def _ends(data: bytes) -> bool:
+    """Whether a JPEG has its end marker: libjpeg would paint what is missing grey, in silence."""
+    return JPEG_END in data[-1024:]
+
+
+def _decode_jpeg(data: bytes) -> UInt8[Tensor, "3 height width"]:
+    encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    pixels: Tensor = decode_jpeg(encoded, mode=ImageReadMode.RGB)
+    return pixels
+
+
+def _to_rgb(image: Image.Image) -> UInt8[Tensor, "3 height width"]:
+    if image.mode.startswith("I;16") or image.mode == "I":
+        grey = (np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)
+        image = Image.fromarray(grey)
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+
+
+class Preprocess:
+    """The model's own preprocessing, with a squash instead of a crop: every pixel is seen.
+
+    Attributes:
+        size: side of the square that images become.
+    """
+
+    def __init__(self, model: Clip, image_size: int | None = None) -> None:
+        """Read mean, deviation and interpolation off an open_clip model.
+
+        Args:
+            model: a model with `visual.preprocess_cfg`.
+            image_size: another side than the model's own.
+        """
+        settings = model.visual.preprocess_cfg
+        native = settings["size"]
+        self.size = image_size or (native if isinstance(native, int) else native[0])
+        self.interpolation = InterpolationMode(settings["interpolation"])
+        self.mean = torch.tensor(settings["mean"]).view(3, 1, 1)
+        self.std = torch.tensor(settings["std"]).view(3, 1, 1)
+
+    def squash(
+        self, pixels: UInt8[Tensor, "3 height width"]
+    ) -> UInt8[Tensor, "3 {self.size} {self.size}"]:
+        """Resize to the square, as Pillow would (within one grey level)."""
+        squashed: Tensor = transforms.resize(
+            pixels, [self.size, self.size], self.interpolation, antialias=True
+        )
+        return squashed
+
+    def normalise(
+        self, batch: UInt8[Tensor, "batch 3 height width"], device: torch.device, dtype: torch.dtype
+    ) -> Float[Tensor, "batch 3 height width"]:
+        """From pixels to model input, computed in float32 on `device`."""
+        values = batch.to(device).float() / 255
+        return ((values - self.mean.to(device)) / self.std.to(device)).to(dtype)

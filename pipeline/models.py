@@ -1,0 +1,89 @@
+"""Loading the CLIP of a run."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeAlias
+
+import open_clip
+import torch
+
+from pipeline.config import ModelConfig
+from pipeline.demo import model as demo
+
+Clip: TypeAlias = open_clip.CLIP | open_clip.CustomTextCLIP
+
+RANDOM_WARNING = (
+    "WARNING: the model has RANDOM weights (--model.pretrained random). Its masks mean nothing; "
+    "use them to try out speed, memory and formats."
+)
+
+
+class ModelError(Exception):
+    """The model or its weights do not load; the message says what was tried and why it failed."""
+
+
+def choose_device(device: str) -> torch.device:
+    """The device that `auto` stands for, or the one named."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)
+
+
+def load_model(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> Clip:
+    """An open_clip CLIP on `device` in evaluation mode.
+
+    Random weights are the same in every process.
+
+    Raises:
+        ModelError: with the cause, in one line.
+    """
+    demo.register()
+    weights = _weights(config)
+    with torch.random.fork_rng(devices=[]), _quiet(weights is None):
+        torch.manual_seed(0)
+        try:
+            model = open_clip.create_model(config.name, pretrained=weights)
+        except Exception as error:  # open_clip, torch and the hub raise whatever they like
+            raise ModelError(f"--model.name {config.name}: does not load: {error}") from error
+    # One parameter at a time: the float32 weights of a large model and a copy would not fit.
+    model = model.eval().requires_grad_(False).to(device=device, dtype=dtype)
+    return model
+
+
+def _weights(config: ModelConfig) -> str | None:
+    """What open_clip calls `pretrained`: a tag, a file, or None for random weights."""
+    if config.name not in open_clip.list_models():
+        near = difflib.get_close_matches(config.name, open_clip.list_models(), 3, 0.4)
+        raise ModelError(
+            f"--model.name {config.name}: open_clip has no such model; near: {', '.join(near)}"
+        )
+    if config.pretrained == "random":
+        return None
+    if config.pretrained == "demo":
+        return str(demo.WEIGHTS)
+    tags = open_clip.list_pretrained_tags_by_model(config.name)
+    if config.pretrained not in tags and not Path(config.pretrained).is_file():
+        raise ModelError(
+            f"--model.pretrained {config.pretrained}: neither a file nor a tag of {config.name} "
+            f"({', '.join(tags) or 'it has none'})"
+        )
+    return config.pretrained
+
+
+@contextmanager
+def _quiet(random: bool) -> Iterator[None]:
+    """Replace open_clip's warning about random weights by one that nobody overlooks."""
+    if not random:
+        yield
+        return
+    print(RANDOM_WARNING, flush=True)
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)

@@ -1,0 +1,52 @@
+"""From a command line to a configuration."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from typing import NoReturn, TypeVar
+
+from jsonargparse import ArgumentParser, set_parsing_settings
+
+Config = TypeVar("Config")
+
+
+def parse(
+    config: type[Config], command: str, description: str | None, arguments: Sequence[str] | None
+) -> Config:
+    """The configuration that the arguments, and the file that --config names, ask for.
+
+    Exits with 2 and a line on stderr for an unknown setting or a value of the wrong type.
+
+    Args:
+        config: a dataclass; every field is a dotted flag, its docstring the help text.
+        command: name of the command, for messages.
+        description: of the command; the first line is shown.
+        arguments: None for those of the process.
+
+    Raises:
+        ConfigError: a value that the dataclass itself refuses.
+    """
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    summary = (description or "").partition("\n")[0]
+    parser = _Parser(prog=command, description=summary, allow_abbrev=False)
+    parser.add_argument("--config", action="config", help="YAML file of settings; flags beat it")
+    parser.add_class_arguments(config)
+    settings = vars(parser.instantiate(parser.parse_args(arguments)))
+    del settings["config"]
+    return config(**settings)
+
+
+class _Parser(ArgumentParser):
+    """Answers a setting that does not exist with the nearest one that does."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        known = {action.dest for action in self._actions}
+        for flag, key in re.findall(r"--([\w.]+)|option '([\w.]+)'", message):
+            # A file's key comes without its group, so that it is compared with last names too.
+            names = known if flag else {name.rpartition(".")[2]: name for name in known}
+            near = difflib.get_close_matches(flag or key, names, 1)
+            if near and (flag or key) not in names:
+                message += f" (did you mean {near[0]}?)"
+        super().error(message, ex)

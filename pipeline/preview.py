@@ -1,0 +1,116 @@
+"""A contact sheet: images, heatmap overlays and masks, with prompts and scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby, islice
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+import legrad
+from pipeline import storage
+from pipeline.images import decode as decode_image
+from pipeline.masks import decode as decode_mask
+from pipeline.samples import image_bytes
+from pipeline.shards import Shard, read_samples
+
+CELL = 200  # pixels, width of a picture
+MARGIN, CAPTION = 8, 22
+PROMPTS = 4
+"""Prompts shown per image: those with the highest scores."""
+INK, PAPER, FADED = (25, 25, 25), (255, 255, 255), 0.25
+STOPS = np.array(
+    [(0, 0, 4), (66, 10, 104), (147, 38, 103), (221, 81, 58), (252, 165, 10), (252, 255, 164)],
+    dtype=np.float32,
+)
+"""Colours of heat 0, 0.2, … 1: dark violet over red to pale yellow."""
+
+Pixels = UInt8[np.ndarray, "height width 3"]
+
+
+def draw_preview(output: str, shard: Shard, images: int) -> Image.Image:
+    """Draw the first annotated images of a shard, one row each.
+
+    A row is the image, then for each prompt the heat over the image and the mask's cut-out.
+
+    Args:
+        output: location of a run's results, with heat stored.
+        shard: one that the run has committed.
+        images: rows at the most.
+    """
+    found = islice(_annotated(output, shard), images)
+    rows = [_row(pixels, annotations) for pixels, annotations in found]
+    sheet = Image.new(
+        "RGB", (max(r.width for r in rows), sum(r.height for r in rows) + MARGIN), PAPER
+    )
+    top = MARGIN
+    for row in rows:
+        sheet.paste(row, (0, top))
+        top += row.height
+    return sheet
+
+
+def _annotated(output: str, shard: Shard) -> Iterator[tuple[Pixels, Sequence[Mapping[str, Any]]]]:
+    """Pixels and annotation rows of every sample of the shard that has a mask."""
+    filesystem, path = storage.resolve(storage.join(output, "annotations", f"{shard.name}.parquet"))
+    rows = pq.read_table(path, filesystem=filesystem).to_pylist()
+    by_sample = {index: list(group) for index, group in groupby(rows, lambda r: r["sample_index"])}
+    with storage.open_read(shard.location) as stream:
+        for raw in read_samples(stream):
+            if raw.index in by_sample:
+                pixels = decode_image(image_bytes(raw), max_pixels=1 << 30)
+                yield pixels.permute(1, 2, 0).numpy(), by_sample[raw.index]
+
+
+def _row(pixels: Pixels, annotations: Sequence[Mapping[str, Any]]) -> Image.Image:
+    shown = sorted(annotations, key=lambda row: -row["score"])[:PROMPTS]
+    cells = [_cell(pixels, f"{len(annotations)} prompts")]
+    for row in shown:
+        title = f"{row['category'] or row['prompt']}  {row['score']:.2f}"
+        cells.append(_cell(_overlay(pixels, _heat(row)), title))
+        cells.append(_cell(_cut_out(pixels, decode_mask(row["segmentation"])), "mask"))
+    strip = Image.new("RGB", ((CELL + MARGIN) * (1 + 2 * PROMPTS), cells[0].height), PAPER)
+    for position, cell in enumerate(cells):
+        strip.paste(cell, (MARGIN // 2 + position * (CELL + MARGIN), 0))
+    return strip
+
+
+def _cell(pixels: Pixels, title: str) -> Image.Image:
+    """A picture scaled to the width of a cell, with a title below."""
+    picture = Image.fromarray(pixels)
+    height = max(1, round(picture.height * CELL / picture.width))
+    cell = Image.new("RGB", (CELL, height + CAPTION), PAPER)
+    cell.paste(picture.resize((CELL, height), Image.Resampling.BILINEAR))
+    font = ImageFont.load_default(13)
+    ImageDraw.Draw(cell).text((2, height + 2), title, fill=INK, font=font)
+    return cell
+
+
+def _heat(row: Mapping[str, Any]) -> Float[np.ndarray, "height width"]:
+    """The heatmap of a row at image size, from the stored patch grid."""
+    grid = np.frombuffer(row["heat"], dtype=np.uint8).reshape(row["heat_shape"])
+    raw = torch.from_numpy(grid.astype(np.float32))[None]
+    heat: np.ndarray = legrad.heatmap(raw, size=(row["height"], row["width"]))[0].numpy()
+    return heat
+
+
+def _overlay(pixels: Pixels, heat: Float[np.ndarray, "height width"]) -> Pixels:
+    """Heat as colour over a grey copy of the image."""
+    position = heat * (len(STOPS) - 1)
+    lower = position.astype(int).clip(max=len(STOPS) - 2)
+    mix = (position - lower)[..., None]
+    colour = STOPS[lower] * (1 - mix) + STOPS[lower + 1] * mix
+    grey = pixels.mean(-1, keepdims=True)
+    overlay: Pixels = (0.65 * colour + 0.35 * grey).astype(np.uint8)
+    return overlay
+
+
+def _cut_out(pixels: Pixels, mask: np.ndarray) -> Pixels:
+    """The foreground as it is, the rest faded to white."""
+    faded = FADED * pixels + (1 - FADED) * 255
+    return np.where(mask[..., None], pixels, faded).astype(np.uint8)

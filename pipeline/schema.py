@@ -1,0 +1,81 @@
+"""The Parquet files of a run: one row per mask, and one row per input sample."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+SEGMENTATION = pa.struct([("size", pa.list_(pa.int32(), 2)), ("counts", pa.string())])
+WITHOUT_MASK = pa.list_(pa.struct([("reason", pa.string()), ("count", pa.int32())]))
+
+ANNOTATIONS = pa.schema(
+    [
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("sample_index", pa.int32(), nullable=False),
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("image_id", pa.int64(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("prompt_index", pa.int32(), nullable=False),
+        pa.field("prompt", pa.string(), nullable=False),
+        pa.field("category", pa.string()),
+        pa.field("category_id", pa.int32()),
+        pa.field("score", pa.float32(), nullable=False),
+        pa.field("raw_max", pa.float32(), nullable=False),
+        pa.field("heat_mean", pa.float32(), nullable=False),
+        pa.field("threshold", pa.float32(), nullable=False),
+        pa.field("area", pa.int64(), nullable=False),
+        pa.field("bbox", pa.list_(pa.float32(), 4), nullable=False),
+        pa.field("segmentation", SEGMENTATION, nullable=False),
+        pa.field("heat", pa.binary()),
+        pa.field("heat_shape", pa.list_(pa.int32(), 2)),
+    ]
+)
+"""One row per mask, sorted by (sample_index, prompt_index)."""
+
+IMAGES = pa.schema(
+    [
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("sample_index", pa.int32(), nullable=False),
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("image_id", pa.int64(), nullable=False),
+        pa.field("height", pa.int32()),
+        pa.field("width", pa.int32()),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("reason", pa.string()),
+        pa.field("detail", pa.string()),
+        pa.field("prompts", pa.int32(), nullable=False),
+        pa.field("masks", pa.int32(), nullable=False),
+        pa.field("without_mask", WITHOUT_MASK, nullable=False),
+    ]
+)
+"""One row per input sample: annotated, empty (nothing to look for, or nothing found), rejected."""
+
+
+def image_id(shard: str, key: str) -> int:
+    """A positive 63-bit number that is the same in every run over the same shard."""
+    digest = hashlib.sha256(f"{shard}\0{key}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") % (2**63 - 1) + 1
+
+
+def to_parquet(
+    rows: Sequence[Mapping[str, Any]], schema: pa.Schema, footer: Mapping[str, Any]
+) -> bytes:
+    """A complete Parquet file.
+
+    Args:
+        rows: one mapping per row with every column of `schema`.
+        schema: `ANNOTATIONS` or `IMAGES`.
+        footer: what the file's metadata says about its making; values are stored as JSON.
+    """
+    metadata = {key: json.dumps(value, sort_keys=True) for key, value in footer.items()}
+    table = pa.Table.from_pylist(list(rows), schema=schema.with_metadata(metadata))
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    data: bytes = sink.getvalue().to_pybytes()
+    return data

@@ -1,0 +1,167 @@
+"""Which shards there are, what they are called, and their samples, read so that nothing is lost.
+
+Samples follow WebDataset's rules: adjacent tar members that share the part of their name before
+the first dot (of the base name) make one sample, and what follows that dot is the field.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+import tarfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import BinaryIO, cast
+
+from braceexpand import braceexpand
+from webdataset.tariterators import base_plus_ext
+
+from pipeline import storage
+
+TAR_BLOCK = 512
+TAR_RECORD = 20 * TAR_BLOCK
+END_OF_ARCHIVE = bytes(2 * TAR_BLOCK)
+
+
+class ShardError(Exception):
+    """A shard that cannot be read to its end; the message says what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One tar file of samples.
+
+    Attributes:
+        location: where to read it.
+        uri: the normalised location, without the input root: the shard's identity.
+        size: bytes.
+    """
+
+    location: str
+    uri: str
+    size: int
+
+    @property
+    def name(self) -> str:
+        """Base name without `.tar`, and 8 hex digits of the sha256 of the URI."""
+        stem = posixpath.basename(self.uri).removesuffix(".tar")
+        return f"{stem}-{hashlib.sha256(self.uri.encode()).hexdigest()[:8]}"
+
+
+@dataclass
+class RawSample:
+    """The members of one sample as they lie in the tar.
+
+    Attributes:
+        index: position among the samples of the shard, from 0.
+        key: the common part of the member names, directories included.
+        fields: lower-cased extension → bytes.
+        repeated: a field that the sample holds twice, if any.
+    """
+
+    index: int
+    key: str
+    fields: dict[str, bytes]
+    repeated: str | None = None
+
+
+def find_shards(patterns: Iterable[str], input_root: str = "") -> list[Shard]:
+    """Every shard that the patterns name, without repetition, in order.
+
+    Args:
+        patterns: paths or URIs; braces (`{000..127}`) and globs are expanded, a directory stands
+            for the `.tar` files in it, and `@file` for the patterns in its lines.
+        input_root: a prefix taken off the URI before the shard is named, so that data can move.
+
+    Raises:
+        FileNotFoundError: a pattern matches nothing.
+    """
+    root = storage.normalise(input_root) if input_root else ""
+    shards: dict[str, Shard] = {}
+    for pattern in patterns:
+        for location, size in _expand(pattern):
+            uri = storage.normalise(location)
+            if root and uri.startswith(root):
+                uri = uri[len(root) :].lstrip("/")
+            shards.setdefault(uri, Shard(location, uri, size))
+    return list(shards.values())
+
+
+def _expand(pattern: str) -> Iterator[tuple[str, int]]:
+    if pattern.startswith("@"):
+        for line in storage.read_bytes(pattern[1:]).decode().splitlines():
+            if line.strip() and not line.lstrip().startswith("#"):
+                yield from _expand(line.strip())
+        return
+    for location in braceexpand(pattern):
+        found = storage.find(location, suffix=".tar")
+        if not found:
+            raise FileNotFoundError(f"--input {pattern}: no shard at {location}")
+        yield from found.items()
+
+
+def read_samples(stream: BinaryIO) -> Iterator[RawSample]:
+    """The samples of a tar stream, in order, with proof at the end that none was lost.
+
+    Python's tarfile takes a short or damaged header for the end of the archive. So after the last
+    sample the rest of the stream is read, and its length and last bytes have to be those of a
+    complete archive that ends where tarfile stopped.
+
+    Raises:
+        ShardError: the archive is truncated, damaged or not a tar. Samples yielded before were
+            read whole, but there may be more of them.
+    """
+    sample: RawSample | None = None
+    for name, data in _members(stream):
+        key, field = base_plus_ext(name)
+        if key is None:
+            continue
+        if sample is None or key != sample.key:
+            if sample is not None:
+                yield sample
+            sample = RawSample(0 if sample is None else sample.index + 1, key, {})
+        if field.lower() in sample.fields:
+            sample.repeated = field.lower()
+        sample.fields[field.lower()] = data
+    if sample is not None:
+        yield sample
+
+
+def _members(stream: BinaryIO) -> Iterator[tuple[str, bytes]]:
+    """Name and bytes of every regular file in the archive."""
+    source = _Tail(stream)
+    try:
+        with tarfile.open(fileobj=cast(BinaryIO, source), mode="r|") as archive:
+            for member in archive:
+                if member.isreg():
+                    content = archive.extractfile(member)
+                    assert content is not None  # isreg() says so
+                    yield member.name, content.read()
+                archive.members.clear()  # type: ignore[attr-defined]  # or they pile up
+            stopped = archive.offset
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise ShardError(f"not a readable tar, or cut short: {error}") from error
+    source.drain()
+    if source.length % TAR_BLOCK or source.tail != END_OF_ARCHIVE:
+        raise ShardError(f"cut short: {source.length} bytes do not end like a tar")
+    if source.length - stopped > TAR_RECORD + TAR_BLOCK:
+        raise ShardError(f"damaged: no valid header at byte {stopped} of {source.length}")
+
+
+class _Tail:
+    """A stream that counts what is read and remembers the end of it."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.stream = stream
+        self.length = 0
+        self.tail = b""
+
+    def read(self, size: int = -1) -> bytes:
+        data = self.stream.read(size)
+        self.length += len(data)
+        self.tail = (self.tail + data[-len(END_OF_ARCHIVE) :])[-len(END_OF_ARCHIVE) :]
+        return data
+
+    def drain(self) -> None:
+        while self.read(1 << 20):
+            pass

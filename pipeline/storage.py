@@ -1,0 +1,159 @@
+"""Bytes in and out of local disks and object stores, through `pyarrow.fs`.
+
+A location is a path or a URI (`file://`, `s3://`, `gs://`). Objects are written whole or not at
+all: the complete bytes exist in memory first, because a pyarrow output stream that is closed by an
+exception publishes what it holds.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from glob import has_magic
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, cast
+from urllib.parse import urlsplit, urlunsplit
+
+from pyarrow import fs
+
+READ_BUFFER = 8 << 20
+"""Bytes per request. tarfile reads 10 KB at a time, which unbuffered is one S3 request each."""
+
+
+def is_uri(location: str) -> bool:
+    """Whether `location` names a scheme; a plain path (or a Windows drive) does not."""
+    return "://" in location
+
+
+def normalise(location: str) -> str:
+    """The location as data, free of how it is reached.
+
+    Absolute, without credentials, query (where pyarrow takes endpoints) and fragment; local paths
+    lose `file://` and symbolic names such as `..`.
+    """
+    if not is_uri(location):
+        return os.path.abspath(location)
+    parts = urlsplit(location)
+    if parts.scheme == "file":
+        return os.path.abspath(parts.path)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path, "", ""))
+
+
+def join(location: str, *names: str) -> str:
+    """`location` with path components appended, before any query."""
+    if not is_uri(location):
+        return os.path.join(location, *names)
+    parts = urlsplit(location)
+    path = "/".join((parts.path.rstrip("/"), *names))
+    return urlunsplit(parts._replace(path=path))
+
+
+def open_read(location: str) -> BinaryIO:
+    """A buffered binary stream over the object.
+
+    Raises:
+        OSError: the object does not exist or cannot be reached.
+    """
+    filesystem, path = resolve(location)
+    return cast(BinaryIO, filesystem.open_input_stream(path, buffer_size=READ_BUFFER))
+
+
+def exists(location: str) -> bool:
+    """Whether there is a file at `location`."""
+    filesystem, path = resolve(location)
+    return bool(filesystem.get_file_info(path).type == fs.FileType.File)
+
+
+def read_bytes(location: str) -> bytes:
+    """The whole object."""
+    with open_read(location) as stream:
+        return stream.read()
+
+
+def write_bytes(location: str, data: bytes) -> None:
+    """Create or replace the object in one step: a reader sees the old bytes or the new ones."""
+    filesystem, path = resolve(location)
+    if isinstance(filesystem, fs.LocalFileSystem):
+        _write_local(Path(path), data)
+        return
+    stream = filesystem.open_output_stream(path)
+    # Not a context manager: leaving one by an exception would publish a part of the object.
+    stream.write(data)
+    stream.close()
+
+
+def find(location: str, suffix: str = "") -> dict[str, int]:
+    """Location → bytes of every file that `location` stands for, sorted by name.
+
+    That is the file itself, the files of a directory or prefix that end in `suffix`, or what a
+    glob pattern matches (`*`, `?` and `[…]`, none of which crosses a `/`).
+    """
+    filesystem, path = resolve(location)
+    info = filesystem.get_file_info(path)
+    if info.type == fs.FileType.File:
+        return {location: int(info.size)}
+    if info.type == fs.FileType.Directory:
+        files = _files(filesystem, fs.FileSelector(path))
+        return _located(location, {p: n for p, n in files.items() if p.endswith(suffix)})
+    if not has_magic(path):
+        return {}
+    components = path.split("/")
+    fixed = next(i for i, component in enumerate(components) if has_magic(component))
+    base = "/".join(components[:fixed])
+    below = fs.FileSelector(base, recursive=fixed < len(components) - 1, allow_not_found=True)
+    files = _files(filesystem, below)
+    return _located(location, {p: n for p, n in files.items() if PurePosixPath(p).match(path)})
+
+
+def list_names(location: str, suffix: str = "") -> list[str]:
+    """Sorted names of the files directly in a directory or prefix; empty when there is none."""
+    filesystem, path = resolve(location)
+    files = _files(filesystem, fs.FileSelector(path, allow_not_found=True))
+    return sorted(name for p in files if (name := p.rpartition("/")[2]).endswith(suffix))
+
+
+def remove(location: str) -> None:
+    """Delete the object if it exists."""
+    filesystem, path = resolve(location)
+    if filesystem.get_file_info(path).type == fs.FileType.File:
+        filesystem.delete_file(path)
+
+
+def resolve(location: str) -> tuple[fs.FileSystem, str]:
+    """The filesystem that holds `location`, and the path inside it."""
+    if is_uri(location):
+        filesystem, path = fs.FileSystem.from_uri(location)
+        return filesystem, path
+    return fs.LocalFileSystem(), os.path.abspath(location)
+
+
+def _files(filesystem: fs.FileSystem, selector: fs.FileSelector) -> dict[str, int]:
+    infos = filesystem.get_file_info(selector)
+    return {info.path: int(info.size) for info in infos if info.type == fs.FileType.File}
+
+
+def _located(location: str, files: dict[str, int]) -> dict[str, int]:
+    """The files of one filesystem as locations of the form in which `location` was given."""
+    if not is_uri(location):
+        return dict(sorted(files.items()))
+    parts = urlsplit(location)
+    if parts.scheme == "file":
+        return {f"file://{path}": size for path, size in sorted(files.items())}
+    query = f"?{parts.query}" if parts.query else ""
+    return {f"{parts.scheme}://{path}{query}": size for path, size in sorted(files.items())}
+
+
+def _write_local(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fchmod(stream.fileno(), 0o644)
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

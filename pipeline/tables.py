@@ -1,0 +1,116 @@
+"""The two tables of a shard as they fill up, sample after sample."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+from pipeline.annotator import Annotation
+from pipeline.config import AnnotateConfig
+from pipeline.samples import Rejected, Sample
+from pipeline.schema import ANNOTATIONS, IMAGES, image_id, to_parquet
+
+Row = dict[str, Any]
+
+
+class Counts(TypedDict):
+    """What a commit says about a shard; see `pipeline.ledger.Commit`."""
+
+    samples: int
+    statuses: dict[str, int]
+    rejects: dict[str, int]
+    prompts: int
+    masks: int
+
+
+class ShardTables:
+    """Rows of `annotations/` and `images/` for one shard, in the order of its samples."""
+
+    def __init__(self, shard: str, config: AnnotateConfig) -> None:
+        """Start with no rows.
+
+        Args:
+            shard: name of the shard.
+            config: of the run; the part of it that changes results goes into the footers.
+        """
+        self.shard, self.mask = shard, config.mask
+        self.footer = {
+            "schema_version": config.results()["schema_version"],
+            "fingerprint": config.fingerprint(),
+            "config": config.results(),
+        }
+        self.images: list[Row] = []
+        self.annotations: list[Row] = []
+
+    def add(self, sample: Sample, results: Sequence[Annotation]) -> None:
+        """Add a sample with one result per prompt."""
+        found = [result for result in results if result.mask is not None]
+        dropped = Counter(result.dropped for result in results if result.dropped)
+        self._add_image(
+            sample,
+            height=sample.height,
+            width=sample.width,
+            status="annotated" if found else "empty",
+            prompts=len(results),
+            masks=len(found),
+            without_mask=[{"reason": r, "count": n} for r, n in sorted(dropped.items())],
+        )
+        self.annotations += [self._annotation(sample, result) for result in found]
+
+    def add_rejected(self, sample: Rejected) -> None:
+        """Add a sample that could not be annotated."""
+        self._add_image(sample, status="rejected", reason=sample.reason, detail=sample.detail)
+
+    def files(self) -> dict[str, bytes]:
+        """Path below the output → complete Parquet file."""
+        return {
+            f"annotations/{self.shard}.parquet": to_parquet(
+                self.annotations, ANNOTATIONS, self.footer
+            ),
+            f"images/{self.shard}.parquet": to_parquet(self.images, IMAGES, self.footer),
+        }
+
+    def counts(self) -> Counts:
+        """The totals so far."""
+        rejected = (row["reason"] for row in self.images if row["status"] == "rejected")
+        return {
+            "samples": len(self.images),
+            "statuses": dict(sorted(Counter(row["status"] for row in self.images).items())),
+            "rejects": dict(sorted(Counter(rejected).items())),
+            "prompts": sum(row["prompts"] for row in self.images),
+            "masks": len(self.annotations),
+        }
+
+    def _add_image(self, sample: Sample | Rejected, **columns: Any) -> None:
+        unknown = {"height": None, "width": None, "reason": None, "detail": None}
+        nothing = {"prompts": 0, "masks": 0, "without_mask": []}
+        self.images.append(self._identity(sample) | unknown | nothing | columns)
+
+    def _identity(self, sample: Sample | Rejected) -> Row:
+        return {
+            "shard": self.shard,
+            "sample_index": sample.index,
+            "key": sample.key,
+            "image_id": image_id(self.shard, sample.key),
+        }
+
+    def _annotation(self, sample: Sample, result: Annotation) -> Row:
+        assert result.mask is not None
+        return self._identity(sample) | {
+            "height": sample.height,
+            "width": sample.width,
+            "prompt_index": result.prompt.index,
+            "prompt": result.prompt.text,
+            "category": result.prompt.category,
+            "category_id": None,
+            "score": result.score,
+            "raw_max": result.raw_max,
+            "heat_mean": result.mask.heat_mean,
+            "threshold": self.mask.threshold,
+            "area": result.mask.area,
+            "bbox": result.mask.bbox,
+            "segmentation": result.mask.segmentation,
+            "heat": result.heat.numpy().tobytes() if self.mask.heat else None,
+            "heat_shape": list(result.heat.shape) if self.mask.heat else None,
+        }
