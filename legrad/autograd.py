@@ -29,7 +29,7 @@ class BlockInputs(Encoding):
     inputs: tuple[Float[Tensor, "B N D"], ...]
 
 
-class AutogradLeGrad(Explainer[BlockInputs]):
+class AutogradLeGrad(Explainer):
     """LeGrad by `torch.autograd.grad` on explicit attention, one layer and one text at a time."""
 
     def __init__(self, tower: ClipTower, layers: tuple[int, ...]) -> None:
@@ -49,8 +49,10 @@ class AutogradLeGrad(Explainer[BlockInputs]):
         return BlockInputs(self._tower.embedding(x), self._tower.grid(images), tuple(inputs))
 
     def _maps(
-        self, encoding: BlockInputs, text: Float[Tensor, "Q E"], pairs: list[int]
+        self, encoding: Encoding, text: Float[Tensor, "Q E"], pairs: list[int]
     ) -> Float[Tensor, "Q gh gw"]:
+        if not isinstance(encoding, BlockInputs):
+            raise TypeError(f"{type(encoding).__name__} is not an encoding of this engine")
         raw = encoding.embedding.new_zeros((len(pairs), *encoding.grid))
         for query, image in enumerate(pairs):
             for index, x in zip(self._layers, encoding.inputs, strict=True):

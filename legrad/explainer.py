@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import nn
 
@@ -27,7 +26,7 @@ def build(
     *,
     engine: str = "closed_form",
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
-) -> Explainer[Any]:
+) -> Explainer:
     """Make an explainer for an open_clip model, which is left exactly as it is.
 
     Build it when the model has its final weights, type and device: the closed form folds some

@@ -35,21 +35,19 @@ def heatmap(
         raise ValueError(f"size={size}: both sides must be positive")
     if len(raw) == 0:  # interpolate refuses an empty batch
         return raw.new_empty((0, *size), dtype=torch.float32)
-    # Decided on the grid, for interpolation rounds a constant into something not quite constant.
-    maps = raw.masked_fill(degenerate(raw)[:, None, None], 0)
+    # Cleared on the grid, for interpolation rounds a constant into something not quite constant.
+    maps = _cleared(raw)
     if normalise_first:
-        maps = minmax(maps)
+        maps = _stretch_(maps)
     maps = F.interpolate(
         maps.float().unsqueeze(1), size=size, mode="bilinear", align_corners=False
     ).squeeze(1)
-    return maps if normalise_first else minmax(maps)
+    return maps if normalise_first else _stretch_(maps)
 
 
 def minmax(maps: Float[Tensor, "Q rows columns"]) -> Float[Tensor, "Q rows columns"]:
     """(x − min) / (max − min) per map; all zeros where the map is degenerate."""
-    low, high = _range(maps)
-    normalised = (maps - low).div_(high - low)
-    return normalised.masked_fill_(_flat(low, high), 0)
+    return _stretch_(_cleared(maps))
 
 
 def degenerate(maps: Float[Tensor, "Q rows columns"]) -> Bool[Tensor, " Q"]:
@@ -57,11 +55,23 @@ def degenerate(maps: Float[Tensor, "Q rows columns"]) -> Bool[Tensor, " Q"]:
     return _flat(*_range(maps)).flatten()
 
 
+def _cleared(maps: Float[Tensor, "Q rows columns"]) -> Float[Tensor, "Q rows columns"]:
+    """A copy with degenerate maps set to zero."""
+    return maps.masked_fill(_flat(*_range(maps)), 0)
+
+
+def _stretch_(maps: Float[Tensor, "Q rows columns"]) -> Float[Tensor, "Q rows columns"]:
+    """Normalise finite maps in place: at image size each pass and each copy counts."""
+    low, high = _range(maps)
+    span = (high - low).masked_fill_(_flat(low, high), torch.inf)
+    return maps.sub_(low).div_(span)
+
+
 def _range(
     maps: Float[Tensor, "Q rows columns"],
 ) -> tuple[Float[Tensor, "Q 1 1"], Float[Tensor, "Q 1 1"]]:
-    low, high = torch.aminmax(maps.flatten(1), dim=1)
-    return low[:, None, None], high[:, None, None]
+    # Not `aminmax`: with a dim it takes eight times as long as these two on a CPU.
+    return maps.amin(dim=(1, 2), keepdim=True), maps.amax(dim=(1, 2), keepdim=True)
 
 
 def _flat(low: Float[Tensor, "Q 1 1"], high: Float[Tensor, "Q 1 1"]) -> Bool[Tensor, "Q 1 1"]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -26,10 +25,7 @@ class Encoding:
     grid: tuple[int, int]
 
 
-EncodingT = TypeVar("EncodingT", bound=Encoding)
-
-
-class Explainer(ABC, Generic[EncodingT]):
+class Explainer(ABC):
     """Explains, for Q (image, text) pairs, which patches of the image the text is found in.
 
     `text[q]` is the L2-normalised text embedding to explain in image `image_index[q]`. Any number
@@ -43,7 +39,7 @@ class Explainer(ABC, Generic[EncodingT]):
     """Whether `heatmap` should normalise on the patch grid (SigLIP) or after upsampling (CLIP)."""
 
     @abstractmethod
-    def encode(self, images: Float[Tensor, "B 3 H W"]) -> EncodingT:
+    def encode(self, images: Float[Tensor, "B 3 H W"]) -> Encoding:
         """Run the image encoder once on preprocessed images and keep what `maps` needs.
 
         Raises:
@@ -51,11 +47,12 @@ class Explainer(ABC, Generic[EncodingT]):
         """
 
     def maps(
-        self, encoding: EncodingT, text: Float[Tensor, "Q E"], image_index: Int[Tensor, " Q"]
+        self, encoding: Encoding, text: Float[Tensor, "Q E"], image_index: Int[Tensor, " Q"]
     ) -> Float[Tensor, "Q gh gw"]:
         """Raw maps of Q pairs, float32, from a forward pass that has been made.
 
         Raises:
+            TypeError: `encoding` was made by another kind of explainer.
             ValueError: `text` has another width than the embedding, or `image_index` does not
                 hold one valid image for each text.
         """
@@ -64,7 +61,7 @@ class Explainer(ABC, Generic[EncodingT]):
 
     @abstractmethod
     def _maps(
-        self, encoding: EncodingT, text: Float[Tensor, "Q E"], pairs: list[int]
+        self, encoding: Encoding, text: Float[Tensor, "Q E"], pairs: list[int]
     ) -> Float[Tensor, "Q gh gw"]:
         """`maps` after its arguments were checked; `pairs[q]` is the image of text q."""
 

@@ -3,6 +3,11 @@
 The hook must be installed before the packages are imported, hence here and hence at import.
 """
 
+import hypothesis
 from jaxtyping import install_import_hook
 
 install_import_hook(["legrad", "pipeline"], "beartype.beartype")
+
+# The same examples in every run, and no deadline: a busy machine is not a wrong result.
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("repeatable")

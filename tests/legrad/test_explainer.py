@@ -183,6 +183,14 @@ def test_arguments_that_do_not_fit(
         explainer.explain(**{**arguments, **change})
 
 
+@pytest.mark.parametrize(("mine", "other"), [legrad.ENGINES, legrad.ENGINES[::-1]])
+def test_an_encoding_of_another_engine_is_refused(case: Case, mine: str, other: str) -> None:
+    explainer = legrad.build("legrad", case.model, engine=mine)
+    encoding = legrad.build("legrad", case.model, engine=other).encode(case.images)
+    with pytest.raises(TypeError, match="not an encoding of this engine"):
+        explainer.maps(encoding, case.text, case.image_index)
+
+
 @pytest.mark.parametrize(
     ("layers", "chosen"),
     [(None, (0, 1, 2, 3)), (1, (3,)), (4, (0, 1, 2, 3)), ([3, 0], (0, 3)), ((2,), (2,))],
