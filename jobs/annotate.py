@@ -3,12 +3,13 @@ r"""Annotate shards of images with pseudo-masks; without --input, the bundled de
     python jobs/annotate.py --input 'shards/{000..127}.tar' --output out \
         --model.name ViT-bigG-14 --model.pretrained laion2b_s39b_b160k --model.precision bfloat16
 
-Exit codes: 0 everything is committed, 2 a bad setting or the model does not load,
-3 finished but some shards failed.
+Exit codes: 0 everything is committed (or no more than --allow_failed shards failed), 2 a bad
+setting or the model does not load, 3 finished but shards failed, 143 stopped.
 """
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -16,26 +17,28 @@ from collections.abc import Sequence
 from pipeline.config import AnnotateConfig, ConfigError
 from pipeline.demo import run as demo
 from pipeline.ledger import Ledger, Summary
-from pipeline.local import run_local
 from pipeline.models import ModelError
 from pipeline.options import parse
-from pipeline.progress import print_failures, print_summary
-from pipeline.shards import Shard, find_shards
+from pipeline.passes import Run, plan, run_passes
+from pipeline.progress import print_dry_run, print_failures, print_plan, print_summary
+from pipeline.shards import find_shards
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     try:
         config = parse(AnnotateConfig, "annotate.py", __doc__, arguments)
+        if config.status:
+            return show_status(config.status)
         is_demo = not config.input
         config = demo.configure(config) if is_demo else config
         summary = annotate(config)
     except (ConfigError, ModelError, FileNotFoundError) as error:
         print(f"annotate.py: {error}", file=sys.stderr)
         return 2
-    if is_demo:
+    if is_demo and not config.dry_run:
         demo.report(config.output)
-    return 3 if summary.missing else 0
+    return 3 if len(summary.missing) > config.allow_failed else 0
 
 
 def annotate(config: AnnotateConfig) -> Summary:
@@ -43,27 +46,47 @@ def annotate(config: AnnotateConfig) -> Summary:
     started = time.monotonic()
     if not config.output:
         raise ConfigError("--output is needed: a directory or an s3:// or gs:// prefix")
-    shards = find_shards(config.patterns, config.input_root)
+    shards = find_shards(config.patterns, config.input_root)[: config.limit_shards]
     ledger = Ledger(config.output)
+    if config.dry_run:
+        print_dry_run(config, plan(config, ledger, shards), ledger.changes(config))
+        return Summary.of(ledger.commits(), missing=())
     ledger.open(config)
-    committed = ledger.committed()
-    todo = [shard for shard in shards if shard.name not in committed]
-    print(f"{len(shards)} shards, {len(shards) - len(todo)} already committed", flush=True)
-    if todo:
-        _run(config, todo)
+    todo = plan(config, ledger, shards)
+    print_plan(todo)
+    if todo.todo:
+        ledger.forget(todo.changed)
+        run_passes(config, ledger, todo.todo, _executor(config))
     summary = ledger.summarise(shards)
     print_summary(summary, config.output, time.monotonic() - started)
     print_failures(ledger.failures(), summary)
     return summary
 
 
-def _run(config: AnnotateConfig, shards: list[Shard]) -> None:
-    if config.engine.executor == "local":
-        run_local(config, shards)
-        return
-    from pipeline.engine import run_on_ray  # Ray takes seconds to import
+def show_status(output: str) -> int:
+    """Print what is committed and what was given up in an output, also while a run works on it."""
+    ledger = Ledger(output)
+    failures = ledger.failures()
+    summary = Summary.of(ledger.commits(), missing=failures)
+    print_summary(summary, output)
+    print_failures(failures, summary)
+    return 0
 
-    run_on_ray(config, shards)
+
+def _executor(config: AnnotateConfig) -> Run:
+    """What runs the shards. Each is imported alone, for Ray takes seconds to load."""
+    executor: Run
+    if config.engine.executor == "local":
+        from pipeline.local import LocalExecutor
+
+        executor = LocalExecutor(config)
+    else:
+        from pipeline.engine import RayExecutor
+
+        executor = RayExecutor(config)
+    # Ray has handlers of its own, and sets them when it starts: this one has to come after.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    return executor
 
 
 if __name__ == "__main__":

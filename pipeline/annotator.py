@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 
 import legrad
 from pipeline.config import AnnotateConfig
-from pipeline.images import Preprocess
-from pipeline.masks import Mask, make_masks
-from pipeline.models import choose_device, load_model
-from pipeline.prompts import Prompt, TextEncoder
+from pipeline.explanation import Maps, PromptExplainer
+from pipeline.masks import Mask, encode_masks, threshold_maps
+from pipeline.prompts import Prompt
 from pipeline.samples import Sample
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -26,83 +24,123 @@ class Annotation:
 
     Attributes:
         prompt: what was looked for.
-        score: cosine of the image's and the prompt's embedding.
+        text: the text of the prompt that fits the image best, as it was encoded.
+        score: cosine of the image's embedding with that of `text`.
         raw_max: highest value of the raw map, comparable between images.
         heat: the min-max-normalised patch grid in 0..255.
-        mask: the foreground; None where nothing exceeds the threshold.
+        mask: the foreground; None where there is none to write.
+        dropped: why there is none.
     """
 
     prompt: Prompt
+    text: str
     score: float
     raw_max: float
     heat: UInt8[Tensor, "rows columns"]
     mask: Mask | None
+    dropped: str | None
 
-    @property
-    def dropped(self) -> str | None:
-        """Why there is no mask."""
-        return "flat_map" if self.mask is None else None
+
+@dataclass(frozen=True)
+class Annotated:
+    """The annotations of one sample.
+
+    Attributes:
+        annotations: one per prompt, in their order.
+        cut: prompts that were longer than the model's context.
+        degraded: the batch had to be made smaller for want of memory, so that another run may give
+            other last digits.
+    """
+
+    annotations: list[Annotation]
+    cut: int = 0
+    degraded: bool = False
 
 
 class Annotator:
-    """A CLIP on one device, an explainer over it, and the settings for masks."""
+    """Explains samples on one device and makes masks of the maps.
+
+    Several threads may annotate at once: one at a time has the model, and what the others do on
+    the CPU overlaps with its turn.
+    """
 
     def __init__(self, config: AnnotateConfig) -> None:
-        """Load the model.
+        """Load the model; see `PromptExplainer` for what may go wrong."""
+        self.mask = config.mask
+        self.explain = PromptExplainer(config)
+        self._turn = threading.Lock()
 
-        Raises:
-            ModelError: the model or its weights do not load, or the method does not support it.
+    def annotate(self, batch: Sequence[Sample]) -> list[Annotated]:
+        """The annotations of every sample.
+
+        All prompts of the batch share one forward pass of the vision tower. A batch that does not
+        fit into the device's memory is halved, down to one prompt of one image.
         """
-        self.device = choose_device(config.engine.device)
-        self.dtype = DTYPES[config.model.precision]
-        self.model = load_model(config.model, self.device, self.dtype)
-        self.explainer = legrad.build(
-            config.method,
-            self.model,
-            config.layers,
-            engine=config.algorithm,
-            memory_budget=config.engine.memory_budget,
-        )
-        self.preprocess = Preprocess(self.model, config.model.image_size)
-        self.encode_text = TextEncoder(self.model, config.model.name, config.prompts.templates)
-        self.threshold = config.mask.threshold
-
-    def annotate(self, batch: Sequence[Sample]) -> list[list[Annotation]]:
-        """The annotations of every sample, in the order of its prompts.
-
-        All prompts of the batch share one forward pass of the vision tower.
-        """
-        prompts = [prompt for sample in batch for prompt in sample.prompts]
-        if not prompts:
-            return [[] for _ in batch]
-        raw, scores = self._explain(batch, prompts)
-        peaks = raw.amax((1, 2)).tolist()
-        heats = (legrad.minmax(raw) * 255).round().to(torch.uint8).cpu()
-        annotations: list[list[Annotation]] = []
-        start = 0
-        for sample in batch:
-            end = start + len(sample.prompts)
-            masks = make_masks(raw[start:end], sample.height, sample.width, self.threshold)
-            rows = zip(
-                sample.prompts,
-                scores[start:end],
-                peaks[start:end],
-                heats[start:end],
-                masks,
-                strict=True,
+        results = {sample.index: Annotated([]) for sample in batch}
+        asked = [sample for sample in batch if self.explain.has_prompts(sample)]
+        for sample, annotated in self._within_memory(asked):
+            before = results[sample.index]
+            results[sample.index] = Annotated(
+                before.annotations + annotated.annotations,
+                before.cut + annotated.cut,
+                before.degraded or annotated.degraded,
             )
-            annotations.append([Annotation(*row) for row in rows])
-            start = end
-        return annotations
+        return [results[sample.index] for sample in batch]
 
-    def _explain(
-        self, batch: Sequence[Sample], prompts: Sequence[Prompt]
-    ) -> tuple[Float[Tensor, "prompt rows columns"], list[float]]:
-        """Raw maps and scores of all prompts of the batch."""
-        owner = [i for i, sample in enumerate(batch) for _ in sample.prompts]
-        image_index = torch.tensor(owner, device=self.device)
-        pixels = torch.stack([sample.pixels for sample in batch])
-        images = self.preprocess.normalise(pixels, self.device, self.dtype)
-        text = self.encode_text(prompts)
-        embedding, raw = self.explainer.explain(images, text, image_index)
-        return raw, (embedding[image_index] * text).sum(-1).tolist()
+    def _within_memory(self, samples: Sequence[Sample]) -> list[tuple[Sample, Annotated]]:
+        """The annotations of `samples`, in halves where the device's memory does not suffice."""
+        if not samples:
+            return []
+        try:
+            with self._turn:
+                maps = self.explain(samples)
+            return [(s, self._annotated(s, m)) for s, m in zip(samples, maps, strict=True)]
+        except torch.OutOfMemoryError:
+            halves = _halve(samples)
+            if not halves:
+                raise
+        if self.explain.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return [
+            (sample, replace(annotated, degraded=True))
+            for half in halves
+            for sample, annotated in self._within_memory(half)
+        ]
+
+    def _annotated(self, sample: Sample, maps: Maps) -> Annotated:
+        """Masks for the maps of one sample."""
+        thresholds = [prompt.threshold for prompt in maps.prompts]
+        parts = threshold_maps(maps.raw, sample.height, sample.width, thresholds, self.mask)
+        masks = [mask for part in parts for mask in encode_masks(part, self.mask.min_area)]
+        peaks = maps.raw.amax((1, 2)).tolist()
+        heats = (legrad.minmax(maps.raw) * 255).round().to(torch.uint8).cpu()
+        annotations = [
+            Annotation(
+                prompt=prompt,
+                text=text,
+                score=score,
+                raw_max=peak,
+                heat=heat,
+                mask=mask if isinstance(mask, Mask) else None,
+                dropped=mask if isinstance(mask, str) else None,
+            )
+            for prompt, text, score, peak, heat, mask in zip(
+                maps.prompts, maps.texts, maps.scores, peaks, heats, masks, strict=True
+            )
+        ]
+        return Annotated(annotations, maps.cut)
+
+
+def _halve(samples: Sequence[Sample]) -> list[list[Sample]]:
+    """Two halves of the samples, or of the prompts of a single one; nothing where that is all."""
+    if len(samples) > 1:
+        middle = len(samples) // 2
+        return [list(samples[:middle]), list(samples[middle:])]
+    (sample,) = samples
+    middle = len(sample.prompts) // 2
+    if not middle:
+        return []
+    return [
+        [replace(sample, prompts=sample.prompts[:middle])],
+        [replace(sample, prompts=sample.prompts[middle:])],
+    ]

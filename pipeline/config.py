@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 
+from pipeline import storage
 from pipeline.demo.model import NAME as DEMO_MODEL
 
 SCHEMA_VERSION = 1
@@ -27,7 +28,8 @@ class ModelConfig:
     name: str = DEMO_MODEL
     """Model name as open_clip lists it (or the bundled legrad-demo)."""
     pretrained: str = "demo"
-    """Weights: an open_clip tag, a local file, demo, or random (to try out speed and memory)."""
+    """Weights: an open_clip tag, a local file, an s3:// or gs:// URI, demo, or random (to try out
+    speed and memory)."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Number format of the vision and text towers; maps and scores come back in float32."""
     image_size: int | None = None
@@ -45,40 +47,52 @@ class ModelConfig:
 class PromptConfig:
     """Where the prompts of an image come from."""
 
-    source: Literal["labels"] = "labels"
-    """labels: a list of class names in the sample's .json."""
-    field: str = "labels"
-    """The json field that holds the list."""
+    source: Literal["labels", "caption", "cls", "vocabulary", "embeddings"] = "labels"
+    """labels: a list of class names in the sample's .json; caption: the sample's text; cls: the
+    class id in .cls; vocabulary: the most similar classes of the class file; embeddings: vectors
+    in .npy with their names in the .json."""
+    field: str = ""
+    """The json field with the list of names (default labels) or the caption (default: the .txt)."""
+    classes: str = ""
+    """Class file: YAML list of id, name and, if wanted, prompts (synonyms) and threshold."""
     templates: list[str] = dataclasses.field(default_factory=lambda: ["a photo of a {}."])
     """Sentences that a class name is put into; several are averaged as embeddings."""
+    top_k: int = 5
+    """vocabulary: classes explained per image at the most."""
+    presence: float = -1.0
+    """vocabulary: classes whose cosine with the image is not above this are left out."""
 
     def __post_init__(self) -> None:
         if not self.templates or any(t.count("{}") != 1 for t in self.templates):
             raise ConfigError(
                 f"--prompts.templates {self.templates}: every template needs one {{}} for the name"
             )
+        if self.source in ("cls", "vocabulary") and not self.classes:
+            raise ConfigError(
+                f"--prompts.source {self.source} needs a class file: --prompts.classes"
+            )
+        if self.top_k < 1:
+            raise ConfigError(f"--prompts.top_k {self.top_k}: must be at least 1")
 
 
 @dataclass(frozen=True)
 class MaskConfig:
     """How a heatmap becomes a mask."""
 
+    rule: Literal["fixed", "mean"] = "fixed"
+    """fixed: the threshold below, or that of the class file; mean: the mean heat of each map."""
     threshold: float = 0.5
     """A pixel is foreground where its heat, 0 to 1 over each map, exceeds this."""
+    min_area: float = 0.0
+    """Smaller masks are dropped: pixels from 1 up, a fraction of the image below 1."""
     heat: bool = True
     """Also store the patch-grid heatmap, so that masks can be made again at another threshold."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.threshold < 1:
             raise ConfigError(f"--mask.threshold {self.threshold}: give a number from 0 to below 1")
-
-
-@dataclass(frozen=True)
-class ReadConfig:
-    """What is accepted as input."""
-
-    max_pixels: int = 100_000_000
-    """Images with more pixels than this are rejected unread (decompression bombs)."""
+        if self.min_area < 0:
+            raise ConfigError(f"--mask.min_area {self.min_area}: must not be negative")
 
 
 @dataclass(frozen=True)
@@ -89,6 +103,8 @@ class EngineConfig:
     """ray: actors on a Ray cluster (a local one where none is running); local: this process."""
     workers: int = 0
     """Ray actors; 0 means one per GPU of the cluster, or one where there is none."""
+    shards_in_flight: int = 2
+    """Shards that a worker reads at once, so that its model never waits for the next one."""
     device: str = "auto"
     """Device of the model: auto takes a GPU where there is one."""
     threads: int = 0
@@ -97,13 +113,19 @@ class EngineConfig:
     """Images per forward pass."""
     memory_budget: int = 1 << 30
     """Bytes for LeGrad's temporaries; sets how many prompts are explained at once."""
+    max_attempts: int = 3
+    """Times that a shard is tried before it is given up."""
+    stall_seconds: float = 1800.0
+    """A worker whose shard makes no progress for so long is ended, and the shard tried again."""
     log_seconds: float = 10.0
     """Seconds between progress lines."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "memory_budget", "log_seconds"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"--engine.{name} {getattr(self, name)}: must be above 0")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            least = 0 if field.name in ("workers", "threads") else 1e-9
+            if isinstance(value, int | float) and value < least:
+                raise ConfigError(f"--engine.{field.name} {value}: must be above 0")
 
     def cpu_threads(self) -> int:
         """Threads of each worker: the same for every executor, for torch splits sums by it."""
@@ -115,12 +137,32 @@ class AnnotateConfig:
     """One annotation run."""
 
     input: list[str] | str = ""
-    """Shards: paths, globs, {brace..patterns}, directories, s3:// or gs:// URIs, or @list.txt.
-    Without it, the bundled demo is annotated."""
+    """Shards: paths, globs, {brace..patterns}, directories, s3://, gs:// or http(s):// URIs, or
+    @list.txt. Without it, the bundled demo is annotated."""
     output: str = ""
     """Directory or s3:// / gs:// prefix for the results (for the demo: out/demo)."""
     input_root: str = ""
     """Prefix taken off shard URIs before they are named, so that data can move."""
+    limit_shards: int | None = None
+    """Take only the first shards."""
+    limit_samples: int | None = None
+    """Take only the first samples of every shard."""
+    max_pixels: int = 100_000_000
+    """Images with more pixels than this are rejected unread (decompression bombs)."""
+    max_reject_fraction: float = 0.5
+    """A shard of which a larger part is rejected counts as failed: the settings are wrong."""
+    salvage: bool = False
+    """Of a shard that is cut short or damaged, commit what can be read, marked incomplete."""
+    retry_failed: bool = False
+    """Try the shards again that an earlier run gave up."""
+    allow_failed: int = 0
+    """Exit with 0 although so many shards failed."""
+    on_mismatch: Literal["refuse", "redo"] = "refuse"
+    """What to do with an output that other settings made: refuse, or delete it and start over."""
+    dry_run: bool = False
+    """Print what would be done, and stop."""
+    status: str = ""
+    """Print the state of the run in this output directory, and stop."""
     method: str = "legrad"
     """Explainability method (a name in legrad.METHODS)."""
     layers: int | list[int] | None = None
@@ -130,8 +172,13 @@ class AnnotateConfig:
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     prompts: PromptConfig = dataclasses.field(default_factory=PromptConfig)
     mask: MaskConfig = dataclasses.field(default_factory=MaskConfig)
-    read: ReadConfig = dataclasses.field(default_factory=ReadConfig)
     engine: EngineConfig = dataclasses.field(default_factory=EngineConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("limit_shards", "limit_samples"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"--{name} {value}: must be at least 1")
 
     @property
     def patterns(self) -> list[str]:
@@ -139,13 +186,33 @@ class AnnotateConfig:
         return [self.input] if isinstance(self.input, str) else self.input
 
     def results(self) -> dict[str, Any]:
-        """The settings that change what is written for a shard, as JSON values."""
-        settings = dataclasses.asdict(self)
-        for name in ("input", "output", "input_root", "engine"):
-            del settings[name]
-        return {"schema_version": SCHEMA_VERSION, **settings}
+        """The settings that change what is written for a shard, as JSON values.
+
+        The class file stands in it by its contents, so that it can move.
+        """
+        prompts = dataclasses.asdict(self.prompts)
+        if self.prompts.classes:
+            content = storage.read_bytes(self.prompts.classes)
+            prompts["classes"] = hashlib.sha256(content).hexdigest()[:16]
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "limit_shards": self.limit_shards,
+            "limit_samples": self.limit_samples,
+            "max_pixels": self.max_pixels,
+            "method": self.method,
+            "layers": self.layers,
+            "algorithm": self.algorithm,
+            "model": dataclasses.asdict(self.model),
+            "prompts": prompts,
+            "mask": dataclasses.asdict(self.mask),
+        }
 
     def fingerprint(self) -> str:
         """16 hex digits over `results`: equal fingerprints mean comparable outputs."""
-        canonical = json.dumps(self.results(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+        return fingerprint(self.results())
+
+
+def fingerprint(results: dict[str, Any]) -> str:
+    """16 hex digits over settings as `AnnotateConfig.results` gives them."""
+    canonical = json.dumps(results, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]

@@ -1,109 +1,118 @@
-"""Running a job's shards on a Ray cluster. The only module that knows Ray.
+"""Running shards on a Ray cluster. The only module that knows Ray.
 
 Ray Data holds the pool of actors; a row is a shard. An actor writes and commits what it annotates
-itself, and gives back no more than whether it worked: pixels and masks never travel.
+itself, and gives back no more than how that went: pixels and masks never travel.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import ray
-from ray.data import ActorPoolStrategy, DataContext
+from ray.data import ActorPoolStrategy, DataContext, Dataset
 from ray.util.annotations import RayDeprecationWarning
 
 from pipeline.config import AnnotateConfig
+from pipeline.local import Tally
 from pipeline.models import ModelError
-from pipeline.progress import progress_lines
+from pipeline.progress import Meter, shown
 from pipeline.shards import Shard
-from pipeline.worker import Worker
+from pipeline.worker import Outcome, Worker
 
 
-class _Tally:
-    """Counts the images that all actors have done."""
+class RayExecutor:
+    """Tries shards in actors of a Ray cluster, each with a model of its own."""
 
-    def __init__(self) -> None:
-        self.images = 0
+    def __init__(self, config: AnnotateConfig) -> None:
+        """Join the cluster that RAY_ADDRESS names (as in a submitted job), or start one here."""
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        ray.init(ignore_reinit_error=True, logging_level=logging.ERROR)
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        context = DataContext.get_current()
+        context.enable_progress_bars = False
+        # A row is a shard, and may well take longer than Ray Data's patience (30 minutes).
+        context.execution_no_progress_timeout_s = -1
+        # A worker that dies loses its rows; the passes see that from the ledger.
+        context.max_errored_blocks = -1
+        self._config = config
+        self._gpus = int(_cluster_resources().get("GPU", 0))
 
-    def add(self, images: int) -> None:
-        self.images += images
+    def __call__(self, shards: Sequence[Shard], attempt: int, in_flight: int) -> list[Outcome]:
+        """Try every shard, `in_flight` at once on each actor.
 
-    def total(self) -> int:
-        return self.images
+        Shards whose actor died have no outcome.
+
+        Raises:
+            ModelError: the model does not load.
+        """
+        workers = min(self._config.engine.workers or self._gpus or 1, len(shards))
+        tally: Any = ray.remote(num_cpus=0)(Tally).remote()
+        meter = Meter(shards, lambda: int(ray.get(tally.total.remote())), min(self._gpus, workers))
+        outcomes = []
+        with shown(meter, self._config.engine.log_seconds):
+            for row in self._dataset(shards, attempt, in_flight, workers, tally).iter_rows():
+                if row.pop("model_error"):
+                    raise ModelError(row["error"])
+                outcomes.append(Outcome(**row))
+                meter.add(outcomes[-1])
+        return outcomes
+
+    def _dataset(
+        self, shards: Sequence[Shard], attempt: int, in_flight: int, workers: int, tally: Any
+    ) -> Dataset:
+        rows = [dataclasses.asdict(shard) for shard in shards]
+        with warnings.catch_warnings():
+            # Ray 2.60 has no other way to say max_task_retries, and the default retries for ever.
+            warnings.simplefilter("ignore", RayDeprecationWarning)
+            return ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+                _ShardActor,
+                batch_size=1,
+                fn_constructor_args=(self._config, attempt, tally),
+                num_cpus=1,
+                num_gpus=1 if self._gpus else 0,
+                # Ray Data grows a pool slowly, by its use: it has to start at the size it needs.
+                compute=ActorPoolStrategy(
+                    min_size=workers,
+                    max_size=workers,
+                    max_tasks_in_flight_per_actor=in_flight,
+                    max_concurrent_calls_per_actor=in_flight,
+                    enable_true_multi_threading=in_flight > 1,
+                ),
+                max_restarts=-1,
+                max_task_retries=0,
+            )
 
 
 class _ShardActor:
-    """What Ray Data runs in each actor: one row in, one row out."""
+    """What Ray Data runs in each actor: one shard in, one outcome out."""
 
-    def __init__(self, config: AnnotateConfig, tally: Any) -> None:
-        self.tally = tally
+    def __init__(self, config: AnnotateConfig, attempt: int, tally: Any) -> None:
+        self._attempt, self._tally = attempt, tally
         # An exception here would make Ray start the actor again, and again. It is told instead.
-        self.worker: Worker | None = None
-        self.error = ""
+        self._worker: Worker | None = None
+        self._error = ""
         try:
-            self.worker = Worker(config)
-        except ModelError as error:
-            self.error = str(error)
+            self._worker = Worker(config)
+        except (ModelError, ValueError) as error:
+            self._error = str(error)
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        if self.worker is None:
-            return {"model_error": [self.error]}
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
         row = {name: values[0] for name, values in batch.items()}
         shard = Shard(str(row["location"]), str(row["uri"]), int(row["size"]))
-        self.worker.try_shard(shard, self.tally.add.remote)
-        return {"model_error": [""]}
+        if self._worker is None:
+            outcome = Outcome(shard.name, shard.size, self._error)
+        else:
+            outcome = self._worker.try_shard(shard, self._attempt, self._tally.add.remote)
+        columns = dataclasses.asdict(outcome) | {"model_error": self._worker is None}
+        return {name: [value] for name, value in columns.items()}
 
 
-def run_on_ray(config: AnnotateConfig, shards: Sequence[Shard]) -> None:
-    """Annotate every shard on the cluster of the job, or on a local one where there is none.
-
-    Raises:
-        ModelError: the model does not load.
-    """
-    _connect()
-    gpus = int(_resources().get("GPU", 0))
-    workers = min(config.engine.workers or gpus or 1, len(shards))
-    tally: Any = ray.remote(num_cpus=0)(_Tally).remote()
-    rows = [{"location": s.location, "uri": s.uri, "size": s.size} for s in shards]
-    with warnings.catch_warnings():
-        # Ray 2.60 has no other way to say max_task_retries, and the default retries for ever.
-        warnings.simplefilter("ignore", RayDeprecationWarning)
-        results = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-            _ShardActor,
-            batch_size=1,
-            fn_constructor_args=(config, tally),
-            num_cpus=1,
-            num_gpus=1 if gpus else 0,
-            # Ray Data grows a pool slowly, by its use: it has to start at the size it needs.
-            compute=ActorPoolStrategy(min_size=workers, max_size=workers),
-            max_restarts=-1,
-            max_task_retries=0,
-        )
-    done = 0
-    with progress_lines(
-        lambda: ray.get(tally.total.remote()), lambda: done, len(shards), config.engine.log_seconds
-    ):
-        for row in results.iter_rows():
-            if row["model_error"]:
-                raise ModelError(row["model_error"])
-            done += 1
-
-
-def _resources() -> dict[str, float]:
+def _cluster_resources() -> dict[str, float]:
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     return resources
-
-
-def _connect() -> None:
-    """Join the cluster that RAY_ADDRESS names (as in a submitted job), or start one here."""
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    ray.init(ignore_reinit_error=True, logging_level=logging.ERROR)
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    # A shard may well take longer than Ray Data's patience without a finished row (30 minutes).
-    context.execution_no_progress_timeout_s = -1

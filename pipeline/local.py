@@ -1,30 +1,52 @@
-"""Running a job's shards one after the other in this process."""
+"""Running shards in this process, a few at once."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from pipeline.config import AnnotateConfig
-from pipeline.progress import progress_lines
+from pipeline.progress import Meter, shown
 from pipeline.shards import Shard
-from pipeline.worker import Worker
+from pipeline.worker import Outcome, Worker
 
 
-def run_local(config: AnnotateConfig, shards: Sequence[Shard]) -> None:
-    """Annotate every shard; one that fails is recorded in the ledger, and the next one follows.
+class LocalExecutor:
+    """Tries shards in threads of this process, all with one model."""
 
-    Raises:
-        ModelError: the model does not load.
-    """
-    worker = Worker(config)
-    images = 0
-    done = 0
+    def __init__(self, config: AnnotateConfig) -> None:
+        """Load the model; see `PromptExplainer` for what may go wrong."""
+        self._worker = Worker(config)
+        self._log_seconds = config.engine.log_seconds
 
-    def count(more: int) -> None:
-        nonlocal images
-        images += more
+    def __call__(self, shards: Sequence[Shard], attempt: int, in_flight: int) -> list[Outcome]:
+        """Try every shard, `in_flight` at once."""
+        tally = Tally()
+        meter = Meter(shards, tally.total, gpus=0)
+        outcomes = []
+        with shown(meter, self._log_seconds), ThreadPoolExecutor(in_flight) as pool:
+            futures = [
+                pool.submit(self._worker.try_shard, shard, attempt, tally.add) for shard in shards
+            ]
+            for future in as_completed(futures):
+                outcomes.append(future.result())
+                meter.add(outcomes[-1])
+        return outcomes
 
-    with progress_lines(lambda: images, lambda: done, len(shards), config.engine.log_seconds):
-        for shard in shards:
-            worker.try_shard(shard, count)
-            done += 1
+
+class Tally:
+    """Counts images from several threads."""
+
+    def __init__(self) -> None:
+        self._images = 0
+        self._lock = threading.Lock()
+
+    def add(self, images: int) -> None:
+        """Count some more."""
+        with self._lock:
+            self._images += images
+
+    def total(self) -> int:
+        """All that were counted."""
+        return self._images

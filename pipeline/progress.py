@@ -2,79 +2,164 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from pipeline.config import AnnotateConfig
 from pipeline.ledger import Summary
+from pipeline.passes import Plan
+from pipeline.schema import ANNOTATIONS, IMAGES
+from pipeline.shards import Shard
+from pipeline.worker import Outcome
+
+
+@dataclass
+class Meter:
+    """How far a run over some shards is. The images are counted by whoever knows of them.
+
+    Attributes:
+        shards: all that are to be done.
+        images: tells how many images are done, also of shards that are not yet.
+        gpus: busy in parallel, for the projection of GPU-hours; 0 for none.
+    """
+
+    shards: Sequence[Shard]
+    images: Callable[[], int]
+    gpus: int
+
+    def __post_init__(self) -> None:
+        self._started = time.monotonic()
+        self._done = 0
+        self._done_bytes = 0
+
+    def add(self, outcome: Outcome) -> None:
+        """Count a shard that is over, committed or not."""
+        self._done += 1
+        self._done_bytes += outcome.size
+
+    @property
+    def fraction(self) -> float:
+        """Done, by bytes of finished shards; by their number where sizes are unknown."""
+        total = sum(shard.size for shard in self.shards)
+        return self._done_bytes / total if total else self._done / len(self.shards)
+
+    def line(self) -> str:
+        """The state in one line: shards, images, pace and, after the first shards, what is left."""
+        elapsed = time.monotonic() - self._started
+        images = self.images()
+        parts = [
+            f"{self._done} of {len(self.shards)} shards",
+            f"{images:,} images",
+            f"{images / elapsed:.1f} images/s",
+        ]
+        if 0 < self.fraction < 1:
+            hours = elapsed * (1 - self.fraction) / self.fraction / 3600
+            parts.append(f"{_duration(hours)} left")
+            if self.gpus:
+                total = (elapsed / 3600 + hours) * self.gpus
+                parts.append(f"{total:.1f} GPU-hours in all")
+        return ", ".join(parts)
 
 
 @contextmanager
-def progress_lines(
-    images: Callable[[], int], shards: Callable[[], int], total: int, seconds: float
-) -> Iterator[None]:
-    """Print a plain line every so often while the body runs: one that a job log can hold.
-
-    Args:
-        images: how many images are done.
-        shards: how many shards are.
-        total: how many shards there are to do.
-        seconds: between lines.
-    """
+def shown(meter: Meter, seconds: float) -> Iterator[None]:
+    """Show `meter` while the body runs: a bar on a terminal, else a line every `seconds`."""
+    if sys.stdout.isatty():
+        with Live(get_renderable=lambda: _bar(meter), refresh_per_second=2):
+            yield
+        return
     stop = threading.Event()
-    started = time.monotonic()
 
     def report() -> None:
-        elapsed = time.monotonic() - started
-        done = images()
-        print(
-            f"[{elapsed:7.0f} s] {shards()} of {total} shards, {done:,} images, "
-            f"{done / elapsed:.1f} images/s",
-            flush=True,
-        )
-
-    def run() -> None:
         while not stop.wait(seconds):
-            report()
+            print(meter.line(), flush=True)
 
-    thread = threading.Thread(target=run, name="progress", daemon=True)
+    thread = threading.Thread(target=report, name="progress", daemon=True)
     thread.start()
     try:
         yield
     finally:
         stop.set()
         thread.join()
-    report()
+        print(meter.line(), flush=True)
 
 
-def print_summary(summary: Summary, output: str, seconds: float) -> None:
-    """The closing table: totals over everything committed in `output`."""
+def print_plan(plan: Plan) -> None:
+    """What a run is going to do."""
+    print(
+        f"{len(plan.shards):,} shards: {len(plan.committed):,} committed, "
+        f"{len(plan.given_up):,} given up before (--retry_failed tries them again), "
+        f"{len(plan.todo):,} to do",
+        flush=True,
+    )
+    for name in sorted(plan.changed):
+        print(f"changed since it was committed, done again: {name}", flush=True)
+
+
+def print_dry_run(config: AnnotateConfig, plan: Plan, changes: Sequence[str]) -> None:
+    """The plan in full: shards, settings that change results, and the schemas."""
+    print_plan(plan)
+    for change in changes:
+        print(f"another configuration made what is in the output: {change}")
+    names = {shard.name for shard in plan.todo}
+    for shard in plan.shards:
+        state = "to do" if shard.name in names else "skipped"
+        print(f"{state:8} {shard.name}  {shard.size:,} bytes  {shard.location}")
+    print(f"fingerprint {config.fingerprint()} of {json.dumps(config.results(), indent=2)}")
+    for title, schema in (("annotations", ANNOTATIONS), ("images", IMAGES)):
+        print(f"\n{title}/<shard>.parquet")
+        print(schema.to_string(show_schema_metadata=False))
+
+
+def print_summary(summary: Summary, output: str, seconds: float | None = None) -> None:
+    """The closing table: totals over what is committed in `output`."""
     table = Table(title=f"Annotations in {output}", title_justify="left", show_header=False)
-    for name, value in _lines(summary, seconds):
+    for name, value in _lines(summary):
         table.add_row(name, value)
+    if seconds is not None:
+        table.add_row("this run", f"{seconds:.1f} s")
     Console(highlight=False).print(table)
 
 
 def print_failures(failures: Mapping[str, str], summary: Summary) -> None:
-    """A line for every shard that should be committed and is not, with the reason."""
+    """A line for every shard that is missing or incomplete, with the reason."""
     for shard in summary.missing:
         print(f"not committed: {shard}: {failures.get(shard, 'it was not reached')}", flush=True)
+    for shard, reason in summary.incomplete.items():
+        print(f"incomplete: {shard}: {reason}", flush=True)
 
 
-def _lines(summary: Summary, seconds: float) -> Sequence[tuple[str, str]]:
+def _bar(meter: Meter) -> RenderableType:
+    row = Table.grid(padding=(0, 1))
+    row.add_row(ProgressBar(total=1.0, completed=meter.fraction, width=24), meter.line())
+    return row
+
+
+def _duration(hours: float) -> str:
+    return f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.0f} min"
+
+
+def _lines(summary: Summary) -> Sequence[tuple[str, str]]:
     of_all = f"{summary.shards:,} of {summary.shards + len(summary.missing):,}"
     statuses = [(f"images {status}", f"{n:,}") for status, n in summary.statuses.items()]
     rejects = [(f"rejected: {reason}", f"{n:,}") for reason, n in summary.rejects.items()]
+    cut = [("prompts cut at the context", f"{summary.prompts_cut:,}")]
     return [
         ("shards committed", of_all),
         ("images", f"{summary.samples:,}"),
         *statuses,
         *rejects,
         ("image-prompt pairs", f"{summary.prompts:,}"),
+        *(cut if summary.prompts_cut else []),
         ("masks", f"{summary.masks:,}"),
-        ("this run", f"{seconds:.1f} s"),
     ]

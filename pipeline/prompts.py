@@ -1,24 +1,19 @@
-"""What to look for in an image: from the sample's fields to text embeddings."""
+"""What to look for in an image, from the fields of its sample."""
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-import open_clip
-import torch
-import torch.nn.functional as F
-from jaxtyping import Float
-from torch import Tensor
+import numpy as np
+from jaxtyping import Float32
 
+from pipeline.classes import Category, load_classes
 from pipeline.config import PromptConfig
-from pipeline.models import Clip
 from pipeline.rejects import Reject
-
-TEXT_BATCH = 32
-"""Rows of every text forward pass, padded when there are fewer: a text's embedding must not
-depend on which other texts happen to be encoded with it."""
 
 
 @dataclass(frozen=True)
@@ -26,71 +21,129 @@ class Prompt:
     """One thing to look for in one image.
 
     Attributes:
-        index: position of the category among those of the sample, from 0.
+        index: position among the prompts of the sample, from 0.
         category: class name; None for a caption.
-        text: what is stored as the prompt.
+        category_id: the class file's number; None without one.
+        texts: what to encode: the names of a class, of which the strongest counts, or a caption.
+        threshold: the class's own; None for the run's.
+        embedding: a vector in the joint space, where the sample brings one instead of a text.
     """
 
     index: int
     category: str | None
-    text: str
+    category_id: int | None
+    texts: tuple[str, ...]
+    threshold: float | None = None
+    embedding: Float32[np.ndarray, " embed"] | None = field(default=None, compare=False)
 
 
-def read_prompts(fields: Mapping[str, bytes], config: PromptConfig) -> list[Prompt]:
-    """The prompts of a sample, each class once, in the order of its list.
+class PromptReader:
+    """Finds the prompts of samples in the place that a configuration names."""
 
-    Raises:
-        Reject: `missing_field` or `bad_prompts`.
-    """
-    if "json" not in fields:
-        raise Reject("missing_field", "no .json")
-    try:
-        content = json.loads(fields["json"])
-    except ValueError as error:
-        raise Reject("bad_prompts", f"the .json does not parse: {error}") from error
-    if not isinstance(content, dict) or config.field not in content:
-        raise Reject("missing_field", f"no {config.field!r} in the .json")
-    names = content[config.field]
-    if not isinstance(names, list) or not all(isinstance(n, str) and n.strip() for n in names):
-        raise Reject("bad_prompts", f"{config.field!r} is not a list of class names")
-    unique = dict.fromkeys(name.strip() for name in names)
-    return [
-        Prompt(index, name, config.templates[0].format(name)) for index, name in enumerate(unique)
-    ]
+    def __init__(self, config: PromptConfig) -> None:
+        """Load the class file, if there is one; see `load_classes` for what may go wrong."""
+        self.config = config
+        self.classes = load_classes(config.classes) if config.classes else []
+        self.by_name = {category.name: category for category in self.classes}
+        self.by_id = {category.id: category for category in self.classes}
+        sources = {
+            "labels": self._labels,
+            "caption": self._caption,
+            "cls": self._class,
+            "vocabulary": self._none,
+            "embeddings": self._embeddings,
+        }
+        self._read = sources[config.source]
 
+    def __call__(self, fields: Mapping[str, bytes]) -> list[Prompt]:
+        """The prompts of a sample; none for `vocabulary`, which asks the image.
 
-class TextEncoder:
-    """Embeds texts with a CLIP's text tower, each distinct one once."""
-
-    def __init__(self, model: Clip, name: str, templates: Sequence[str]) -> None:
-        """Take the tokenizer of the open_clip model called `name`."""
-        self.model, self.templates = model, tuple(templates)
-        self.tokenize: Callable[[list[str]], Tensor] = open_clip.get_tokenizer(name)
-        self.known: dict[str, Tensor] = {}
-
-    def __call__(self, prompts: Sequence[Prompt]) -> Float[Tensor, "prompt embed"]:
-        """L2-normalised embeddings in float32 on the model's device.
-
-        A class name is put into every template, and the embeddings are averaged and normalised
-        again; a prompt without a class is encoded as it is.
+        Raises:
+            Reject: `missing_field` or `bad_prompts`.
         """
-        spelled = [self._spellings(prompt) for prompt in prompts]
-        self._encode(dict.fromkeys(text for texts in spelled for text in texts))
-        known = [torch.stack([self.known[text] for text in texts]) for texts in spelled]
-        return F.normalize(torch.stack([rows.mean(0) for rows in known]), dim=-1)
+        return self._read(fields)
 
-    def _spellings(self, prompt: Prompt) -> list[str]:
-        if prompt.category is None:
-            return [prompt.text]
-        return [template.format(prompt.category) for template in self.templates]
+    def named(self, index: int, name: str) -> Prompt:
+        """The prompt for a class name, with what the class file says about it."""
+        category = self.by_name.get(name)
+        return of_category(index, category) if category else Prompt(index, name, None, (name,))
 
-    @torch.inference_mode()
-    def _encode(self, texts: Iterable[str]) -> None:
-        """Embed the texts that are not known yet, in batches of one fixed shape."""
-        new = [text for text in texts if text not in self.known]
-        device = next(self.model.parameters()).device
-        for start in range(0, len(new), TEXT_BATCH):
-            batch = new[start : start + TEXT_BATCH]
-            tokens = self.tokenize(batch + [""] * (TEXT_BATCH - len(batch)))
-            rows = F.normalize(self.model.encode_text(tokens.to(device)).float(), dim=-1)
-            self.known.update(zip(batch, rows, strict=False))
+    def _labels(self, fields: Mapping[str, bytes]) -> list[Prompt]:
+        names = _names(fields, self.config.field or "labels")
+        return [self.named(index, name) for index, name in enumerate(dict.fromkeys(names))]
+
+    def _caption(self, fields: Mapping[str, bytes]) -> list[Prompt]:
+        if self.config.field:
+            caption = _json_field(fields, self.config.field)
+        else:
+            caption = _decoded(fields, "txt")
+        if not isinstance(caption, str):
+            raise Reject("bad_prompts", f"{self.config.field!r} is not a text")
+        caption = caption.strip()
+        return [Prompt(0, None, None, (caption,))] if caption else []
+
+    def _class(self, fields: Mapping[str, bytes]) -> list[Prompt]:
+        text = _decoded(fields, "cls").strip()
+        if not text.isascii() or not text.isdigit() or int(text) not in self.by_id:
+            raise Reject("bad_prompts", f".cls {text[:40]!r} is not an id of the class file")
+        return [of_category(0, self.by_id[int(text)])]
+
+    def _none(self, fields: Mapping[str, bytes]) -> list[Prompt]:
+        return []
+
+    def _embeddings(self, fields: Mapping[str, bytes]) -> list[Prompt]:
+        names = _names(fields, self.config.field or "labels")
+        vectors = _vectors(fields)
+        if len(vectors) != len(names):
+            raise Reject("bad_prompts", f"{len(names)} names for {len(vectors)} vectors")
+        return [
+            Prompt(index, name, None, (name,), embedding=vector)
+            for index, (name, vector) in enumerate(zip(names, vectors, strict=True))
+        ]
+
+
+def of_category(index: int, category: Category) -> Prompt:
+    """The prompt for an entry of the class file."""
+    return Prompt(index, category.name, category.id, category.prompts, category.threshold)
+
+
+def _names(fields: Mapping[str, bytes], field: str) -> Sequence[str]:
+    names = _json_field(fields, field)
+    if not isinstance(names, list) or not all(isinstance(n, str) and n.strip() for n in names):
+        raise Reject("bad_prompts", f"{field!r} is not a list of names")
+    return [name.strip() for name in names]
+
+
+def _json_field(fields: Mapping[str, bytes], field: str) -> Any:
+    try:
+        content = json.loads(_decoded(fields, "json"))
+    except (ValueError, RecursionError) as error:
+        raise Reject("bad_prompts", f"the .json does not parse: {error}") from error
+    if not isinstance(content, dict) or field not in content:
+        raise Reject("missing_field", f"no {field!r} in the .json")
+    return content[field]
+
+
+def _decoded(fields: Mapping[str, bytes], extension: str) -> str:
+    if extension not in fields:
+        raise Reject("missing_field", f"no .{extension}")
+    try:
+        return fields[extension].decode()
+    except UnicodeDecodeError as error:
+        raise Reject("bad_prompts", f"the .{extension} is not UTF-8: {error}") from error
+
+
+def _vectors(fields: Mapping[str, bytes]) -> Float32[np.ndarray, "prompt embed"]:
+    """The rows of the sample's .npy, L2-normalised; the file may not hold Python objects."""
+    if "npy" not in fields:
+        raise Reject("missing_field", "no .npy")
+    try:
+        vectors = np.load(io.BytesIO(fields["npy"]), allow_pickle=False)
+        vectors = np.atleast_2d(np.asarray(vectors, dtype=np.float32))
+    except (ValueError, TypeError, OSError, EOFError) as error:
+        raise Reject("bad_prompts", f"the .npy does not load: {error}") from error
+    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    if vectors.ndim != 2 or not np.isfinite(norms).all() or not norms.all():
+        raise Reject("bad_prompts", "the .npy is not a list of vectors with a length")
+    normalised: np.ndarray = vectors / norms
+    return normalised

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from jaxtyping import UInt8
 from torch import Tensor
 
-from pipeline.config import PromptConfig, ReadConfig
 from pipeline.images import decode
-from pipeline.prompts import Prompt, read_prompts
+from pipeline.prompts import Prompt, PromptReader
 from pipeline.rejects import Reject
 from pipeline.shards import RawSample
 
@@ -53,13 +52,13 @@ class SampleReader:
     """Makes `Sample` or `Rejected` of the raw samples of one shard.
 
     Attributes:
-        prompts: where prompts come from.
-        read: limits on what is accepted.
+    read_prompts: finds the prompts.
+    max_pixels: larger images are rejected.
         squash: resizes pixels to the model's input.
     """
 
-    prompts: PromptConfig
-    read: ReadConfig
+    read_prompts: PromptReader
+    max_pixels: int
     squash: Callable[[Tensor], Tensor]
     seen: set[str] = field(default_factory=set)
 
@@ -70,13 +69,13 @@ class SampleReader:
         self.seen.add(raw.key)
         return None
 
-    def read_sample(self, raw: RawSample) -> Sample | Rejected:
+    def __call__(self, raw: RawSample) -> Sample | Rejected:
         """Find the prompts and decode the image. Safe to call from several threads."""
         try:
             if raw.repeated:
                 raise Reject("duplicate_field", f"{raw.key}.{raw.repeated} is there twice")
-            prompts = read_prompts(raw.fields, self.prompts)
-            pixels = decode(image_bytes(raw), self.read.max_pixels)
+            prompts = self.read_prompts(raw.fields)
+            pixels = decode(image_bytes(raw), self.max_pixels)
         except Reject as reject:
             return Rejected(raw.index, raw.key, reject.reason, reject.detail)
         height, width = pixels.shape[1:]

@@ -50,6 +50,7 @@ IMAGES = pa.schema(
         pa.field("reason", pa.string()),
         pa.field("detail", pa.string()),
         pa.field("prompts", pa.int32(), nullable=False),
+        pa.field("prompts_cut", pa.int32(), nullable=False),
         pa.field("masks", pa.int32(), nullable=False),
         pa.field("without_mask", WITHOUT_MASK, nullable=False),
     ]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from typing import Any, TypedDict
 
-from pipeline.annotator import Annotation
+from pipeline.annotator import Annotated, Annotation
 from pipeline.config import AnnotateConfig
 from pipeline.samples import Rejected, Sample
 from pipeline.schema import ANNOTATIONS, IMAGES, image_id, to_parquet
@@ -21,6 +20,7 @@ class Counts(TypedDict):
     statuses: dict[str, int]
     rejects: dict[str, int]
     prompts: int
+    prompts_cut: int
     masks: int
 
 
@@ -42,17 +42,21 @@ class ShardTables:
         }
         self.images: list[Row] = []
         self.annotations: list[Row] = []
+        self.degraded = False
 
-    def add(self, sample: Sample, results: Sequence[Annotation]) -> None:
-        """Add a sample with one result per prompt."""
+    def add(self, sample: Sample, annotated: Annotated) -> None:
+        """Add a sample with what was found in it."""
+        results = annotated.annotations
         found = [result for result in results if result.mask is not None]
         dropped = Counter(result.dropped for result in results if result.dropped)
+        self.degraded |= annotated.degraded
         self._add_image(
             sample,
             height=sample.height,
             width=sample.width,
             status="annotated" if found else "empty",
             prompts=len(results),
+            prompts_cut=annotated.cut,
             masks=len(found),
             without_mask=[{"reason": r, "count": n} for r, n in sorted(dropped.items())],
         )
@@ -79,12 +83,20 @@ class ShardTables:
             "statuses": dict(sorted(Counter(row["status"] for row in self.images).items())),
             "rejects": dict(sorted(Counter(rejected).items())),
             "prompts": sum(row["prompts"] for row in self.images),
+            "prompts_cut": sum(row["prompts_cut"] for row in self.images),
             "masks": len(self.annotations),
         }
 
+    def first_reject(self) -> str:
+        """Key, reason and detail of the first sample that was rejected."""
+        for row in self.images:
+            if row["status"] == "rejected":
+                return f"{row['key']}: {row['reason']}: {row['detail']}"
+        return "none"
+
     def _add_image(self, sample: Sample | Rejected, **columns: Any) -> None:
         unknown = {"height": None, "width": None, "reason": None, "detail": None}
-        nothing = {"prompts": 0, "masks": 0, "without_mask": []}
+        nothing = {"prompts": 0, "prompts_cut": 0, "masks": 0, "without_mask": []}
         self.images.append(self._identity(sample) | unknown | nothing | columns)
 
     def _identity(self, sample: Sample | Rejected) -> Row:
@@ -101,13 +113,13 @@ class ShardTables:
             "height": sample.height,
             "width": sample.width,
             "prompt_index": result.prompt.index,
-            "prompt": result.prompt.text,
+            "prompt": result.text,
             "category": result.prompt.category,
-            "category_id": None,
+            "category_id": result.prompt.category_id,
             "score": result.score,
             "raw_max": result.raw_max,
             "heat_mean": result.mask.heat_mean,
-            "threshold": self.mask.threshold,
+            "threshold": result.mask.threshold,
             "area": result.mask.area,
             "bbox": result.mask.bbox,
             "segmentation": result.mask.segmentation,

@@ -7,6 +7,8 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
 
 import torch
 
@@ -14,53 +16,97 @@ from pipeline import storage
 from pipeline.annotator import Annotator
 from pipeline.config import AnnotateConfig
 from pipeline.ledger import Commit, Ledger, file_record
+from pipeline.prompts import PromptReader
 from pipeline.samples import Rejected, Sample, SampleReader
-from pipeline.shards import RawSample, Shard, read_samples
+from pipeline.shards import RawSample, Shard, ShardError, read_samples
 from pipeline.tables import ShardTables
+from pipeline.watchdog import Watchdog
 
 DECODE_THREADS = 2
 
 
+class TooManyRejects(Exception):
+    """More of a shard was rejected than the run allows; another attempt would end the same way."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt at a shard ended.
+
+    Attributes:
+        shard: its name.
+        size: its bytes.
+        error: why it failed; empty when it is committed.
+        final: whether another attempt is pointless.
+    """
+
+    shard: str
+    size: int
+    error: str = ""
+    final: bool = False
+
+
 class Worker:
-    """A model, and what it takes to annotate shard after shard with it."""
+    """A model, and what it takes to annotate shard after shard with it.
+
+    Several threads may each annotate a shard at once.
+    """
 
     def __init__(self, config: AnnotateConfig) -> None:
-        """Load the model; see `Annotator` for what may go wrong."""
+        """Load the model; see `PromptExplainer` for what may go wrong."""
         torch.set_num_threads(config.engine.cpu_threads())
         self.config = config
         self.annotator = Annotator(config)
+        self.read_prompts = PromptReader(config.prompts)
         self.ledger = Ledger(config.output)
+        self.watchdog = Watchdog(config.engine.stall_seconds)
 
-    def try_shard(self, shard: Shard, on_images: Callable[[int], object]) -> None:
-        """Annotate a shard, or write down in the ledger why that failed."""
+    def try_shard(self, shard: Shard, attempt: int, on_images: Callable[[int], object]) -> Outcome:
+        """Annotate and commit a shard; whatever goes wrong is in the outcome."""
         try:
-            self.annotate_shard(shard, on_images)
-        except Exception as error:  # whatever it is, it must not take the other shards with it
+            with self.watchdog.watch() as alive:
+                self.annotate_shard(shard, attempt, on_images, alive)
+        except (ShardError, TooManyRejects) as error:
+            final = isinstance(error, TooManyRejects)
+            return Outcome(shard.name, shard.size, str(error), final)
+        except Exception as error:  # whatever it is, it must not take other shards with it
             traceback.print_exc()
-            self.ledger.fail(shard, f"{type(error).__name__}: {error}")
+            return Outcome(shard.name, shard.size, f"{type(error).__name__}: {error}")
+        return Outcome(shard.name, shard.size)
 
-    def annotate_shard(self, shard: Shard, on_images: Callable[[int], object]) -> Commit:
+    def annotate_shard(
+        self,
+        shard: Shard,
+        attempt: int,
+        on_images: Callable[[int], object],
+        alive: Callable[[], None],
+    ) -> None:
         """Annotate every sample of the shard, write its tables and commit it.
 
         Args:
             shard: what to read.
+            attempt: which one this is, from 1.
             on_images: told how many more samples are done, after every batch.
+            alive: called after every batch.
 
         Raises:
             ShardError: the shard cannot be read to its end; nothing was written.
+            TooManyRejects: nothing was written.
             OSError: reading or writing failed; nothing was committed.
         """
         started = time.monotonic()
         tables = ShardTables(shard.name, self.config)
-        for batch in self._batches(shard):
-            samples = [sample for sample in batch if isinstance(sample, Sample)]
-            found = iter(self.annotator.annotate(samples))
-            for sample in batch:
-                if isinstance(sample, Rejected):
-                    tables.add_rejected(sample)
-                else:
-                    tables.add(sample, next(found))
-            on_images(len(batch))
+        incomplete = ""
+        try:
+            for batch in self._batches(shard):
+                self._annotate_batch(batch, tables)
+                on_images(len(batch))
+                alive()
+        except ShardError as error:
+            if not self.config.salvage:
+                raise
+            incomplete = str(error)
+        self._check_rejects(tables)
         files = tables.files()
         commit = Commit(
             shard=shard.name,
@@ -69,42 +115,84 @@ class Worker:
             **tables.counts(),
             files={path: file_record(data) for path, data in files.items()},
             seconds=round(time.monotonic() - started, 3),
+            attempt=attempt,
+            degraded=tables.degraded,
+            incomplete=incomplete,
         )
         self.ledger.commit(commit, files)
-        return commit
+
+    def _annotate_batch(self, batch: list[Sample | Rejected], tables: ShardTables) -> None:
+        samples = [sample for sample in batch if isinstance(sample, Sample)]
+        found = iter(self.annotator.annotate(samples))
+        for sample in batch:
+            if isinstance(sample, Rejected):
+                tables.add_rejected(sample)
+            else:
+                tables.add(sample, next(found))
+
+    def _check_rejects(self, tables: ShardTables) -> None:
+        counts = tables.counts()
+        rejected, samples = sum(counts["rejects"].values()), counts["samples"]
+        if rejected > self.config.max_reject_fraction * samples:
+            reasons = ", ".join(f"{n} {reason}" for reason, n in counts["rejects"].items())
+            raise TooManyRejects(
+                f"{rejected} of {samples} samples rejected ({reasons}; the first: "
+                f"{tables.first_reject()}), more than --max_reject_fraction "
+                f"{self.config.max_reject_fraction}"
+            )
 
     def _batches(self, shard: Shard) -> Iterator[list[Sample | Rejected]]:
         """The samples of a shard in order, cut after every `batch_size` that can be annotated.
 
         The cuts depend on the shard's contents only: a batch decides about the last bits of a
         float, and an interrupted run has to end in the same bytes as one that was not.
+
+        Raises:
+            ShardError: after the last batch that could be read.
         """
         batch: list[Sample | Rejected] = []
         good = 0
+        error: ShardError | None = None
         with storage.open_read(shard.location) as stream:
-            for sample in self._decoded(read_samples(stream)):
-                batch.append(sample)
-                good += isinstance(sample, Sample)
-                if good == self.config.engine.batch_size:
-                    yield batch
-                    batch, good = [], 0
+            raws = islice(read_samples(stream), self.config.limit_samples)
+            try:
+                for sample in self._decoded(raws):
+                    batch.append(sample)
+                    good += isinstance(sample, Sample)
+                    if good == self.config.engine.batch_size:
+                        yield batch
+                        batch, good = [], 0
+            except ShardError as caught:
+                error = caught
         if batch:
             yield batch
+        if error:
+            raise error
 
     def _decoded(self, raws: Iterable[RawSample]) -> Iterator[Sample | Rejected]:
-        """Decode in threads, a bounded number of samples ahead, and keep the order."""
+        """Decode in threads, a bounded number of samples ahead, in order.
+
+        Raises:
+            ShardError: after the last sample that could be read.
+        """
         reader = SampleReader(
-            self.config.prompts, self.config.read, self.annotator.preprocess.squash
+            self.read_prompts, self.config.max_pixels, self.annotator.explain.preprocess.squash
         )
         ahead: deque[Future[Sample | Rejected]] = deque()
+        error: ShardError | None = None
         with ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode") as pool:
-            for raw in raws:
-                verdict = reader.admit(raw)
-                ahead.append(_done(verdict) if verdict else pool.submit(reader.read_sample, raw))
-                if len(ahead) > 2 * self.config.engine.batch_size:
-                    yield ahead.popleft().result()
+            try:
+                for raw in raws:
+                    verdict = reader.admit(raw)
+                    ahead.append(_done(verdict) if verdict else pool.submit(reader, raw))
+                    if len(ahead) > 2 * self.config.engine.batch_size:
+                        yield ahead.popleft().result()
+            except ShardError as caught:
+                error = caught
             while ahead:
                 yield ahead.popleft().result()
+        if error:
+            raise error
 
 
 def _done(verdict: Rejected) -> Future[Sample | Rejected]:

@@ -1,0 +1,155 @@
+"""A CLIP with an explainer over it: samples in, one map and score per prompt out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+import legrad
+from pipeline.config import AnnotateConfig
+from pipeline.images import Preprocess
+from pipeline.models import choose_device, load_model
+from pipeline.prompts import Prompt, PromptReader, of_category
+from pipeline.samples import Sample
+from pipeline.text import TextEncoder
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Maps:
+    """What the model says about the prompts of one sample.
+
+    Attributes:
+        prompts: what was looked for.
+        raw: their maps on the patch grid.
+        scores: cosines of the image's embedding with those of the texts.
+        texts: the text of each prompt that fits the image best, as it was encoded.
+        cut: prompts that were longer than the model's context.
+    """
+
+    prompts: list[Prompt]
+    raw: Float[Tensor, "prompt rows columns"]
+    scores: list[float]
+    texts: list[str]
+    cut: int
+
+
+class PromptExplainer:
+    """Explains the prompts of samples, or the classes of a vocabulary, with one forward pass."""
+
+    def __init__(self, config: AnnotateConfig) -> None:
+        """Load the model.
+
+        Raises:
+            ModelError: the model or its weights do not load.
+            ValueError: the method cannot explain this model, or the class file is wrong.
+        """
+        self.device = choose_device(config.engine.device)
+        self._dtype = DTYPES[config.model.precision]
+        model = load_model(config.model, self.device, self._dtype)
+        self.preprocess = Preprocess(model, config.model.image_size)
+        self._explainer = legrad.build(
+            config.method,
+            model,
+            config.layers,
+            engine=config.algorithm,
+            memory_budget=config.engine.memory_budget,
+        )
+        self._encode_text = TextEncoder(model, config.model.name, config.prompts.templates)
+        self._vocabulary = (
+            _Vocabulary(config, self._encode_text)
+            if config.prompts.source == "vocabulary"
+            else None
+        )
+
+    def has_prompts(self, sample: Sample) -> bool:
+        """Whether there is anything to look for in the sample."""
+        return bool(sample.prompts) or self._vocabulary is not None
+
+    def __call__(self, samples: Sequence[Sample]) -> list[Maps]:
+        """Maps of every prompt of every sample; not thread-safe."""
+        pixels = torch.stack([sample.pixels for sample in samples])
+        images = self.preprocess.normalise(pixels, self.device, self._dtype)
+        if self._vocabulary is None:
+            asked = [sample.prompts for sample in samples]
+            text, owner, cut = self._texts(asked)
+            embedding, raw = self._explainer.explain(images, text, owner)
+        else:
+            encoding = self._explainer.encode(images)
+            embedding = encoding.embedding
+            asked = self._vocabulary.most_similar(embedding)
+            text, owner, cut = self._texts(asked)
+            raw = self._explainer.maps(encoding, text, owner)
+        scores = (embedding[owner] * text).sum(-1)
+        return self._per_sample(asked, raw, scores, cut)
+
+    def _texts(
+        self, asked: Sequence[Sequence[Prompt]]
+    ) -> tuple[Float[Tensor, "text embed"], Int[Tensor, " text"], list[bool]]:
+        """Embeddings of all texts of all prompts, the image of each, and which prompts are cut."""
+        owner = [i for i, prompts in enumerate(asked) for p in prompts for _ in p.texts]
+        text, cut = self._encode_text([prompt for prompts in asked for prompt in prompts])
+        return text, torch.tensor(owner, device=self.device, dtype=torch.long), cut
+
+    def _per_sample(
+        self,
+        asked: Sequence[list[Prompt]],
+        raw: Float[Tensor, "text rows columns"],
+        scores: Float[Tensor, " text"],
+        cut: Sequence[bool],
+    ) -> list[Maps]:
+        """Join the texts of each prompt: the maximum of their maps, the best of their scores."""
+        prompts = [prompt for of_sample in asked for prompt in of_sample]
+        texts = [len(prompt.texts) for prompt in prompts]
+        joined = torch.stack([part.amax(0) for part in _split(raw, texts)]) if prompts else raw
+        best = [max(enumerate(part.tolist()), key=_score) for part in _split(scores, texts)]
+        counts = [len(of_sample) for of_sample in asked]
+        results, start = [], 0
+        for of_sample, maps in zip(asked, _split(joined, counts), strict=True):
+            end = start + len(of_sample)
+            shown = [
+                self._encode_text.shown(prompt, prompt.texts[which])
+                for prompt, (which, _) in zip(of_sample, best[start:end], strict=True)
+            ]
+            of_best = [score for _, score in best[start:end]]
+            results.append(Maps(of_sample, maps, of_best, shown, sum(cut[start:end])))
+            start = end
+        return results
+
+
+class _Vocabulary:
+    """All classes of the class file, to choose from by the embedding of an image."""
+
+    def __init__(self, config: AnnotateConfig, encode_text: TextEncoder) -> None:
+        classes = PromptReader(config.prompts).classes
+        self._prompts = [of_category(index, category) for index, category in enumerate(classes)]
+        self._names = [len(prompt.texts) for prompt in self._prompts]
+        self._text, _ = encode_text(self._prompts)
+        self._top_k, self._presence = config.prompts.top_k, config.prompts.presence
+
+    def most_similar(self, images: Float[Tensor, "image embed"]) -> list[list[Prompt]]:
+        """The classes that fit each image best, by their best name; most similar first."""
+        parts = _split(images @ self._text.T, self._names, dim=1)
+        similar = torch.stack([part.amax(1) for part in parts], dim=1)
+        best = similar.topk(min(self._top_k, similar.shape[1]), dim=1)
+        return [
+            [
+                replace(self._prompts[which], index=rank)
+                for rank, (which, cosine) in enumerate(zip(classes, cosines, strict=True))
+                if cosine > self._presence
+            ]
+            for classes, cosines in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
+
+
+def _split(values: Tensor, sizes: Sequence[int], dim: int = 0) -> list[Tensor]:
+    return list(torch.split_with_sizes(values, list(sizes), dim))
+
+
+def _score(numbered: tuple[int, float]) -> float:
+    return numbered[1]
