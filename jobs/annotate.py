@@ -9,11 +9,13 @@ setting or the model does not load, 3 finished but shards failed, 143 stopped.
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import sys
 import time
 from collections.abc import Sequence
 
+from pipeline.classes import load_classes
 from pipeline.config import AnnotateConfig, ConfigError
 from pipeline.demo import run as demo
 from pipeline.ledger import Ledger, Summary
@@ -49,15 +51,17 @@ def annotate(config: AnnotateConfig) -> Summary:
     shards = find_shards(config.patterns, config.input_root)[: config.limit_shards]
     ledger = Ledger(config.output)
     if config.dry_run:
-        print_dry_run(config, plan(config, ledger, shards), ledger.changes(config))
-        return Summary.of(ledger.commits(), missing=())
-    ledger.open(config)
+        print_dry_run(config, plan(config, ledger, shards), ledger.changes(config.results()))
+        return ledger.summary(())
+    classes = load_classes(config.prompts.classes) if config.prompts.classes else []
+    redo = config.on_mismatch == "redo"
+    ledger.open(config.results(), dataclasses.asdict(config), classes, redo)
     todo = plan(config, ledger, shards)
     print_plan(todo)
     if todo.todo:
         ledger.forget(todo.changed)
         run_passes(config, ledger, todo.todo, _executor(config))
-    summary = ledger.summarise(shards)
+    summary = ledger.summarise(shard.name for shard in shards)
     print_summary(summary, config.output, time.monotonic() - started)
     print_failures(ledger.failures(), summary)
     return summary
@@ -66,10 +70,9 @@ def annotate(config: AnnotateConfig) -> Summary:
 def show_status(output: str) -> int:
     """Print what is committed and what was given up in an output, also while a run works on it."""
     ledger = Ledger(output)
-    failures = ledger.failures()
-    summary = Summary.of(ledger.commits(), missing=failures)
+    summary = ledger.summary()
     print_summary(summary, output)
-    print_failures(failures, summary)
+    print_failures(ledger.failures(), summary)
     return 0
 
 

@@ -15,8 +15,8 @@ from importlib.metadata import version
 from typing import Any
 
 from pipeline import storage
-from pipeline.classes import load_classes
-from pipeline.config import SCHEMA_VERSION, AnnotateConfig, ConfigError
+from pipeline.classes import Category
+from pipeline.config import SCHEMA_VERSION, ConfigError, fingerprint
 from pipeline.shards import Shard
 
 READERS = 16
@@ -66,15 +66,26 @@ class Ledger:
     def __init__(self, output: str) -> None:
         self.output = output
 
-    def open(self, config: AnnotateConfig) -> None:
+    def open(
+        self,
+        results: dict[str, Any],
+        config: dict[str, Any],
+        categories: Sequence[Category],
+        redo: bool = False,
+    ) -> None:
         """Start a run here, or go on with one.
 
+        Args:
+            results: the settings that change what is written for a shard, as JSON values.
+            config: all settings, for people.
+            categories: of the class file.
+            redo: delete what other settings made, and start over.
+
         Raises:
-            ConfigError: what is here was made with settings that give other results, and
-                `on_mismatch` does not say to redo it.
+            ConfigError: what is here was made with settings that give other results.
         """
-        changes = self.changes(config)
-        if changes and config.on_mismatch == "refuse":
+        changes = self.changes(results)
+        if changes and not redo:
             raise ConfigError(
                 f"--output {self.output} holds results of another configuration "
                 f"({'; '.join(changes)}); choose another output, or --on_mismatch redo"
@@ -83,25 +94,31 @@ class Ledger:
             self._clear()
         elif storage.exists(self._path("run.json")):
             return
-        classes = load_classes(config.prompts.classes) if config.prompts.classes else []
-        self._write_json("categories.json", [{"id": c.id, "name": c.name} for c in classes])
+        self._write_json("categories.json", [{"id": c.id, "name": c.name} for c in categories])
         self._write_json(
             "run.json",
             {
                 "schema_version": SCHEMA_VERSION,
-                "fingerprint": config.fingerprint(),
-                "results": config.results(),
-                "config": asdict(config),
+                "fingerprint": fingerprint(results),
+                "results": results,
+                "config": config,
                 "versions": {name: version(name) for name in PACKAGES},
             },
         )
 
-    def changes(self, config: AnnotateConfig) -> list[str]:
-        """In which settings the run that is here differs from `config`; empty if there is none."""
+    def results(self) -> dict[str, Any]:
+        """The settings that made what is here; empty where there is no run."""
         if not storage.exists(self._path("run.json")):
+            return {}
+        results: dict[str, Any] = self._read_json("run.json")["results"]
+        return results
+
+    def changes(self, results: dict[str, Any]) -> list[str]:
+        """In which settings the run that is here differs; empty where there is none."""
+        before = self.results()
+        if not before:
             return []
-        old = _flatten(self._read_json("run.json")["results"])
-        new = _flatten(json.loads(json.dumps(config.results())))
+        old, new = _flatten(before), _flatten(json.loads(json.dumps(results)))
         return [
             f"{key}: {old.get(key)!r} there, {new.get(key)!r} now"
             for key in sorted(old.keys() | new.keys())
@@ -146,11 +163,16 @@ class Ledger:
         with ThreadPoolExecutor(READERS) as pool:  # one request each, when on an object store
             return [Commit(**content) for content in pool.map(self._read_json, paths)]
 
-    def summarise(self, shards: Sequence[Shard]) -> Summary:
-        """Add up the commits of `shards` and write `summary.json`."""
-        wanted = {shard.name for shard in shards}
-        commits = [commit for commit in self.commits() if commit.shard in wanted]
-        summary = Summary.of(commits, missing=wanted - {commit.shard for commit in commits})
+    def summary(self, shards: Iterable[str] | None = None) -> Summary:
+        """Totals over the commits of `shards`; without them, over all, and what was given up."""
+        commits = {commit.shard: commit for commit in self.commits()}
+        wanted = set(commits) | set(self.failures()) if shards is None else set(shards)
+        present = [commits[name] for name in sorted(wanted & set(commits))]
+        return Summary.of(present, missing=wanted - set(commits))
+
+    def summarise(self, shards: Iterable[str] | None = None) -> Summary:
+        """The same, also written to `summary.json`."""
+        summary = self.summary(shards)
         self._write_json("summary.json", asdict(summary))
         return summary
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import logging
+import posixpath
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,11 +14,16 @@ from typing import TypeAlias
 
 import open_clip
 import torch
+from filelock import FileLock
 
+from pipeline import storage
 from pipeline.config import ModelConfig
 from pipeline.demo import model as demo
 
 Clip: TypeAlias = open_clip.CLIP | open_clip.CustomTextCLIP
+
+CACHE = Path.home() / ".cache" / "legrad-annotate" / "weights"
+COPY_BUFFER = 16 << 20
 
 RANDOM_WARNING = (
     "WARNING: the model has RANDOM weights (--model.pretrained random). Its masks mean nothing; "
@@ -67,12 +75,35 @@ def _weights(config: ModelConfig) -> str | None:
     if config.pretrained == "demo":
         return str(demo.WEIGHTS)
     tags = open_clip.list_pretrained_tags_by_model(config.name)
+    if storage.is_uri(config.pretrained):
+        return str(_downloaded(config.pretrained))
     if config.pretrained not in tags and not Path(config.pretrained).is_file():
         raise ModelError(
             f"--model.pretrained {config.pretrained}: neither a file nor a tag of {config.name} "
             f"({', '.join(tags) or 'it has none'})"
         )
     return config.pretrained
+
+
+def _downloaded(location: str) -> Path:
+    """A local copy of remote weights, fetched once for all processes of this machine.
+
+    Raises:
+        ModelError: they cannot be read.
+    """
+    digest = hashlib.sha256(location.encode()).hexdigest()[:16]
+    path = CACHE / f"{digest}-{posixpath.basename(storage.normalise(location))}"
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            partial = path.with_name(path.name + ".partial")
+            try:
+                with storage.open_read(location) as source, partial.open("wb") as target:
+                    shutil.copyfileobj(source, target, COPY_BUFFER)
+            except OSError as error:
+                raise ModelError(f"--model.pretrained {location}: {error}") from error
+            partial.rename(path)
+    return path
 
 
 @contextmanager

@@ -60,7 +60,7 @@ class Meter:
         parts = [
             f"{self._done} of {len(self.shards)} shards",
             f"{images:,} images",
-            f"{images / elapsed:.1f} images/s",
+            _pace(images, elapsed),
         ]
         if 0 < self.fraction < 1:
             hours = elapsed * (1 - self.fraction) / self.fraction / 3600
@@ -143,6 +143,12 @@ def _bar(meter: Meter) -> RenderableType:
     row = Table.grid(padding=(0, 1))
     row.add_row(ProgressBar(total=1.0, completed=meter.fraction, width=24), meter.line())
     return row
+
+
+def _pace(images: int, seconds: float) -> str:
+    if images and images < seconds:
+        return f"{seconds / images:.1f} s per image"
+    return f"{images / seconds:.1f} images/s"
 
 
 def _duration(hours: float) -> str:

@@ -10,6 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.config import fingerprint
+
 SEGMENTATION = pa.struct([("size", pa.list_(pa.int32(), 2)), ("counts", pa.string())])
 WITHOUT_MASK = pa.list_(pa.struct([("reason", pa.string()), ("count", pa.int32())]))
 
@@ -64,18 +66,27 @@ def image_id(shard: str, key: str) -> int:
     return int.from_bytes(digest[:8], "big") % (2**63 - 1) + 1
 
 
+def footer(results: dict[str, Any]) -> dict[str, Any]:
+    """What a file says about its making: only what changes results, so that runs compare equal."""
+    return {
+        "schema_version": results["schema_version"],
+        "fingerprint": fingerprint(results),
+        "config": results,
+    }
+
+
 def to_parquet(
-    rows: Sequence[Mapping[str, Any]], schema: pa.Schema, footer: Mapping[str, Any]
+    rows: Sequence[Mapping[str, Any]], schema: pa.Schema, metadata: Mapping[str, Any]
 ) -> bytes:
     """A complete Parquet file.
 
     Args:
         rows: one mapping per row with every column of `schema`.
         schema: `ANNOTATIONS` or `IMAGES`.
-        footer: what the file's metadata says about its making; values are stored as JSON.
+        metadata: for the footer; values are stored as JSON.
     """
-    metadata = {key: json.dumps(value, sort_keys=True) for key, value in footer.items()}
-    table = pa.Table.from_pylist(list(rows), schema=schema.with_metadata(metadata))
+    encoded = {key: json.dumps(value, sort_keys=True) for key, value in metadata.items()}
+    table = pa.Table.from_pylist(list(rows), schema=schema.with_metadata(encoded))
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     data: bytes = sink.getvalue().to_pybytes()

@@ -11,6 +11,7 @@ import posixpath
 import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from http.client import HTTPException
 from typing import BinaryIO, cast
 
 from braceexpand import braceexpand
@@ -76,13 +77,13 @@ def find_shards(patterns: Iterable[str], input_root: str = "") -> list[Shard]:
     Raises:
         FileNotFoundError: a pattern matches nothing.
     """
-    root = storage.normalise(input_root) if input_root else ""
+    root = storage.normalise(input_root).rstrip("/") + "/" if input_root else ""
     shards: dict[str, Shard] = {}
     for pattern in patterns:
         for location, size in _expand(pattern):
             uri = storage.normalise(location)
             if root and uri.startswith(root):
-                uri = uri[len(root) :].lstrip("/")
+                uri = uri[len(root) :]
             shards.setdefault(uri, Shard(location, uri, size))
     return list(shards.values())
 
@@ -139,7 +140,7 @@ def _members(stream: BinaryIO) -> Iterator[tuple[str, bytes]]:
                     yield member.name, content.read()
                 archive.members.clear()  # type: ignore[attr-defined]  # or they pile up
             stopped = archive.offset
-    except (tarfile.TarError, OSError, EOFError) as error:
+    except (tarfile.TarError, OSError, EOFError, HTTPException) as error:
         raise ShardError(f"not a readable tar, or cut short: {error}") from error
     source.drain()
     if source.length % TAR_BLOCK or source.tail != END_OF_ARCHIVE:

@@ -1,8 +1,8 @@
 """Bytes in and out of local disks and object stores, through `pyarrow.fs`.
 
-A location is a path or a URI (`file://`, `s3://`, `gs://`). Objects are written whole or not at
-all: the complete bytes exist in memory first, because a pyarrow output stream that is closed by an
-exception publishes what it holds.
+A location is a path or a URI (`file://`, `s3://`, `gs://`; for reading also `http(s)://`). Objects
+are written whole or not at all: the complete bytes exist in memory first, because a pyarrow output
+stream that is closed by an exception publishes what it holds.
 """
 
 from __future__ import annotations
@@ -12,17 +12,27 @@ import tempfile
 from glob import has_magic
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
+from urllib.error import HTTPError
 from urllib.parse import urlsplit, urlunsplit
+from urllib.request import Request, urlopen
 
 from pyarrow import fs
 
 READ_BUFFER = 8 << 20
 """Bytes per request. tarfile reads 10 KB at a time, which unbuffered is one S3 request each."""
 
+HTTP_SECONDS = 60.0
+"""Patience with a web server that says nothing."""
+
 
 def is_uri(location: str) -> bool:
     """Whether `location` names a scheme; a plain path (or a Windows drive) does not."""
     return "://" in location
+
+
+def is_http(location: str) -> bool:
+    """Whether `location` is on a web server."""
+    return location.startswith(("http://", "https://"))
 
 
 def normalise(location: str) -> str:
@@ -55,6 +65,8 @@ def open_read(location: str) -> BinaryIO:
     Raises:
         OSError: the object does not exist or cannot be reached.
     """
+    if is_http(location):
+        return cast(BinaryIO, urlopen(location, timeout=HTTP_SECONDS))
     filesystem, path = resolve(location)
     return cast(BinaryIO, filesystem.open_input_stream(path, buffer_size=READ_BUFFER))
 
@@ -87,8 +99,11 @@ def find(location: str, suffix: str = "") -> dict[str, int]:
     """Location → bytes of every file that `location` stands for, sorted by name.
 
     That is the file itself, the files of a directory or prefix that end in `suffix`, or what a
-    glob pattern matches (`*`, `?` and `[…]`, none of which crosses a `/`).
+    glob pattern matches (`*`, `?` and `[…]`, none of which crosses a `/`). An http(s) server
+    cannot be asked what it has: there, it is the file itself.
     """
+    if is_http(location):
+        return _find_http(location)
     filesystem, path = resolve(location)
     info = filesystem.get_file_info(path)
     if info.type == fs.FileType.File:
@@ -131,6 +146,16 @@ def resolve(location: str) -> tuple[fs.FileSystem, str]:
 def _files(filesystem: fs.FileSystem, selector: fs.FileSelector) -> dict[str, int]:
     infos = filesystem.get_file_info(selector)
     return {info.path: int(info.size) for info in infos if info.type == fs.FileType.File}
+
+
+def _find_http(location: str) -> dict[str, int]:
+    try:
+        with urlopen(Request(location, method="HEAD"), timeout=HTTP_SECONDS) as response:
+            return {location: int(response.headers.get("Content-Length", 0))}
+    except HTTPError as error:
+        if error.code in (404, 410):
+            return {}
+        raise
 
 
 def _located(location: str, files: dict[str, int]) -> dict[str, int]:

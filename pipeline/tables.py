@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 from pipeline.annotator import Annotated, Annotation
 from pipeline.config import AnnotateConfig
 from pipeline.samples import Rejected, Sample
-from pipeline.schema import ANNOTATIONS, IMAGES, image_id, to_parquet
+from pipeline.schema import ANNOTATIONS, IMAGES, footer, image_id, to_parquet
 
 Row = dict[str, Any]
 
@@ -35,11 +35,7 @@ class ShardTables:
             config: of the run; the part of it that changes results goes into the footers.
         """
         self.shard, self.mask = shard, config.mask
-        self.footer = {
-            "schema_version": config.results()["schema_version"],
-            "fingerprint": config.fingerprint(),
-            "config": config.results(),
-        }
+        self.footer = footer(config.results())
         self.images: list[Row] = []
         self.annotations: list[Row] = []
         self.degraded = False

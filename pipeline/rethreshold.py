@@ -1,0 +1,146 @@
+"""Masks made again at another threshold, from the heat that a run has stored: no GPU, no images."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from pycocotools import mask as coco
+
+from pipeline import storage
+from pipeline.classes import load_classes
+from pipeline.config import ConfigError, MaskConfig
+from pipeline.ledger import Commit, Ledger, file_record
+from pipeline.masks import Mask, encode_masks, threshold_maps
+from pipeline.schema import ANNOTATIONS, IMAGES, footer, to_parquet
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RethresholdConfig:
+    """Making masks again from stored heat."""
+
+    source: str = ""
+    """Output of an annotation run with --mask.heat."""
+    output: str = ""
+    """Where to write the same run with other masks."""
+    classes: str = ""
+    """Class file with a threshold for some of the classes."""
+    mask: MaskConfig = field(default_factory=MaskConfig)
+    """The new rule; pairs that the source has no mask for have none here either."""
+
+    def __post_init__(self) -> None:
+        if not self.source or not self.output:
+            raise ConfigError(
+                "--source and --output are needed: an annotation output and a new one"
+            )
+
+
+def rethreshold(config: RethresholdConfig) -> float:
+    """Write `source` again with other masks.
+
+    Returns:
+        Mean IoU between the source's masks and those that its stored heat gives back at their own
+        thresholds: what the eight bits of the stored heat cost.
+
+    Raises:
+        ConfigError: the source is no run, or has no heat.
+    """
+    before, after = Ledger(config.source), Ledger(config.output)
+    made_with = before.results()
+    if not made_with:
+        raise ConfigError(f"--source {config.source}: there is no run.json")
+    if not made_with["mask"]["heat"]:
+        raise ConfigError(f"--source {config.source}: was made with --mask.heat false")
+    classes = load_classes(config.classes) if config.classes else []
+    own = {category.name: category.threshold for category in classes}
+    results = made_with | {
+        "mask": asdict(config.mask),
+        "rethresholded": {"mask": made_with["mask"], "thresholds": own},
+    }
+    after.open(results, asdict(config), classes)
+    ious: list[float] = []
+    for commit in before.commits():
+        ious += _rewrite(config, own, results, commit, after)
+    after.summarise()
+    return float(np.mean(ious)) if ious else float("nan")
+
+
+def _rewrite(
+    config: RethresholdConfig,
+    own: dict[str, float | None],
+    results: dict[str, Any],
+    commit: Commit,
+    ledger: Ledger,
+) -> list[float]:
+    """One shard; returns the IoU of every mask of the source with its reconstruction."""
+    started = time.monotonic()
+    images = _read(config.source, f"images/{commit.shard}.parquet")
+    rows = _read(config.source, f"annotations/{commit.shard}.parquet")
+    dropped: dict[int, Counter[str]] = defaultdict(Counter)
+    kept: list[Row] = []
+    for row in rows:
+        mask = _mask(row, own.get(row["category"]), config.mask)
+        if isinstance(mask, str):
+            dropped[row["sample_index"]][mask] += 1
+        else:
+            kept.append(row | asdict(mask) | ({} if config.mask.heat else NO_HEAT))
+    for image in images:
+        _drop(image, dropped[image["sample_index"]])
+    files = {
+        f"annotations/{commit.shard}.parquet": to_parquet(kept, ANNOTATIONS, footer(results)),
+        f"images/{commit.shard}.parquet": to_parquet(images, IMAGES, footer(results)),
+    }
+    statuses = Counter(image["status"] for image in images)
+    record = replace(
+        commit,
+        statuses=dict(sorted(statuses.items())),
+        masks=len(kept),
+        files={path: file_record(data) for path, data in files.items()},
+        seconds=round(time.monotonic() - started, 3),
+    )
+    ledger.commit(record, files)
+    return [_iou(row) for row in rows]
+
+
+NO_HEAT: Row = {"heat": None, "heat_shape": None}
+
+
+def _mask(row: Row, own: float | None, config: MaskConfig) -> Mask | str:
+    """The mask that the stored heat of a row gives, or why it gives none."""
+    grid = np.frombuffer(row["heat"], dtype=np.uint8).reshape(row["heat_shape"])
+    raw = torch.from_numpy(grid.astype(np.float32))[None]
+    (foreground,) = threshold_maps(raw, row["height"], row["width"], [own], config)
+    return encode_masks(foreground, config.min_area)[0]
+
+
+def _iou(row: Row) -> float:
+    """IoU of a mask with what its heat gives at its own threshold."""
+    rebuilt = _mask(row, row["threshold"], MaskConfig())
+    if isinstance(rebuilt, str):
+        return 0.0
+    first: Any = [row["segmentation"]]
+    second: Any = [rebuilt.segmentation]
+    return float(coco.iou(first, second, [0])[0][0])
+
+
+def _drop(image: Row, reasons: Counter[str]) -> None:
+    """Take masks off an image's counts."""
+    total = Counter({r["reason"]: r["count"] for r in image["without_mask"]}) + reasons
+    image["without_mask"] = [{"reason": r, "count": n} for r, n in sorted(total.items())]
+    image["masks"] -= reasons.total()
+    if image["status"] == "annotated" and not image["masks"]:
+        image["status"] = "empty"
+
+
+def _read(output: str, path: str) -> Sequence[Row]:
+    filesystem, inside = storage.resolve(storage.join(output, *path.split("/")))
+    rows: list[Row] = pq.read_table(inside, filesystem=filesystem).to_pylist()
+    return rows
