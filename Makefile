@@ -25,8 +25,9 @@ $(READY): requirements.lock
 demo: $(READY) ## Annotate the bundled demo shards with the bundled demo model.
 	$(BIN)/python jobs/annotate.py
 
+# One thread: the tests' tensors are tiny, and threads that wait for each other starve on a busy machine.
 test: lint ## Lint, check types, run the tests.
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 lint: $(READY) ## ruff and mypy.
 	$(BIN)/python -m ruff check .

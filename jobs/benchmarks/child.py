@@ -40,7 +40,7 @@ class Child:
             raise ChildError(f"cannot start the {side} side with {python}: {error}") from error
         try:
             self.hello = self._reply()
-            self._check_package()
+            check_place(side, Path(self.hello["legrad"]))
         except BaseException:
             self.close()
             raise
@@ -114,11 +114,16 @@ class Child:
         last = self._errors.read().strip().splitlines()[-5:]
         return ChildError("\n".join([f"the {self.side} side ended with exit code {code}:", *last]))
 
-    def _check_package(self) -> None:
-        """The child has looked at what is in its `legrad`; here it is where it comes from."""
-        is_ours = Path(self.hello["legrad"]).resolve() == ROOT / "legrad" / "__init__.py"
-        if is_ours != (self.side == "ours"):
-            raise ChildError(f"the {self.side} side imported {self.hello['legrad']}")
+
+def check_place(side: str, package: Path) -> None:
+    """Ours must be this repository's; a side has looked at what is in its package itself.
+
+    Raises:
+        ChildError: it is not, or the published side has imported ours.
+    """
+    is_ours = package.resolve() == ROOT / "legrad" / "__init__.py"
+    if is_ours != (side == "ours"):
+        raise ChildError(f"the {side} side imported {package}")
 
 
 class ChildError(RuntimeError):

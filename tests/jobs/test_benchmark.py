@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import legrad
 from jobs import benchmark
 from jobs.benchmarks import accelerator, published, versus
-from jobs.benchmarks.child import ROOT, Child, ChildError
+from jobs.benchmarks.child import ROOT, Child, ChildError, check_place
 from jobs.benchmarks.timing import Target, extra_prompt, interleaved, table
 
 TINY = {
@@ -111,26 +112,16 @@ def stand_in(tmp_path: Path) -> Path:
 
 def test_our_side_computes_our_maps_with_the_exchanged_weights(inputs: Path) -> None:
     with Child("ours", sys.executable, inputs, threads=1) as child:
-        assert Path(child.hello["legrad"]) == ROOT / "legrad" / "__init__.py"
         child.ask("batch", 2, 3, images=2, measure=str(inputs / "maps"))
         assert set(child.ask("forward", 2, 3)) == {"seconds", "cpu_seconds"}
 
-    tensors = versus.load_file(inputs / "inputs.safetensors")
+    tensors = load_file(inputs / "inputs.safetensors")
     images, text = tensors.pop("images"), tensors.pop("text")
     model = accelerator.random_tower(TINY, torch.device("cpu"), torch.float32)
     model.visual.load_state_dict(tensors)
     explainer = legrad.build("legrad", model, layers=2)
     raw = explainer(images, text[:3].repeat(2, 1), torch.tensor([0, 0, 0, 1, 1, 1]))
-    torch.testing.assert_close(
-        versus.load_file(inputs / "maps")["maps"], legrad.heatmap(raw, (32, 32))
-    )
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_memory_of_a_run_is_between_zero_and_all_of_it(inputs: Path) -> None:
-    with Child("ours", sys.executable, inputs, threads=1) as child:
-        usage = child.ask("batch", 3, 2, images=2, measure="memory")
-    assert 0 < usage["before"] <= usage["peak"] < 1 << 32
+    torch.testing.assert_close(load_file(inputs / "maps")["maps"], legrad.heatmap(raw, (32, 32)))
 
 
 def test_published_side_agrees_with_itself_in_every_form(inputs: Path, stand_in: Path) -> None:
@@ -138,7 +129,7 @@ def test_published_side_agrees_with_itself_in_every_form(inputs: Path, stand_in:
         maps = []
         for form in versus.FORMS:
             child.ask(form, 2, 3, measure=str(inputs / form))
-            maps.append(versus.load_file(inputs / form)["maps"])
+            maps.append(load_file(inputs / form)["maps"])
         assert maps[0].shape == (3, 32, 32)
         assert all(torch.allclose(maps[0], other) for other in maps)
         with pytest.raises(ChildError, match="one image at a time, not 2"):
@@ -152,13 +143,13 @@ def test_a_side_refuses_another_package(inputs: Path, stand_in: Path) -> None:
         Child("published", str(stand_in), inputs, threads=1)
 
 
-def test_a_published_package_in_the_wrong_place_is_refused(
-    inputs: Path, stand_in: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    package = inputs / "elsewhere"
-    monkeypatch.setattr("jobs.benchmarks.child.ROOT", package)
-    with pytest.raises(ChildError, match="the published side imported"):
-        Child("published", str(stand_in), inputs, threads=1)
+def test_each_package_must_come_from_its_own_place(tmp_path: Path) -> None:
+    here, elsewhere = ROOT / "legrad" / "__init__.py", tmp_path / "legrad" / "__init__.py"
+    check_place("ours", here)
+    check_place("published", elsewhere)
+    for side, package in (("ours", elsewhere), ("published", here)):
+        with pytest.raises(ChildError, match=f"the {side} side imported"):
+            check_place(side, package)
 
 
 def test_an_interpreter_that_is_not_there_is_named(inputs: Path) -> None:
@@ -179,6 +170,8 @@ def test_the_whole_comparison_reports_every_case(stand_in: Path) -> None:
     ]
     assert len(results["targets"]) == 4 + 2 + 2
     assert results["agreement"] > 0.01  # a stand-in computes something else, and it shows
+    for usage in results["memory"]["bytes"].values():
+        assert 0 < usage["before"] <= usage["peak"] < 1 << 32
     json.dumps(results)
     assert versus.markdown(results).count("| 3 |") == 2
 
