@@ -1,4 +1,4 @@
-"""Speed and memory of LeGrad: `python jobs/benchmark.py legrad` or `gpu`."""
+"""Speed and memory of LeGrad: `python jobs/benchmark.py legrad`, `gpu` or `engine`."""
 
 from __future__ import annotations
 
@@ -73,6 +73,21 @@ def gpu(memory_budget: int = 1 << 30, json: Path | None = None) -> int:
     return report(accelerator.markdown(results), results, json)
 
 
+def engine(shards: int = 24, images: int = 64, actors: int = 2, json: Path | None = None) -> int:
+    """Measure how busy the executors keep a model that sleeps 10 ms per image.
+
+    Args:
+        shards: how many.
+        images: in each.
+        actors: of Ray.
+        json: also write the figures to this file.
+    """
+    from jobs.benchmarks import engine as stand_in
+
+    results = stand_in.measure(shards, images, actors)
+    return report(stand_in.markdown(results), results, json)
+
+
 def report(text: str, results: dict[str, Any], file: Path | None) -> int:
     """Print the tables and write the figures."""
     print(f"\n{text}")
@@ -87,7 +102,12 @@ def fail(reason: str) -> int:
     return 2
 
 
-COMMANDS: dict[str, Callable[..., int]] = {"legrad": legrad, "published": published, "gpu": gpu}
+COMMANDS: dict[str, Callable[..., int]] = {
+    "legrad": legrad,
+    "published": published,
+    "gpu": gpu,
+    "engine": engine,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""A model that turns a batch of samples into masks."""
+"""Batches of samples in, masks out."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 import legrad
-from pipeline.config import AnnotateConfig
-from pipeline.explanation import Maps, PromptExplainer
+from pipeline.config import MaskConfig
+from pipeline.explanation import Maps, SampleExplainer
 from pipeline.masks import Mask, encode_masks, threshold_maps
 from pipeline.prompts import Prompt
 from pipeline.samples import Sample
@@ -58,16 +58,15 @@ class Annotated:
 
 
 class Annotator:
-    """Explains samples on one device and makes masks of the maps.
+    """Has samples explained on one device and makes masks of the maps.
 
     Several threads may annotate at once: one at a time has the model, and what the others do on
     the CPU overlaps with its turn.
     """
 
-    def __init__(self, config: AnnotateConfig) -> None:
-        """Load the model; see `PromptExplainer` for what may go wrong."""
-        self.mask = config.mask
-        self.explain = PromptExplainer(config)
+    def __init__(self, explain: SampleExplainer, mask: MaskConfig) -> None:
+        """Take what makes the maps, and how masks are made of them."""
+        self.explain, self.mask = explain, mask
         self._turn = threading.Lock()
 
     def annotate(self, batch: Sequence[Sample]) -> list[Annotated]:

@@ -23,13 +23,13 @@ from pipeline.local import Tally
 from pipeline.models import ModelError
 from pipeline.progress import Meter, shown
 from pipeline.shards import Shard
-from pipeline.worker import Outcome, Worker
+from pipeline.worker import MakeWorker, Outcome, Worker
 
 
 class RayExecutor:
     """Tries shards in actors of a Ray cluster, each with a model of its own."""
 
-    def __init__(self, config: AnnotateConfig) -> None:
+    def __init__(self, config: AnnotateConfig, make_worker: MakeWorker = Worker) -> None:
         """Join the cluster that RAY_ADDRESS names (as in a submitted job), or start one here."""
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         ray.init(ignore_reinit_error=True, logging_level=logging.ERROR)
@@ -40,7 +40,7 @@ class RayExecutor:
         context.execution_no_progress_timeout_s = -1
         # A worker that dies loses its rows; the passes see that from the ledger.
         context.max_errored_blocks = -1
-        self._config = config
+        self._config, self._make_worker = config, make_worker
         self._gpus = int(_cluster_resources().get("GPU", 0))
 
     def __call__(self, shards: Sequence[Shard], attempt: int, in_flight: int) -> list[Outcome]:
@@ -73,7 +73,7 @@ class RayExecutor:
             return ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
                 _ShardActor,
                 batch_size=1,
-                fn_constructor_args=(self._config, attempt, tally),
+                fn_constructor_args=(self._config, self._make_worker, attempt, tally),
                 num_cpus=1,
                 num_gpus=1 if self._gpus else 0,
                 # Ray Data grows a pool slowly, by its use: it has to start at the size it needs.
@@ -92,13 +92,15 @@ class RayExecutor:
 class _ShardActor:
     """What Ray Data runs in each actor: one shard in, one outcome out."""
 
-    def __init__(self, config: AnnotateConfig, attempt: int, tally: Any) -> None:
+    def __init__(
+        self, config: AnnotateConfig, make_worker: MakeWorker, attempt: int, tally: Any
+    ) -> None:
         self._attempt, self._tally = attempt, tally
         # An exception here would make Ray start the actor again, and again. It is told instead.
         self._worker: Worker | None = None
         self._error = ""
         try:
-            self._worker = Worker(config)
+            self._worker = make_worker(config)
         except (ModelError, ValueError) as error:
             self._error = str(error)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 import legrad
@@ -39,6 +40,23 @@ class Maps:
     cut: int
 
 
+class SampleExplainer(Protocol):
+    """What makes maps of samples, on one device."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the maps are."""
+
+    def squash(self, pixels: UInt8[Tensor, "3 height width"]) -> UInt8[Tensor, "3 size size"]:
+        """Resize an image to the model's input."""
+
+    def has_prompts(self, sample: Sample) -> bool:
+        """Whether there is anything to look for in the sample."""
+
+    def __call__(self, samples: Sequence[Sample]) -> list[Maps]:
+        """Maps of every prompt of every sample; not thread-safe."""
+
+
 class PromptExplainer:
     """Explains the prompts of samples, or the classes of a vocabulary, with one forward pass."""
 
@@ -49,10 +67,10 @@ class PromptExplainer:
             ModelError: the model or its weights do not load.
             ValueError: the method cannot explain this model, or the class file is wrong.
         """
-        self.device = choose_device(config.engine.device)
+        self._device = choose_device(config.engine.device)
         self._dtype = DTYPES[config.model.precision]
-        model = load_model(config.model, self.device, self._dtype)
-        self.preprocess = Preprocess(model, config.model.image_size)
+        model = load_model(config.model, self._device, self._dtype)
+        self._preprocess = Preprocess(model, config.model.image_size)
         self._explainer = legrad.build(
             config.method,
             model,
@@ -67,6 +85,15 @@ class PromptExplainer:
             else None
         )
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self._device
+
+    def squash(self, pixels: UInt8[Tensor, "3 height width"]) -> UInt8[Tensor, "3 size size"]:
+        """Resize an image to the model's input, without cropping."""
+        return self._preprocess.squash(pixels)
+
     def has_prompts(self, sample: Sample) -> bool:
         """Whether there is anything to look for in the sample."""
         return bool(sample.prompts) or self._vocabulary is not None
@@ -74,7 +101,7 @@ class PromptExplainer:
     def __call__(self, samples: Sequence[Sample]) -> list[Maps]:
         """Maps of every prompt of every sample; not thread-safe."""
         pixels = torch.stack([sample.pixels for sample in samples])
-        images = self.preprocess.normalise(pixels, self.device, self._dtype)
+        images = self._preprocess.normalise(pixels, self._device, self._dtype)
         if self._vocabulary is None:
             asked = [sample.prompts for sample in samples]
             text, owner, cut = self._texts(asked)
@@ -94,7 +121,7 @@ class PromptExplainer:
         """Embeddings of all texts of all prompts, the image of each, and which prompts are cut."""
         owner = [i for i, prompts in enumerate(asked) for p in prompts for _ in p.texts]
         text, cut = self._encode_text([prompt for prompts in asked for prompt in prompts])
-        return text, torch.tensor(owner, device=self.device, dtype=torch.long), cut
+        return text, torch.tensor(owner, device=self._device, dtype=torch.long), cut
 
     def _per_sample(
         self,

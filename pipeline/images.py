@@ -67,6 +67,16 @@ def _to_rgb(image: Image.Image) -> UInt8[Tensor, "3 height width"]:
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
+def squash(
+    pixels: UInt8[Tensor, "3 height width"],
+    size: int,
+    interpolation: InterpolationMode = InterpolationMode.BICUBIC,
+) -> UInt8[Tensor, "3 {size} {size}"]:
+    """Resize to a square, whatever the shape was, as Pillow would (within one grey level)."""
+    squashed: Tensor = transforms.resize(pixels, [size, size], interpolation, antialias=True)
+    return squashed
+
+
 class Preprocess:
     """The model's own preprocessing, with a squash instead of a crop: every pixel is seen.
 
@@ -91,11 +101,8 @@ class Preprocess:
     def squash(
         self, pixels: UInt8[Tensor, "3 height width"]
     ) -> UInt8[Tensor, "3 {self.size} {self.size}"]:
-        """Resize to the square, as Pillow would (within one grey level)."""
-        squashed: Tensor = transforms.resize(
-            pixels, [self.size, self.size], self.interpolation, antialias=True
-        )
-        return squashed
+        """Resize to the model's square."""
+        return squash(pixels, self.size, self.interpolation)
 
     def normalise(
         self, batch: UInt8[Tensor, "batch 3 height width"], device: torch.device, dtype: torch.dtype

@@ -9,15 +9,15 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pipeline.config import AnnotateConfig
 from pipeline.progress import Meter, shown
 from pipeline.shards import Shard
-from pipeline.worker import Outcome, Worker
+from pipeline.worker import MakeWorker, Outcome, Worker
 
 
 class LocalExecutor:
     """Tries shards in threads of this process, all with one model."""
 
-    def __init__(self, config: AnnotateConfig) -> None:
+    def __init__(self, config: AnnotateConfig, make_worker: MakeWorker = Worker) -> None:
         """Load the model; see `PromptExplainer` for what may go wrong."""
-        self._worker = Worker(config)
+        self._worker = make_worker(config)
         self._log_seconds = config.engine.log_seconds
 
     def __call__(self, shards: Sequence[Shard], attempt: int, in_flight: int) -> list[Outcome]:

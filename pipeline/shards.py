@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
+import re
 import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -21,7 +22,9 @@ from pipeline import storage
 
 TAR_BLOCK = 512
 TAR_RECORD = 20 * TAR_BLOCK
-END_OF_ARCHIVE = bytes(2 * TAR_BLOCK)
+END_OF_ARCHIVE = 2 * TAR_BLOCK
+META = re.compile(r"__[^/]*__($|/)")
+"""Names that WebDataset takes for notes about the archive."""
 
 
 class ShardError(Exception):
@@ -105,8 +108,10 @@ def read_samples(stream: BinaryIO) -> Iterator[RawSample]:
     """The samples of a tar stream, in order, with proof at the end that none was lost.
 
     Python's tarfile takes a short or damaged header for the end of the archive. So after the last
-    sample the rest of the stream is read, and its length and last bytes have to be those of a
-    complete archive that ends where tarfile stopped.
+    sample the rest of the stream is read. From where tarfile stopped on it has to be what ends an
+    archive: whole blocks of zeros, at least two, and no more than fill a record. (So an archive
+    that has lost nothing but its closing zeros is refused too: it cannot be told from one that
+    was cut between two members.)
 
     Raises:
         ShardError: the archive is truncated, damaged or not a tar. Samples yielded before were
@@ -115,7 +120,7 @@ def read_samples(stream: BinaryIO) -> Iterator[RawSample]:
     sample: RawSample | None = None
     for name, data in _members(stream):
         key, field = base_plus_ext(name)
-        if key is None:
+        if key is None or META.match(name):
             continue
         if sample is None or key != sample.key:
             if sample is not None:
@@ -132,7 +137,12 @@ def _members(stream: BinaryIO) -> Iterator[tuple[str, bytes]]:
     """Name and bytes of every regular file in the archive."""
     source = _Tail(stream)
     try:
-        with tarfile.open(fileobj=cast(BinaryIO, source), mode="r|") as archive:
+        with tarfile.open(
+            fileobj=cast(BinaryIO, source),
+            mode="r|",
+            encoding="utf-8",
+            errors="backslashreplace",  # tarfile's own surrogates could not be written out again
+        ) as archive:
             for member in archive:
                 if member.isreg():
                     content = archive.extractfile(member)
@@ -140,27 +150,29 @@ def _members(stream: BinaryIO) -> Iterator[tuple[str, bytes]]:
                     yield member.name, content.read()
                 archive.members.clear()  # type: ignore[attr-defined]  # or they pile up
             stopped = archive.offset
-    except (tarfile.TarError, OSError, EOFError, HTTPException) as error:
+    except (tarfile.TarError, OSError, EOFError, ValueError, HTTPException) as error:
         raise ShardError(f"not a readable tar, or cut short: {error}") from error
     source.drain()
-    if source.length % TAR_BLOCK or source.tail != END_OF_ARCHIVE:
-        raise ShardError(f"cut short: {source.length} bytes do not end like a tar")
-    if source.length - stopped > TAR_RECORD + TAR_BLOCK:
+    rest = source.length - stopped
+    if rest > min(source.zeros, TAR_RECORD + TAR_BLOCK):
         raise ShardError(f"damaged: no valid header at byte {stopped} of {source.length}")
+    if rest < END_OF_ARCHIVE or rest % TAR_BLOCK:
+        raise ShardError(f"cut short: {source.length} bytes do not end like a tar")
 
 
 class _Tail:
-    """A stream that counts what is read and remembers the end of it."""
+    """A stream that counts what is read, and how much of its end is zero."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self.stream = stream
         self.length = 0
-        self.tail = b""
+        self.zeros = 0
 
     def read(self, size: int = -1) -> bytes:
         data = self.stream.read(size)
         self.length += len(data)
-        self.tail = (self.tail + data[-len(END_OF_ARCHIVE) :])[-len(END_OF_ARCHIVE) :]
+        content = len(data.rstrip(b"\0"))
+        self.zeros = len(data) - content + (0 if content else self.zeros)
         return data
 
     def drain(self) -> None:

@@ -15,6 +15,7 @@ import torch
 from pipeline import storage
 from pipeline.annotator import Annotator
 from pipeline.config import AnnotateConfig
+from pipeline.explanation import PromptExplainer, SampleExplainer
 from pipeline.ledger import Commit, Ledger, file_record
 from pipeline.prompts import PromptReader
 from pipeline.samples import Rejected, Sample, SampleReader
@@ -52,11 +53,16 @@ class Worker:
     Several threads may each annotate a shard at once.
     """
 
-    def __init__(self, config: AnnotateConfig) -> None:
+    def __init__(
+        self,
+        config: AnnotateConfig,
+        make_explainer: Callable[[AnnotateConfig], SampleExplainer] = PromptExplainer,
+    ) -> None:
         """Load the model; see `PromptExplainer` for what may go wrong."""
         torch.set_num_threads(config.engine.cpu_threads())
         self.config = config
-        self.annotator = Annotator(config)
+        self.explain = make_explainer(config)
+        self.annotator = Annotator(self.explain, config.mask)
         self.read_prompts = PromptReader(config.prompts)
         self.ledger = Ledger(config.output)
         self.watchdog = Watchdog(config.engine.stall_seconds)
@@ -175,9 +181,7 @@ class Worker:
         Raises:
             ShardError: after the last sample that could be read.
         """
-        reader = SampleReader(
-            self.read_prompts, self.config.max_pixels, self.annotator.explain.preprocess.squash
-        )
+        reader = SampleReader(self.read_prompts, self.config.max_pixels, self.explain.squash)
         ahead: deque[Future[Sample | Rejected]] = deque()
         error: ShardError | None = None
         with ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode") as pool:
@@ -193,6 +197,9 @@ class Worker:
                 yield ahead.popleft().result()
         if error:
             raise error
+
+
+MakeWorker = Callable[[AnnotateConfig], Worker]
 
 
 def _done(verdict: Rejected) -> Future[Sample | Rejected]:
