@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from typing import BinaryIO, cast
 
-from braceexpand import braceexpand
+from braceexpand import UnbalancedBracesError, braceexpand
 from webdataset.tariterators import base_plus_ext
 
 from pipeline import storage
@@ -97,14 +97,21 @@ def _expand(pattern: str) -> Iterator[tuple[str, int]]:
             if line.strip() and not line.lstrip().startswith("#"):
                 yield from _expand(line.strip())
         return
-    for location in braceexpand(pattern):
+    for location in _braces(pattern):
         found = storage.find(location, suffix=".tar")
         if not found:
             raise FileNotFoundError(f"--input {pattern}: no shard at {location}")
         yield from found.items()
 
 
-def read_samples(stream: BinaryIO) -> Iterator[RawSample]:
+def _braces(pattern: str) -> list[str]:
+    try:
+        return list(braceexpand(pattern))
+    except UnbalancedBracesError:  # then they are part of a name
+        return [pattern]
+
+
+def read_samples(stream: storage.Stream) -> Iterator[RawSample]:
     """The samples of a tar stream, in order, with proof at the end that none was lost.
 
     Python's tarfile takes a short or damaged header for the end of the archive. So after the last
@@ -133,7 +140,7 @@ def read_samples(stream: BinaryIO) -> Iterator[RawSample]:
         yield sample
 
 
-def _members(stream: BinaryIO) -> Iterator[tuple[str, bytes]]:
+def _members(stream: storage.Stream) -> Iterator[tuple[str, bytes]]:
     """Name and bytes of every regular file in the archive."""
     source = _Tail(stream)
     try:
@@ -163,7 +170,7 @@ def _members(stream: BinaryIO) -> Iterator[tuple[str, bytes]]:
 class _Tail:
     """A stream that counts what is read, and how much of its end is zero."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: storage.Stream) -> None:
         self.stream = stream
         self.length = 0
         self.zeros = 0

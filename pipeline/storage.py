@@ -11,7 +11,8 @@ import os
 import tempfile
 from glob import has_magic
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, cast
+from types import TracebackType
+from typing import Protocol, cast, runtime_checkable
 from urllib.error import HTTPError
 from urllib.parse import urlsplit, urlunsplit
 from urllib.request import Request, urlopen
@@ -23,6 +24,24 @@ READ_BUFFER = 8 << 20
 
 HTTP_SECONDS = 60.0
 """Patience with a web server that says nothing."""
+
+
+@runtime_checkable
+class Stream(Protocol):
+    """What can be read from front to back: a file, or the streams of pyarrow and urllib."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """The next `size` bytes, fewer at the end; all that are left without a size."""
+
+    def __enter__(self) -> Stream: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> object: ...
 
 
 def is_uri(location: str) -> bool:
@@ -59,16 +78,16 @@ def join(location: str, *names: str) -> str:
     return urlunsplit(parts._replace(path=path))
 
 
-def open_read(location: str) -> BinaryIO:
+def open_read(location: str) -> Stream:
     """A buffered binary stream over the object.
 
     Raises:
         OSError: the object does not exist or cannot be reached.
     """
     if is_http(location):
-        return cast(BinaryIO, urlopen(location, timeout=HTTP_SECONDS))
+        return cast(Stream, urlopen(location, timeout=HTTP_SECONDS))
     filesystem, path = resolve(location)
-    return cast(BinaryIO, filesystem.open_input_stream(path, buffer_size=READ_BUFFER))
+    return cast(Stream, filesystem.open_input_stream(path, buffer_size=READ_BUFFER))
 
 
 def exists(location: str) -> bool:

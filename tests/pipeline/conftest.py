@@ -1,0 +1,104 @@
+"""Tar files, photographs and runs to try things with."""
+
+import io
+import json
+import tarfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.config import AnnotateConfig, EngineConfig
+
+Members = Iterable[tuple[str, bytes]]
+
+
+def tar(members: Members, format: int = tarfile.USTAR_FORMAT) -> bytes:
+    """A complete tar of regular files; a name that ends in / becomes a directory."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w", format=format) as writer:
+        for name, data in members:
+            member = tarfile.TarInfo(name.rstrip("/"))
+            member.type = tarfile.DIRTYPE if name.endswith("/") else tarfile.REGTYPE
+            member.size = len(data) if member.isreg() else 0
+            writer.addfile(member, io.BytesIO(data))
+    return archive.getvalue()
+
+
+def picture(seed: int = 0, size: tuple[int, int] = (40, 30), format: str = "JPEG") -> bytes:
+    """An encoded image of `size` = (width, height), different for every seed."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (3, 4, 3), dtype=np.uint8)
+    encoded = io.BytesIO()
+    Image.fromarray(coarse).resize(size).save(encoded, format)
+    return encoded.getvalue()
+
+
+def labelled(key: str, labels: object, image: bytes | None = None) -> list[tuple[str, bytes]]:
+    """The members of a sample with its labels in the .json."""
+    return [
+        (f"{key}.jpg", image or picture()),
+        (f"{key}.json", json.dumps({"labels": labels}).encode()),
+    ]
+
+
+@pytest.fixture(name="tar", scope="session")
+def tar_fixture() -> Callable[..., bytes]:
+    """`tar(members, format=)` → bytes of an archive."""
+    return tar
+
+
+@pytest.fixture(name="picture", scope="session")
+def picture_fixture() -> Callable[..., bytes]:
+    """`picture(seed, size=, format=)` → bytes of an image."""
+    return picture
+
+
+@pytest.fixture(name="labelled", scope="session")
+def labelled_fixture() -> Callable[..., list[tuple[str, bytes]]]:
+    """`labelled(key, labels, image=)` → members of a sample."""
+    return labelled
+
+
+@pytest.fixture
+def make_config(tmp_path: Path) -> Callable[..., AnnotateConfig]:
+    """`make_config(**fields)`: a run of the demo model in this process, frugal and quiet."""
+
+    def make(**fields: object) -> AnnotateConfig:
+        engine = EngineConfig(
+            executor="local", threads=1, batch_size=4, log_seconds=1000.0, max_attempts=2
+        )
+        config = AnnotateConfig(output=str(tmp_path / "out"), engine=engine)
+        return replace(config, **fields)
+
+    return make
+
+
+@pytest.fixture
+def write_shards(tmp_path: Path) -> Callable[..., str]:
+    """`write_shards(name=bytes, …)` → the folder that they are in."""
+
+    def write(**shards: bytes) -> str:
+        folder = tmp_path / "shards"
+        folder.mkdir(exist_ok=True)
+        for name, data in shards.items():
+            (folder / f"{name}.tar").write_bytes(data)
+        return str(folder)
+
+    return write
+
+
+def files_below(folder: Path) -> Iterator[str]:
+    return (str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+@pytest.fixture(scope="session")
+def tree() -> Callable[[str], dict[str, bytes]]:
+    """`tree(folder)`: path → bytes of every file below a folder."""
+
+    def read(folder: str) -> dict[str, bytes]:
+        return {name: Path(folder, name).read_bytes() for name in sorted(files_below(Path(folder)))}
+
+    return read
