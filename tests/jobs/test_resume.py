@@ -1,0 +1,100 @@
+"""A run that is killed in the middle, and the same command again."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.demo.run import SHARDS
+
+ROOT = Path(__file__).parents[2]
+PARTS, SAMPLES = 12, 16
+PATIENCE = 240.0  # seconds
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's scenes in many small shards, so that a kill falls between commits."""
+    folder = tmp_path_factory.mktemp("parts")
+    members = [m for path in sorted(SHARDS.glob("*.tar")) for m in _members(path)]
+    size = len(members) // PARTS
+    for part in range(PARTS):
+        with tarfile.open(folder / f"part-{part:03d}.tar", "w") as archive:
+            for info, data in members[part * size : (part + 1) * size]:
+                archive.addfile(info, io.BytesIO(data))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "executor", ["local", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.slow])]
+)
+def test_killed_run_continues_to_the_same_bytes(
+    parts: Path, tmp_path: Path, executor: str
+) -> None:
+    undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
+    assert _start(parts, undisturbed, "local").wait(PATIENCE) == 0
+
+    process = _start(parts, disturbed, executor)
+    _wait_for_commits(disturbed, 2, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait(PATIENCE)
+    _wait_until_quiet(disturbed)
+    kept = _commits(disturbed)
+    assert 2 <= len(kept) < PARTS
+
+    assert _start(parts, disturbed, executor).wait(PATIENCE) == 0
+    after = _commits(disturbed)
+    assert {name: after[name] for name in kept} == kept  # seconds included: not done again
+    assert len(after) == PARTS
+    for folder in ("annotations", "images"):
+        assert _bytes(disturbed / folder) == _bytes(undisturbed / folder)
+    keys = pq.read_table(disturbed / "images")["key"].to_pylist()
+    assert len(keys) == len(set(keys)) == PARTS * SAMPLES
+
+
+def _start(parts: Path, output: Path, executor: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "jobs/annotate.py", "--input", str(parts), "--output", str(output)]
+    command += ["--engine.executor", executor, "--engine.threads", "1"]
+    # A session of its own, so that one signal reaches the driver and what it has started.
+    return subprocess.Popen(command, cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL)
+
+
+def _wait_for_commits(output: Path, count: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while len(_commits(output)) < count:
+        assert process.poll() is None, "the run was over before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def _wait_until_quiet(output: Path) -> None:
+    """Ray's actors notice the end of their driver within a second or two."""
+    before = -1
+    while before != (now := len(_commits(output))):
+        before = now
+        time.sleep(3)
+
+
+def _commits(output: Path) -> dict[str, object]:
+    return {
+        path.name: json.loads(path.read_text()) for path in (output / "commits").glob("[!.]*.json")
+    }
+
+
+def _bytes(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("*")}
+
+
+def _members(path: Path) -> list[tuple[tarfile.TarInfo, bytes]]:
+    with tarfile.open(path) as archive:
+        return [(m, archive.extractfile(m).read()) for m in archive]  # type: ignore[union-attr]
