@@ -6,13 +6,12 @@ orientation tag is ignored. Sizes, points and masks all refer to the stored pixe
 
 from __future__ import annotations
 
-import warnings
 from io import BytesIO
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms import InterpolationMode
@@ -21,11 +20,16 @@ from torchvision.transforms.v2 import functional as transforms
 from pipeline.models import Clip
 from pipeline.rejects import Reject
 
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+"""What is decoded. Pillow knows more, and has other programs decode some of it."""
 JPEG_END = b"\xff\xd9"
+
+# `decode` has a limit of its own; Pillow's is the same for everybody, and warns in between.
+Image.MAX_IMAGE_PIXELS = None
 
 
 def decode(data: bytes, max_pixels: int) -> UInt8[Tensor, "3 height width"]:
-    """RGB pixels of a JPEG, PNG, WebP or other image that Pillow reads.
+    """RGB pixels of an image in one of `FORMATS`.
 
     Grey and palette images become RGB, transparency is dropped, 16-bit values keep their upper
     eight bits.
@@ -34,19 +38,19 @@ def decode(data: bytes, max_pixels: int) -> UInt8[Tensor, "3 height width"]:
         Reject: `undecodable` or `too_large`, with the cause.
     """
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of bombs at a size of its own; the limit here is `max_pixels`.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(BytesIO(data)) as image:
-                if image.width * image.height > max_pixels:
-                    raise Reject("too_large", f"{image.width}x{image.height} pixels")
-                if image.format == "JPEG" and image.mode in ("RGB", "L") and _ends(data):
-                    return _decode_jpeg(data)
-                return _to_rgb(image)
-    except Image.DecompressionBombError as error:
-        raise Reject("too_large", str(error)) from error
-    except (OSError, ValueError, SyntaxError, RuntimeError) as error:  # what the decoders raise
-        raise Reject("undecodable", str(error)) from error
+        with Image.open(BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > max_pixels:
+                raise Reject("too_large", f"{image.width}x{image.height} pixels")
+            if image.format == "JPEG" and image.mode in ("RGB", "L") and _ends(data):
+                return _decode_jpeg(data)
+            return _to_rgb(image)
+    except (Reject, MemoryError):
+        raise
+    except UnidentifiedImageError as error:  # its own text has an address in it
+        raise Reject("undecodable", f"not one of {', '.join(FORMATS)}") from error
+    except Exception as error:  # damaged files lead Pillow's decoders to raise almost anything
+        cause = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise Reject("undecodable", cause) from error
 
 
 def _ends(data: bytes) -> bool:
@@ -64,6 +68,8 @@ def _to_rgb(image: Image.Image) -> UInt8[Tensor, "3 height width"]:
     if image.mode.startswith("I;16") or image.mode == "I":
         grey = (np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)
         image = Image.fromarray(grey)
+    if image.mode == "P":  # with transparent colours, Pillow asks for this way
+        image = image.convert("RGBA")
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
@@ -72,7 +78,7 @@ def squash(
     size: int,
     interpolation: InterpolationMode = InterpolationMode.BICUBIC,
 ) -> UInt8[Tensor, "3 {size} {size}"]:
-    """Resize to a square, whatever the shape was, as Pillow would (within one grey level)."""
+    """Resize to a square, whatever the shape was, as Pillow would (to a grey level or two)."""
     squashed: Tensor = transforms.resize(pixels, [size, size], interpolation, antialias=True)
     return squashed
 

@@ -52,8 +52,8 @@ class SampleReader:
     """Makes `Sample` or `Rejected` of the raw samples of one shard.
 
     Attributes:
-    read_prompts: finds the prompts.
-    max_pixels: larger images are rejected.
+        read_prompts: finds the prompts.
+        max_pixels: larger images are rejected.
         squash: resizes pixels to the model's input.
     """
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from typing import BinaryIO, cast
 
-from braceexpand import UnbalancedBracesError, braceexpand
+from braceexpand import braceexpand
 from webdataset.tariterators import base_plus_ext
 
 from pipeline import storage
@@ -107,7 +107,7 @@ def _expand(pattern: str) -> Iterator[tuple[str, int]]:
 def _braces(pattern: str) -> list[str]:
     try:
         return list(braceexpand(pattern))
-    except UnbalancedBracesError:  # then they are part of a name
+    except ValueError:  # one is never closed: it is part of a name
         return [pattern]
 
 

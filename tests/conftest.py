@@ -4,6 +4,7 @@ The hook must be installed before the packages are imported, hence here and henc
 """
 
 import hypothesis
+import pytest
 from jaxtyping import install_import_hook
 
 install_import_hook(["legrad", "pipeline"], "beartype.beartype")
@@ -11,3 +12,10 @@ install_import_hook(["legrad", "pipeline"], "beartype.beartype")
 # The same examples in every run, and no deadline: a busy machine is not a wrong result.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("repeatable")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # torchvision's decoders are to move to a package of their own; the lock file pins them.
+    config.addinivalue_line(
+        "filterwarnings", "ignore:The image decoding and encoding:DeprecationWarning"
+    )

@@ -1,0 +1,213 @@
+"""Pixels of every kind of image, and no pixels of what is not one."""
+
+import io
+import re
+import struct
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from pipeline.demo.model import create
+from pipeline.images import Preprocess, decode, squash
+from pipeline.rejects import Reject
+
+LIMIT = 1 << 20
+
+
+def encoded(image: Image.Image, format: str, **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, format, **options)
+    return stream.getvalue()
+
+
+def noise(mode: str, size: tuple[int, int] = (37, 23)) -> Image.Image:
+    bands = len(Image.new(mode, (1, 1)).getbands())
+    coarse = np.random.default_rng(0).integers(0, 256, (4, 5, bands), dtype=np.uint8)
+    layers = [Image.fromarray(coarse[..., band]).resize(size) for band in range(bands)]
+    return Image.merge(mode, layers) if bands > 1 else layers[0]
+
+
+def pillow(data: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def pixels_of(data: bytes) -> np.ndarray:
+    pixels = decode(data, LIMIT)
+    assert pixels.dtype == torch.uint8
+    return pixels.permute(1, 2, 0).numpy()
+
+
+KINDS = {
+    "jpeg": (noise("RGB"), "JPEG", {}),
+    "jpeg without subsampling": (noise("RGB"), "JPEG", {"subsampling": 0, "quality": 95}),
+    "progressive jpeg": (noise("RGB"), "JPEG", {"progressive": True}),
+    "grey jpeg": (noise("L"), "JPEG", {}),
+    "cmyk jpeg": (noise("CMYK"), "JPEG", {}),
+    "png": (noise("RGB"), "PNG", {}),
+    "grey png": (noise("L"), "PNG", {}),
+    "black and white png": (noise("L").convert("1"), "PNG", {}),
+    "palette png": (noise("RGB").quantize(16), "PNG", {}),
+    "palette png with a gap": (noise("RGB").quantize(16), "PNG", {"transparency": 3}),
+    "png with alpha": (noise("RGBA"), "PNG", {}),
+    "grey png with alpha": (noise("LA"), "PNG", {}),
+    "webp": (noise("RGB"), "WEBP", {}),
+    "webp with alpha": (noise("RGBA"), "WEBP", {"lossless": True}),
+    "one pixel": (noise("RGB", (1, 1)), "JPEG", {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("image, format, options", KINDS.values(), ids=KINDS.keys())
+def test_pixels_are_those_of_pillow(
+    image: Image.Image, format: str, options: dict[str, object]
+) -> None:
+    data = encoded(image, format, **options)
+    np.testing.assert_array_equal(pixels_of(data), pillow(data))
+
+
+def test_a_palette_with_several_transparent_colours_keeps_its_colours() -> None:
+    image = noise("RGB").quantize(16)
+    data = encoded(image, "PNG", transparency=bytes([0, 128, 255]))
+    np.testing.assert_array_equal(pixels_of(data), np.asarray(image.convert("RGB")))
+
+
+def test_alpha_is_dropped() -> None:
+    image = Image.new("RGBA", (2, 1))
+    image.putdata([(10, 20, 30, 0), (40, 50, 60, 255)])
+    assert pixels_of(encoded(image, "PNG")).tolist() == [[[10, 20, 30], [40, 50, 60]]]
+
+
+def test_of_16_bits_the_upper_eight_are_kept() -> None:
+    grey = np.array([[0, 255, 256, 0x1234, 0xFFFF]], dtype=np.uint16)
+    for format in ("PNG", "TIFF"):
+        pixels = pixels_of(encoded(Image.fromarray(grey), format))
+        assert pixels[..., 0].tolist() == [[0, 0, 1, 0x12, 0xFF]]
+        assert (pixels[..., :1] == pixels).all()
+
+
+def test_of_16_bits_per_colour_the_upper_eight_are_kept() -> None:
+    row = struct.pack(">B6H", 0, 0x1234, 0x00FF, 0xFF00, 0x0100, 0xFFFF, 0)
+    assert pixels_of(png(2, 1, row, bits=16)).tolist() == [[[0x12, 0, 0xFF], [1, 0xFF, 0]]]
+
+
+def test_exif_orientation_is_ignored() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees to look at it
+    image = noise("RGB", (20, 10))
+    assert pixels_of(encoded(image, "JPEG", exif=exif)).shape == (10, 20, 3)
+    turned = encoded(image, "PNG", exif=exif)
+    np.testing.assert_array_equal(pixels_of(turned), np.asarray(image))
+
+
+# --- what is rejected
+
+
+def png(width: int, height: int, rows: bytes, bits: int = 8) -> bytes:
+    """A PNG of RGB pixels, its header free to promise more than is there."""
+    header = struct.pack(">IIBBBBB", width, height, bits, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks
+    )
+
+
+def reject(data: bytes, limit: int = LIMIT) -> Reject:
+    with pytest.raises(Reject) as caught:
+        decode(data, limit)
+    assert "\n" not in caught.value.detail
+    # An address would differ from run to run.
+    assert not re.search("0x[0-9a-f]{6}", caught.value.detail)
+    return caught.value
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+def test_a_bomb_is_rejected_by_its_header(format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encoded(noise("RGB", (100, 50)), format)
+    assert decode(data, 5000).shape == (3, 50, 100)
+    monkeypatch.setattr(Image.Image, "convert", lambda *_: pytest.fail("was decoded"))
+    monkeypatch.setattr("pipeline.images.decode_jpeg", lambda *_, **__: pytest.fail("was decoded"))
+    rejected = reject(data, 4999)
+    assert (rejected.reason, rejected.detail) == ("too_large", "100x50 pixels")
+
+
+def test_a_promise_of_millions_of_pixels_is_not_believed() -> None:
+    bomb = png(2**31 - 1, 2**31 - 1, b"")
+    assert reject(bomb).reason == "too_large"
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("left", [0, 1, 20, 0.3, 0.9])
+def test_a_truncated_image_is_rejected(format: str, left: float) -> None:
+    data = encoded(noise("RGB", (200, 150)), format)
+    cut = left if isinstance(left, int) else int(left * len(data))
+    assert reject(data[:cut]).reason == "undecodable"
+
+
+def test_a_jpeg_without_its_end_marker_is_rejected() -> None:
+    data = encoded(noise("RGB", (200, 150)), "JPEG")
+    assert reject(data[:-2]).reason == "undecodable"
+
+
+def test_formats_that_other_programs_decode_are_rejected() -> None:
+    data = encoded(noise("RGB"), "EPS")
+    assert reject(data).reason == "undecodable"
+
+
+@given(
+    st.binary(max_size=200),
+    st.sampled_from([b"", b"\xff\xd8\xff\xe0", b"RIFF", b"\x89PNG\r\n\x1a\n"]),
+)
+def test_random_bytes_are_rejected(data: bytes, start: bytes) -> None:
+    assert reject(start + data).reason == "undecodable"
+
+
+@given(st.data(), st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]))
+def test_damage_gives_pixels_or_a_rejection(data: st.DataObject, format: str) -> None:
+    damaged = bytearray(encoded(noise("RGB"), format))
+    for _ in range(data.draw(st.integers(1, 5))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        decode(bytes(damaged), LIMIT)
+    except Reject as rejected:
+        assert rejected.reason in ("undecodable", "too_large")
+
+
+# --- what the model gets
+
+
+@pytest.mark.parametrize(
+    ("size", "most"),
+    [((500, 375), 1), ((375, 500), 1), ((96, 96), 0), ((10, 7), 1), ((64, 200), 2)],
+)
+def test_squash_is_that_of_pillow(size: tuple[int, int], most: int) -> None:
+    image = noise("RGB", size)
+    ours = squash(torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1), 96)
+    theirs = np.asarray(image.resize((96, 96), Image.Resampling.BICUBIC)).astype(int)
+    difference = np.abs(ours.permute(1, 2, 0).numpy() - theirs)
+    assert difference.max() <= most
+    assert difference.mean() < 0.05
+
+
+def test_preprocessing_is_the_models_own(picture: Callable[..., bytes]) -> None:
+    model = create(None)
+    preprocess = Preprocess(model)
+    assert preprocess.size == 96
+    _, _, theirs = open_clip.create_model_and_transforms("legrad-demo")
+    image = picture(1, size=(96, 96), format="PNG")  # no resizing: equal up to rounding
+    pixels = preprocess.squash(decode(image, LIMIT))
+    ours = preprocess.normalise(pixels[None], torch.device("cpu"), torch.float32)[0]
+    torch.testing.assert_close(ours, theirs(Image.open(io.BytesIO(image))))
+
+
+def test_another_image_size_can_be_asked_for() -> None:
+    preprocess = Preprocess(create(None), image_size=64)
+    pixels = torch.zeros(3, 20, 30, dtype=torch.uint8)
+    assert preprocess.squash(pixels).shape == (3, 64, 64)
