@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -40,12 +40,17 @@ class Maps:
     cut: int
 
 
+@runtime_checkable
 class SampleExplainer(Protocol):
     """What makes maps of samples, on one device."""
 
     @property
     def device(self) -> torch.device:
         """Where the maps are."""
+
+    @property
+    def embed_width(self) -> int:
+        """Length of the vectors that samples may bring as prompts."""
 
     def squash(self, pixels: UInt8[Tensor, "3 height width"]) -> UInt8[Tensor, "3 size size"]:
         """Resize an image to the model's input."""
@@ -89,6 +94,11 @@ class PromptExplainer:
     def device(self) -> torch.device:
         """Where the model is."""
         return self._device
+
+    @property
+    def embed_width(self) -> int:
+        """Length of the model's embeddings."""
+        return self._encode_text.embed_width
 
     def squash(self, pixels: UInt8[Tensor, "3 height width"]) -> UInt8[Tensor, "3 size size"]:
         """Resize an image to the model's input, without cropping."""

@@ -17,6 +17,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit, urlunsplit
 from urllib.request import Request, urlopen
 
+import pyarrow as pa
 from pyarrow import fs
 
 READ_BUFFER = 8 << 20
@@ -155,11 +156,24 @@ def remove(location: str) -> None:
 
 
 def resolve(location: str) -> tuple[fs.FileSystem, str]:
-    """The filesystem that holds `location`, and the path inside it."""
-    if is_uri(location):
-        filesystem, path = fs.FileSystem.from_uri(location)
-        return filesystem, path
-    return fs.LocalFileSystem(), os.path.abspath(location)
+    """The filesystem that holds `location`, and the path inside it.
+
+    Raises:
+        FileNotFoundError: there is no such kind of storage.
+    """
+    if not is_uri(location):
+        return fs.LocalFileSystem(), os.path.abspath(location)
+    scheme, _, rest = location.partition("://")
+    rest, mark, query = rest.partition("?")
+    host, _, path = rest.partition("/")
+    if scheme == "file":
+        return fs.LocalFileSystem(), f"/{path}"
+    try:
+        # The host alone: pyarrow's parser refuses what object names may well hold, such as `[`.
+        filesystem, base = fs.FileSystem.from_uri(f"{scheme}://{host}{mark}{query}")
+    except pa.ArrowInvalid as error:
+        raise FileNotFoundError(f"{location}: {error}") from error
+    return filesystem, f"{base}/{path}".rstrip("/")
 
 
 def _files(filesystem: fs.FileSystem, selector: fs.FileSelector) -> dict[str, int]:

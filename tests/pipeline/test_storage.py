@@ -1,0 +1,166 @@
+"""Reading, writing and finding objects: on a disk, in a real S3 server, on a real web server."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from jobs.annotate import main
+from pipeline import storage
+from pipeline.demo.run import SHARDS
+from pipeline.shards import ShardError, find_shards, read_samples
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A client of a local S3 with an empty bucket `data`, which pyarrow also finds."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="data")
+    yield client
+    server.stop()
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """Address and folder of a local web server; `cut-` files come without their second half."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: Any) -> None:
+            """Say nothing."""
+
+        def copyfile(self, source: Any, outputfile: Any) -> None:
+            data = source.read()
+            outputfile.write(data[: len(data) // 2] if "/cut-" in self.path else data)
+
+    handler = functools.partial(Handler, directory=str(tmp_path))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", tmp_path
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("location", "expected"),
+    [
+        ("/a/b/../c.tar", "/a/c.tar"),
+        ("file:///a/c.tar", "/a/c.tar"),
+        ("s3://key:secret@bucket/a.tar?endpoint_override=127.0.0.1:5", "s3://bucket/a.tar"),
+        ("https://user:pw@host:80/a.tar?token=1#x", "https://host:80/a.tar"),
+    ],
+)
+def test_normalise_keeps_what_identifies_the_data(location: str, expected: str) -> None:
+    assert storage.normalise(location) == expected
+
+
+def test_join_goes_before_the_query() -> None:
+    assert (
+        storage.join("s3://b/out?scheme=http", "a", "b.json") == "s3://b/out/a/b.json?scheme=http"
+    )
+    assert storage.join("out", "a", "b.json") == os.path.join("out", "a", "b.json")
+
+
+def test_local_write_replaces_whole_files_and_leaves_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "file.bin"
+    storage.write_bytes(str(target), b"first")
+    storage.write_bytes(str(target), b"second")
+    assert target.read_bytes() == b"second"
+    assert [path.name for path in target.parent.iterdir()] == ["file.bin"]
+
+
+def test_failed_local_write_keeps_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "file.bin"
+    target.write_bytes(b"old")
+
+    def broken(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(OSError, match="disk full"):
+        storage.write_bytes(str(target), b"new")
+    assert target.read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["file.bin"]
+
+
+def test_find_on_a_disk(tmp_path: Path) -> None:
+    for name in ("a/1.tar", "a/2.tar", "a/2.json", "b/3.tar"):
+        storage.write_bytes(str(tmp_path / name), b"12345"[: int(Path(name).stem)])
+    a = str(tmp_path / "a")
+    assert storage.find(a, suffix=".tar") == {f"{a}/1.tar": 1, f"{a}/2.tar": 2}
+    assert storage.find(f"{a}/2.json") == {f"{a}/2.json": 2}
+    assert list(storage.find(str(tmp_path / "*" / "[23].tar"))) == [
+        f"{a}/2.tar",
+        str(tmp_path / "b" / "3.tar"),
+    ]
+    assert storage.find(f"{a}/9.tar") == {}
+    assert storage.find(str(tmp_path / "no" / "*.tar")) == {}
+    assert list(storage.find(f"file://{a}/1.tar")) == [f"file://{a}/1.tar"]
+
+
+def test_s3_objects(bucket: Any) -> None:
+    assert storage.list_names("s3://data/out") == []
+    assert not storage.exists("s3://data/out/a.json")
+    storage.write_bytes("s3://data/out/a.json", b"{}")
+    storage.write_bytes("s3://data/out/b.txt", b"12")
+    assert storage.list_names("s3://data/out") == ["a.json", "b.txt"]
+    assert storage.list_names("s3://data/out", ".json") == ["a.json"]
+    assert storage.find("s3://data/out", ".txt") == {"s3://data/out/b.txt": 2}
+    assert storage.find("s3://data/*/[a].json") == {"s3://data/out/a.json": 2}
+    assert storage.read_bytes("s3://data/out/b.txt") == b"12"
+    storage.remove("s3://data/out/a.json")
+    storage.remove("s3://data/out/a.json")
+    assert storage.list_names("s3://data/out") == ["b.txt"]
+    with pytest.raises(OSError, match=r"nothing\.tar"):
+        storage.open_read("s3://data/nothing.tar")
+
+
+def test_annotating_from_and_to_s3_gives_the_files_of_a_disk(bucket: Any, tmp_path: Path) -> None:
+    """Identity is the URI, so the same names come out where the input root is taken off."""
+    shard = sorted(SHARDS.glob("*.tar"))[0]
+    bucket.upload_file(str(shard), "data", f"in/{shard.name}")
+    common = ["--engine.executor", "local", "--engine.threads", "1"]
+    remote = ["--input", f"s3://data/in/{shard.name}", "--input_root", "s3://data/in"]
+    assert main([*common, *remote, "--output", "s3://data/out"]) == 0
+    local = ["--input", str(shard), "--input_root", str(SHARDS)]
+    assert main([*common, *local, "--output", str(tmp_path)]) == 0
+    for folder in ("annotations", "images"):
+        files = {path.name: path.read_bytes() for path in (tmp_path / folder).iterdir()}
+        assert files == {
+            name: storage.read_bytes(f"s3://data/out/{folder}/{name}")
+            for name in storage.list_names(f"s3://data/out/{folder}")
+        }
+
+
+def test_shards_from_a_web_server(web: tuple[str, Path]) -> None:
+    address, folder = web
+    source = sorted(SHARDS.glob("*.tar"))[0]
+    for name in ("whole-0.tar", "cut-1.tar"):
+        (folder / name).write_bytes(source.read_bytes())
+    whole, cut = find_shards([f"{address}/{{whole-0,cut-1}}.tar"])
+    assert whole.size == source.stat().st_size
+    with storage.open_read(whole.location) as stream:
+        assert len(list(read_samples(stream))) == 64
+    with storage.open_read(cut.location) as stream, pytest.raises(ShardError):
+        list(read_samples(stream))
+    with pytest.raises(FileNotFoundError, match="missing"):
+        find_shards([f"{address}/missing.tar"])
