@@ -178,8 +178,12 @@ def time_both(plan: Plan, ours: Child, theirs: Child) -> Results:
 def case(
     layers: int, prompts: int, ours: dict[str, float], forms: dict[str, dict[str, float]]
 ) -> Results:
-    """One case: figures of both sides, and how many times faster ours is than the fastest form."""
+    """One case: figures of both sides, and how many times faster ours is than the fastest form.
+
+    `ratio_with_image` is the same without "reuse", which the package allows but does not show.
+    """
     fastest = min(forms, key=lambda form: forms[form]["seconds"])
+    with_image = min(forms[form]["seconds"] for form in forms if form != "reuse")
     return {
         "layers": layers,
         "prompts": prompts,
@@ -187,6 +191,7 @@ def case(
         "published": forms,
         "fastest": fastest,
         "ratio": forms[fastest]["seconds"] / ours["seconds"],
+        "ratio_with_image": with_image / ours["seconds"],
         "cpu_ratio": min(form["cpu_seconds"] for form in forms.values()) / ours["cpu_seconds"],
     }
 
@@ -220,6 +225,9 @@ def targets(results: Results) -> list[Target]:
         limit = 1.4 if row["prompts"] == 1 else 4.0
         what = f"times faster, last {row['layers']} layers, {row['prompts']} prompt(s)"
         found.append(Target(what, row["ratio"], limit, at_least=True))
+        if row["prompts"] > 1:
+            measured = row["ratio_with_image"]
+            found.append(Target(f"{what}, without reuse", measured, limit, at_least=True))
     for fraction in results["extra_prompt"]:
         found.append(Target("further prompt / forward pass", fraction, 0.5, at_least=False))
     for scope in ("process", "added"):
@@ -230,7 +238,7 @@ def targets(results: Results) -> list[Target]:
 
 def markdown(results: Results) -> str:
     """The results as Markdown."""
-    head = ["layers", "prompts", "ours", *FORMS, "ratio", "processor time"]
+    head = ["layers", "prompts", "ours", *FORMS, "ratio", "without reuse", "processor time"]
     rows = [
         [
             f"{row['layers']}",
@@ -241,6 +249,7 @@ def markdown(results: Results) -> str:
                 for f in FORMS
             ),
             f"{row['ratio']:.2f} ({row['fastest']})",
+            f"{row['ratio_with_image']:.2f}",
             f"{row['cpu_ratio']:.2f}",
         ]
         for row in results["cases"]

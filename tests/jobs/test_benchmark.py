@@ -76,6 +76,7 @@ def test_a_case_is_judged_by_the_fastest_published_form() -> None:
     forms = {"batch": figures(4.0), "loop": figures(5.0), "reuse": figures(3.0)}
     row = versus.case(12, 5, figures(0.5), forms)
     assert (row["fastest"], row["ratio"], row["cpu_ratio"]) == ("reuse", 6.0, 6.0)
+    assert row["ratio_with_image"] == 8.0
 
 
 @pytest.mark.parametrize(
@@ -168,7 +169,7 @@ def test_the_whole_comparison_reports_every_case(stand_in: Path) -> None:
         (2, 1),
         (2, 5),
     ]
-    assert len(results["targets"]) == 4 + 2 + 2
+    assert len(results["targets"]) == 4 + 2 + 2 + 2
     assert results["agreement"] > 0.01  # a stand-in computes something else, and it shows
     for usage in results["memory"]["bytes"].values():
         assert 0 < usage["before"] <= usage["peak"] < 1 << 32
