@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,9 @@ from pipeline import storage
 from pipeline.config import ConfigError
 
 FIELDS = {"id", "name", "prompts", "threshold"}
+LARGEST_ID = 2**31 - 1
+SURROGATES = re.compile("[\ud800-\udfff]")
+"""Halves of characters, which JSON and YAML can spell and UTF-8 cannot."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,8 @@ def load_classes(location: str) -> list[Category]:
     try:
         entries = yaml.safe_load(storage.read_bytes(location))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--prompts.classes {location}: not YAML: {error}") from error
+        cause = " ".join(str(error).split())
+        raise ConfigError(f"--prompts.classes {location}: not YAML: {cause}") from error
     if not isinstance(entries, list) or not entries:
         raise ConfigError(f"--prompts.classes {location}: not a list of classes")
     classes = [_category(entry, f"{location}, entry {n}") for n, entry in enumerate(entries, 1)]
@@ -62,19 +67,23 @@ def _category(entry: Any, place: str) -> Category:
         )
     number, name = entry["id"], entry["name"]
     prompts, threshold = entry.get("prompts", [name]), entry.get("threshold")
-    if not isinstance(number, int) or isinstance(number, bool) or number < 0:
-        raise ConfigError(f"--prompts.classes {place}: id {number!r} is not a number from 0 up")
-    if not isinstance(name, str) or not name.strip():
+    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= LARGEST_ID:
+        raise ConfigError(
+            f"--prompts.classes {place}: id {number!r} is not a whole number from 0 to {LARGEST_ID}"
+        )
+    if not is_text(name):
         raise ConfigError(f"--prompts.classes {place}: name {name!r} is not a text")
-    if not isinstance(prompts, list) or not prompts or not all(_is_text(p) for p in prompts):
+    if not isinstance(prompts, list) or not prompts or not all(is_text(p) for p in prompts):
         raise ConfigError(f"--prompts.classes {place}: prompts {prompts!r} is not a list of texts")
     if threshold is not None and not (_is_number(threshold) and 0 <= threshold < 1):
         raise ConfigError(f"--prompts.classes {place}: threshold {threshold!r} is not in [0, 1)")
-    return Category(number, name, tuple(dict.fromkeys(prompts)), threshold)
+    own = None if threshold is None else float(threshold)
+    return Category(number, name, tuple(dict.fromkeys(prompts)), own)
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip())
+def is_text(value: Any) -> bool:
+    """Whether it is a string that says something, and can be written as UTF-8."""
+    return isinstance(value, str) and bool(value.strip()) and not SURROGATES.search(value)
 
 
 def _is_number(value: Any) -> bool:

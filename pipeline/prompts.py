@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from pipeline.classes import Category, load_classes
+from pipeline.classes import Category, is_text, load_classes
 from pipeline.config import PromptConfig
 from pipeline.rejects import Reject
 
@@ -40,9 +41,14 @@ class Prompt:
 class PromptReader:
     """Finds the prompts of samples in the place that a configuration names."""
 
-    def __init__(self, config: PromptConfig) -> None:
-        """Load the class file, if there is one; see `load_classes` for what may go wrong."""
-        self.config = config
+    def __init__(self, config: PromptConfig, embed_width: int | None = None) -> None:
+        """Load the class file, if there is one; see `load_classes` for what may go wrong.
+
+        Args:
+            config: where the prompts are.
+            embed_width: length that the vectors of samples must have.
+        """
+        self.config, self.embed_width = config, embed_width
         self.classes = load_classes(config.classes) if config.classes else []
         self.by_name = {category.name: category for category in self.classes}
         self.by_id = {category.id: category for category in self.classes}
@@ -77,14 +83,15 @@ class PromptReader:
             caption = _json_field(fields, self.config.field)
         else:
             caption = _decoded(fields, "txt")
-        if not isinstance(caption, str):
+        if caption == "" or (isinstance(caption, str) and caption.isspace()):
+            return []
+        if not is_text(caption):
             raise Reject("bad_prompts", f"{self.config.field!r} is not a text")
-        caption = caption.strip()
-        return [Prompt(0, None, None, (caption,))] if caption else []
+        return [Prompt(0, None, None, (caption.strip(),))]
 
     def _class(self, fields: Mapping[str, bytes]) -> list[Prompt]:
         text = _decoded(fields, "cls").strip()
-        if not text.isascii() or not text.isdigit() or int(text) not in self.by_id:
+        if not re.fullmatch("[0-9]{1,18}", text) or int(text) not in self.by_id:
             raise Reject("bad_prompts", f".cls {text[:40]!r} is not an id of the class file")
         return [of_category(0, self.by_id[int(text)])]
 
@@ -94,6 +101,11 @@ class PromptReader:
     def _embeddings(self, fields: Mapping[str, bytes]) -> list[Prompt]:
         names = _names(fields, self.config.field or "labels")
         vectors = _vectors(fields)
+        if self.embed_width not in (None, vectors.shape[1]):
+            raise Reject(
+                "bad_prompts",
+                f"vectors of {vectors.shape[1]}, and the model's are {self.embed_width}",
+            )
         if len(vectors) != len(names):
             raise Reject("bad_prompts", f"{len(names)} names for {len(vectors)} vectors")
         return [
@@ -109,7 +121,7 @@ def of_category(index: int, category: Category) -> Prompt:
 
 def _names(fields: Mapping[str, bytes], field: str) -> Sequence[str]:
     names = _json_field(fields, field)
-    if not isinstance(names, list) or not all(isinstance(n, str) and n.strip() for n in names):
+    if not isinstance(names, list) or not all(is_text(name) for name in names):
         raise Reject("bad_prompts", f"{field!r} is not a list of names")
     return [name.strip() for name in names]
 
@@ -140,10 +152,11 @@ def _vectors(fields: Mapping[str, bytes]) -> Float32[np.ndarray, "prompt embed"]
     try:
         vectors = np.load(io.BytesIO(fields["npy"]), allow_pickle=False)
         vectors = np.atleast_2d(np.asarray(vectors, dtype=np.float32))
-    except (ValueError, TypeError, OSError, EOFError) as error:
-        raise Reject("bad_prompts", f"the .npy does not load: {error}") from error
-    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    except Exception as error:  # damaged headers lead numpy to raise almost anything
+        cause = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise Reject("bad_prompts", f"the .npy does not load: {cause}") from error
+    norms = np.linalg.norm(vectors.astype(np.float64), axis=-1, keepdims=True)
     if vectors.ndim != 2 or not np.isfinite(norms).all() or not norms.all():
         raise Reject("bad_prompts", "the .npy is not a list of vectors with a length")
-    normalised: np.ndarray = vectors / norms
+    normalised: np.ndarray = (vectors / norms).astype(np.float32)
     return normalised

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import open_clip
 import torch
@@ -60,6 +61,8 @@ class TextEncoder:
                 rows += [torch.stack([one.embedding for one in s]).mean(0) for s in encoded]
         for text in list(self._known)[: max(0, len(self._known) - KEPT)]:
             del self._known[text]
+        if not rows:
+            return torch.empty(0, self.embed_width, device=self._device), cut
         return F.normalize(torch.stack(rows), dim=-1), cut
 
     def sentences(self, prompt: Prompt, text: str) -> list[str]:
@@ -74,6 +77,12 @@ class TextEncoder:
         """What is stored as the prompt: the sentence, or the bare name where there are several."""
         sentences = self.sentences(prompt, text)
         return sentences[0] if len(sentences) == 1 else text
+
+    @cached_property
+    def embed_width(self) -> int:
+        """Length of an embedding."""
+        self._encode([""])
+        return len(self._known[""].embedding)
 
     @property
     def _device(self) -> torch.device:

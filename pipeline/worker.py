@@ -63,7 +63,10 @@ class Worker:
         self.config = config
         self.explain = make_explainer(config)
         self.annotator = Annotator(self.explain, config.mask)
-        self.read_prompts = PromptReader(config.prompts)
+        vectors = config.prompts.source == "embeddings"
+        self.read_prompts = PromptReader(
+            config.prompts, self.explain.embed_width if vectors else None
+        )
         self.ledger = Ledger(config.output)
         self.watchdog = Watchdog(config.engine.stall_seconds)
 

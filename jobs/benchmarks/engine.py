@@ -38,6 +38,7 @@ class Sleeper:
     """Stands in for a model: sleeps a fixed time per image, and writes down when."""
 
     device = torch.device("cpu")
+    embed_width = GRID
 
     def __init__(self, log: Path) -> None:
         self._log = log / str(os.getpid())
