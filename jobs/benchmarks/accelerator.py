@@ -139,7 +139,7 @@ def forward(model: CLIP, images: torch.Tensor) -> Callable[[], object]:
 
 
 def maps(
-    explainer: legrad.Explainer[Any], images: torch.Tensor, prompts: int, case: Case
+    explainer: legrad.Explainer, images: torch.Tensor, prompts: int, case: Case
 ) -> Callable[[], object]:
     """From images and text embeddings to heatmaps of the images' size, in one call."""
     text = torch.randn(len(images) * prompts, case.config["embed_dim"], device=images.device)
