@@ -6,7 +6,7 @@ Example:
     heat = legrad.heatmap(raw, size=(H, W))  # [Q, H, W] in [0, 1]
 """
 
-from legrad.explainer import ENGINES, METHODS, Encoding, Explainer, build
+from legrad.explainer import ENGINES, METHODS, Encoding, Explainer, build, options_of
 from legrad.heatmap import degenerate, heatmap, minmax
 from legrad.towers import UnsupportedModelError
 
@@ -20,4 +20,5 @@ __all__ = [
     "degenerate",
     "heatmap",
     "minmax",
+    "options_of",
 ]

@@ -2,7 +2,8 @@
 
 Read this first. The score of a text is read off every block's own output, s^l = ⟨t, head(mean_i
 Z^l_i)⟩, and the map of block l is the positive part of ∂s^l/∂A^l, the sensitivity of that score to
-the block's attention, averaged over heads and queries (EVALUATION §1.1; paper eq. 3–9).
+the block's attention, averaged over heads and queries (LeGrad, arXiv 2404.03214, eq. 3–9). Towers
+with an attention pooler read s^l through the pooler, and its attention is what is differentiated.
 
 Blocks are independent of each other here: s^l depends on A^l only inside block l, so each block is
 differentiated from its detached input. `closed_form.py` computes the same numbers without autograd.
@@ -10,16 +11,16 @@ differentiated from its detached input. `closed_form.py` computes the same numbe
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from legrad.blocks import Block
 from legrad.interface import Encoding, Explainer
-from legrad.towers import ClipTower
+from legrad.options import LeGradOptions, layer_readout
+from legrad.recording import attention, block_output
+from legrad.towers import Tower
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,12 @@ class BlockInputs(Encoding):
 class AutogradLeGrad(Explainer):
     """LeGrad by `torch.autograd.grad` on explicit attention, one layer and one text at a time."""
 
-    def __init__(self, tower: ClipTower, layers: tuple[int, ...]) -> None:
+    def __init__(self, tower: Tower, layers: tuple[int, ...], options: LeGradOptions) -> None:
         """Explain `tower`, averaging over the 0-based `layers`."""
         self._tower = tower
         self._layers = layers
+        self._options = options
+        self.normalise_before_upsampling = options.normalises_first(tower)
 
     @torch.no_grad()
     def encode(self, images: Float[Tensor, "B 3 H W"]) -> BlockInputs:
@@ -54,38 +57,45 @@ class AutogradLeGrad(Explainer):
         if not isinstance(encoding, BlockInputs):
             raise TypeError(f"{type(encoding).__name__} is not an encoding of this engine")
         raw = encoding.embedding.new_zeros((len(pairs), *encoding.grid))
+        differentiate = self._attention if self._tower.pooler is None else self._pooler_attention
         for query, image in enumerate(pairs):
             for index, x in zip(self._layers, encoding.inputs, strict=True):
-                relevance = self._relevance(
-                    self._tower.blocks[index], x[image : image + 1], text[query : query + 1]
-                )
-                raw[query] += relevance[1:].reshape(encoding.grid)  # token 0 is CLS
+                own, other = x[image : image + 1], text[query : query + 1]
+                # Leaving inference mode does not make its tensors usable by autograd: clones are.
+                with torch.inference_mode(False), torch.enable_grad():
+                    gradient = differentiate(
+                        index, own.clone().detach(), other.clone().to(self._tower.wide)
+                    )
+                relevance = gradient.to(self._tower.wide)
+                if self._options.relu:
+                    relevance = relevance.clamp(min=0)
+                patches = relevance.mean(dim=(0, 1, 2))[self._tower.prefix_count :]
+                raw[query] += patches.reshape(encoding.grid)
         return raw / len(self._layers)
 
-    def _relevance(
-        self, block: Block, x: Float[Tensor, "1 N D"], text: Float[Tensor, "1 E"]
-    ) -> Float[Tensor, " N"]:
-        """Ê^l_j = mean over heads k and queries i of max(0, ∂s^l/∂A^l_{k,i,j})."""
-        # Leaving inference mode alone does not make its tensors usable by autograd: clones are.
-        with torch.inference_mode(False), torch.enable_grad():
-            x, text = x.clone().detach(), text.clone().to(self._tower.wide)
-            weights = attention(block, x).detach().requires_grad_()
-            mean = block_output(block, x, weights).to(self._tower.wide).mean(dim=1)
-            score = self._tower.head.score(mean, text)
-            (gradient,) = torch.autograd.grad(score.sum(), weights)
-        return gradient[0].to(self._tower.wide).clamp(min=0).mean(dim=(0, 1))
+    def _attention(
+        self, index: int, x: Float[Tensor, "1 N D"], text: Float[Tensor, "1 E"]
+    ) -> Float[Tensor, "1 h N N"]:
+        """∂s/∂A^l, where s is read off the output of block l, or off the last block's."""
+        blocks = self._tower.blocks
+        weights = attention(blocks[index], x).detach().requires_grad_()
+        z = block_output(blocks[index], x, weights)
+        if self._options.score_layer == "last":
+            for block in blocks[index + 1 :]:
+                z = block_output(block, z, attention(block, z))
+        token = z.to(self._tower.wide)
+        token = token.mean(dim=1) if self._options.pool == "mean" else token[:, 0]
+        (gradient,) = torch.autograd.grad(self._tower.head.score(token, text).sum(), weights)
+        return gradient
 
-
-def attention(block: Block, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B h N N"]:
-    """A = softmax(Q Kᵀ / √d_h): rows are queries, columns keys."""
-    query, key, _ = block.attention_inputs(x)
-    return (query @ key.mT / math.sqrt(query.shape[-1])).softmax(dim=-1)
-
-
-def block_output(
-    block: Block, x: Float[Tensor, "B N D"], weights: Float[Tensor, "B h N N"]
-) -> Float[Tensor, "B N D"]:
-    """Z of a block whose attention weights are given."""
-    _, _, value = block.attention_inputs(x)
-    attended = block.add_attention(x, weights @ value)
-    return block.add_mlp(attended, block.preactivation(attended))
+    def _pooler_attention(
+        self, index: int, x: Float[Tensor, "1 N D"], text: Float[Tensor, "1 E"]
+    ) -> Float[Tensor, "1 h 1 N"]:
+        """∂s^l/∂A of the pooler applied to the output of block l."""
+        block = self._tower.blocks[index]
+        z = block_output(block, x, attention(block, x)).detach()
+        pooler, head = layer_readout(self._tower, self._options)
+        weights = pooler.weights(z).detach().requires_grad_()
+        pooled = pooler.finish(weights @ pooler.values(z)).to(self._tower.wide)
+        (gradient,) = torch.autograd.grad(head.score(pooled, text).sum(), weights)
+        return gradient

@@ -2,10 +2,10 @@
 
 LeGrad differentiates inside a block: it needs the queries, keys and values, the stream after
 attention and the pre-activations of the MLP. `torch.nn.MultiheadAttention` hides all of these, so
-`Block` reads the weights of an open_clip block and computes each step itself. It holds references,
-never copies: the model it was made from stays as it was.
+`Block` reads the weights of a block and computes each step itself. It holds references, never
+copies: the model it was made from stays as it was.
 
-Symbols follow CLOSED_FORM: X is the stream before the block, X̂ after attention, Z after the MLP.
+Symbols: X is the stream before the block, X̂ after attention, Z after the MLP.
 """
 
 from __future__ import annotations
@@ -44,18 +44,15 @@ def quick_gelu_gradient(a: Tensor, scale: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Block:
-    """References to the weights of one pre-norm block, and its forward pass step by step.
+class Tail:
+    """What follows the attention of a block: output projection, and an MLP with its LayerNorm.
 
-    Every method maps batch-first tensors: B images, N tokens (CLS first), width D, hidden width M,
-    h heads of d_h = D / h channels. Dropout does not exist here: the semantics are those of eval
-    mode, whatever the model's training flag says.
+    Every method maps batch-first tensors: B images, N tokens (prefix tokens first), width D, hidden
+    width M, h heads of d_h = D / h channels. Dropout does not exist here: the semantics are those
+    of eval mode, whatever the model's training flag says.
     """
 
     heads: int
-    norm1: nn.Module
-    qkv_weight: Float[Tensor, "QKV D"]
-    qkv_bias: Float[Tensor, " QKV"]
     out: nn.Linear
     scale1: Float[Tensor, " D"] | None  # LayerScale λ1; None stands for ones
     norm2: nn.LayerNorm
@@ -75,26 +72,15 @@ class Block:
         """M, the number of hidden channels of the MLP."""
         return self.expand.out_features
 
-    def attention_inputs(
-        self, x: Float[Tensor, "B N D"]
-    ) -> tuple[Float[Tensor, "B h N d_h"], Float[Tensor, "B h N d_h"], Float[Tensor, "B h N d_h"]]:
-        """Queries, keys and values per head.
-
-        The values come from a product of their own: as a view of the joint projection they would
-        keep the queries and keys alive for as long as an engine needs the values.
-        """
-        normed = self.norm1(x)
-        split = 2 * self.width
-        query_key = F.linear(normed, self.qkv_weight[:split], self.qkv_bias[:split])
-        query, key = query_key.chunk(2, dim=-1)
-        value = F.linear(normed, self.qkv_weight[split:], self.qkv_bias[split:])
-        return self._per_head(query), self._per_head(key), self._per_head(value)
+    def project(self, mixed: Float[Tensor, "B h N d_h"]) -> Float[Tensor, "B N D"]:
+        """What attention adds to the stream, λ1 ⊙ (O W_oᵀ + b_o), for O = A V per head."""
+        return scaled(self.out(mixed.transpose(1, 2).flatten(2)), self.scale1)
 
     def add_attention(
         self, x: Float[Tensor, "B N D"], mixed: Float[Tensor, "B h N d_h"]
     ) -> Float[Tensor, "B N D"]:
-        """The stream X̂ = X + λ1 ⊙ (O W_oᵀ + b_o), where `mixed` is O = A V per head."""
-        return x + scaled(self.out(mixed.transpose(1, 2).flatten(2)), self.scale1)
+        """The stream X̂ = X + λ1 ⊙ (O W_oᵀ + b_o)."""
+        return x + self.project(mixed)
 
     def preactivation(self, attended: Float[Tensor, "B N D"]) -> Float[Tensor, "B N M"]:
         """The pre-activations a = W_1 LN(X̂) + b_1."""
@@ -107,9 +93,39 @@ class Block:
         """The output Z = X̂ + λ2 ⊙ (W_2 φ(a) + b_2)."""
         return attended + scaled(self.contract(self.activation(a)), self.scale2)
 
-    def _per_head(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B h N d_h"]:
-        images, tokens, _ = x.shape
-        return x.view(images, tokens, self.heads, -1).transpose(1, 2)
+
+@dataclass(frozen=True)
+class Block(Tail):
+    """References to the weights of one pre-norm block, and its forward pass step by step."""
+
+    norm1: nn.Module
+    qkv_weight: Float[Tensor, "QKV D"]
+    qkv_bias: Float[Tensor, " QKV"] | None
+
+    def attention_inputs(
+        self, x: Float[Tensor, "B N D"]
+    ) -> tuple[Float[Tensor, "B h N d_h"], Float[Tensor, "B h N d_h"], Float[Tensor, "B h N d_h"]]:
+        """Queries, keys and values per head.
+
+        The values come from a product of their own: as a view of the joint projection they would
+        keep the queries and keys alive for as long as an engine needs the values.
+        """
+        normed = self.norm1(x)
+        split = 2 * self.width
+        first, last = (
+            (None, None)
+            if self.qkv_bias is None
+            else (self.qkv_bias[:split], self.qkv_bias[split:])
+        )
+        query, key = F.linear(normed, self.qkv_weight[:split], first).chunk(2, dim=-1)
+        value = F.linear(normed, self.qkv_weight[split:], last)
+        return per_head(query, self.heads), per_head(key, self.heads), per_head(value, self.heads)
+
+
+def per_head(x: Float[Tensor, "B N D"], heads: int) -> Float[Tensor, "B h N d_h"]:
+    """The channels of each token, split among the heads."""
+    images, tokens, _ = x.shape
+    return x.view(images, tokens, heads, -1).transpose(1, 2)
 
 
 def scaled(x: Float[Tensor, "*n D"], scale: Float[Tensor, " D"] | None) -> Float[Tensor, "*n D"]:

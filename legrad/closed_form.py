@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -20,7 +19,9 @@ from legrad.blocks import Block
 from legrad.chunks import Chunk, plan
 from legrad.folded import FoldedBlock
 from legrad.interface import Encoding, Explainer, checked_pairs
-from legrad.towers import ClipTower
+from legrad.options import LeGradOptions
+from legrad.recording import fused_attention
+from legrad.towers import Tower
 
 # On a CPU larger chunks are slower: 0.40 instead of 0.33 forward passes per text (B/16), because
 # blocks of memory this large come fresh from the operating system each time, page by page.
@@ -54,13 +55,16 @@ class Queries:
 
 
 class ClosedFormLeGrad(Explainer):
-    """Exact LeGrad of a CLS tower, without an autograd graph."""
+    """Exact LeGrad of a tower without a pooler, without an autograd graph."""
 
     @torch.no_grad()
-    def __init__(self, tower: ClipTower, layers: tuple[int, ...], memory_budget: int) -> None:
+    def __init__(
+        self, tower: Tower, layers: tuple[int, ...], options: LeGradOptions, memory_budget: int
+    ) -> None:
         """Explain `tower`, averaging over the 0-based `layers`; `memory_budget` is in bytes."""
         self._tower = tower
         self._folded = {i: FoldedBlock.of(tower.blocks[i]) for i in layers}
+        self._relu = options.relu
         self._memory_budget = memory_budget
 
     @torch.no_grad()
@@ -82,7 +86,7 @@ class ClosedFormLeGrad(Explainer):
         if not isinstance(encoding, LayerStates):
             raise TypeError(f"{type(encoding).__name__} is not an encoding of this engine")
         queries = self._queries(text, pairs, encoding.grid, encoding.embedding.device)
-        total = _zeros(queries, encoding.grid)
+        total = self._zeros(queries, encoding.grid)
         for index, state in zip(self._folded, encoding.states, strict=True):
             self._add_relevance(total, index, state, queries)
         return self._on_grid(total, encoding.grid)
@@ -98,7 +102,7 @@ class ClosedFormLeGrad(Explainer):
         grid = self._tower.grid(images)
         pairs = checked_pairs((len(images), self._tower.head.width), text, image_index)
         queries = self._queries(text, pairs, grid, images.device)
-        total = _zeros(queries, grid)
+        total = self._zeros(queries, grid)
 
         def add(index: int, state: LayerState) -> None:
             self._add_relevance(total, index, state, queries)
@@ -129,7 +133,7 @@ class ClosedFormLeGrad(Explainer):
     def _add_relevance(
         self, total: Float[Tensor, "Q N"], index: int, state: LayerState, queries: Queries
     ) -> None:
-        """Add the Ê of one layer to every pair's total, CLS token included."""
+        """Add the Ê of one layer to every pair's total, prefix tokens included."""
         if not queries.chunks:
             return
         folded = self._folded[index]
@@ -146,7 +150,7 @@ class ClosedFormLeGrad(Explainer):
             else:
                 a = chunk.of_images(state.preactivations)
             relevance = folded.relevance(
-                attended, a, chunk.of_images(state.values), unit[chunk.queries]
+                attended, a, chunk.of_images(state.values), unit[chunk.queries], self._relu
             )
             total[chunk.queries] += back[chunk.queries] * relevance
 
@@ -159,7 +163,7 @@ class ClosedFormLeGrad(Explainer):
     ) -> Queries:
         width, hidden = self._tower.blocks[0].width, self._tower.blocks[0].hidden
         narrow, wide = self._tower.dtype.itemsize, self._tower.wide.itemsize
-        tokens = 1 + math.prod(grid)
+        tokens = self._tower.prefix_count + math.prod(grid)
         # Temporaries of `FoldedBlock.relevance`, per token. An image: a and φ', their product in
         # float32, X̂ and ĥ in both types, H. A pair: G, and y or later the product of one head.
         per_image = hidden * (2 * narrow + wide) + width * (3 * narrow + 2 * wide)
@@ -182,18 +186,10 @@ class ClosedFormLeGrad(Explainer):
     def _on_grid(
         self, total: Float[Tensor, "Q N"], grid: tuple[int, int]
     ) -> Float[Tensor, "Q gh gw"]:
-        """Mean over layers, without the CLS token, as rows and columns of patches."""
-        return total[:, 1:].div(len(self._folded)).view(len(total), *grid)
+        """Mean over layers, without prefix tokens, as rows and columns of patches."""
+        patches = total[:, self._tower.prefix_count :]
+        return patches.div(len(self._folded)).view(len(total), *grid)
 
-
-def fused_attention(
-    block: Block, x: Float[Tensor, "B N D"]
-) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B h N d_h"]]:
-    """X̂ and V; the attention weights are never formed."""
-    query, key, values = block.attention_inputs(x)
-    mixed = F.scaled_dot_product_attention(query, key, values)
-    return block.add_attention(x, mixed), values
-
-
-def _zeros(queries: Queries, grid: tuple[int, int]) -> Float[Tensor, "Q N"]:
-    return queries.text.new_zeros(len(queries.text), 1 + math.prod(grid))
+    def _zeros(self, queries: Queries, grid: tuple[int, int]) -> Float[Tensor, "Q N"]:
+        tokens = self._tower.prefix_count + math.prod(grid)
+        return queries.text.new_zeros(len(queries.text), tokens)

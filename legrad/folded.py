@@ -1,4 +1,4 @@
-"""The gradient inside one block, in closed form (CLOSED_FORM.md).
+"""The gradient inside one block, in closed form.
 
 The score of a layer sees only the *mean* of its tokens, so the gradient that enters the block is
 the same vector g for every token; all that differs from token to token is the derivative of the
@@ -26,19 +26,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from legrad.blocks import Block, scaled, wide_type
+from legrad.blocks import Tail, scaled, wide_type
 
 
 @dataclass(frozen=True)
 class FoldedBlock:
     """A block with the products of its weights that do not depend on the input."""
 
-    block: Block
+    block: Tail
     product: Float[Tensor, "M D"]  # F, formed in float32, kept in the block's type
     offset: Float[Tensor, " M"]  # β W_1ᵀ + b_1, float32 because a − offset cancels
 
     @classmethod
-    def of(cls, block: Block) -> FoldedBlock:
+    def of(cls, block: Tail) -> FoldedBlock:
         """Fold one block; its float32 copies live only in here."""
         wide = wide_type(block.expand.weight.dtype)
         expand = block.expand.weight.to(wide)
@@ -59,19 +59,28 @@ class FoldedBlock:
         a: Float[Tensor, "G N M"],
         values: Float[Tensor, "G h N d_h"],
         g: Float[Tensor, "G P D"],
+        relu: bool = True,
     ) -> Float[Tensor, "G P N"]:
-        """Σ_{k,i} max(0, ∂s/∂A_{k,i,j}) for each token j, given X̂, a, V and the gradient g."""
+        """Σ_{k,i} max(0, ∂s/∂A_{k,i,j}) for each token j, given X̂, a, V and the gradient g.
+
+        Without `relu`, the signed sum.
+        """
+        if not relu:
+            return signed_sums(self.gradient(attended, a, g), values)
         # As many heads at a time as fit where y, [N, M] per text, has just been; at least one.
         heads_at_once = max(1, self.block.hidden // attended.shape[1])
-        return positive_sums(self._gradient(attended, a, g), values, heads_at_once)
+        return positive_sums(self.gradient(attended, a, g), values, heads_at_once)
 
-    def _gradient(
+    def gradient(
         self,
         attended: Float[Tensor, "G N D"],
         a: Float[Tensor, "G N M"],
         g: Float[Tensor, "G P D"],
     ) -> Float[Tensor, "G P N D"]:
-        """∂s/∂O; LayerNorm's statistics and c are computed in float32 whatever the block's type."""
+        """∂s/∂O, heads side by side.
+
+        LayerNorm's statistics and c are computed in float32 whatever the block's type.
+        """
         block = self.block
         u = scaled(g, block.scale2) @ block.contract.weight
         b = scaled(g, block.scale1) @ block.out.weight
@@ -115,3 +124,12 @@ def positive_sums(
         product = (rows[:, some] @ values[:, some].mT).clamp_(min=0)  # [G, some, P·N, N]
         sums += product.view(images, -1, texts, tokens, tokens).sum(dim=(1, 3), dtype=sums.dtype)
     return sums
+
+
+def signed_sums(
+    gradient: Float[Tensor, "G P N D"], values: Float[Tensor, "G h N d_h"]
+) -> Float[Tensor, "G P N"]:
+    """Σ_{k,i} ⟨G_{i,k}, V_{j,k}⟩: without the maximum the sum over queries goes inside."""
+    wide = wide_type(gradient.dtype)
+    summed = gradient.sum(dim=2, dtype=wide).view(*gradient.shape[:2], values.shape[1], -1)
+    return torch.einsum("gpkd,gknd->gpn", summed, values.to(wide))

@@ -13,7 +13,7 @@ DEGENERATE_SPAN = 1e-12
 def heatmap(
     raw: Float[Tensor, "Q gh gw"], size: tuple[int, int], *, normalise_first: bool = False
 ) -> Float32[Tensor, "Q H W"]:
-    """Upsample raw maps to `size` = (H, W) and normalise each to [0, 1] (EVALUATION §0).
+    """Upsample raw maps to `size` = (H, W) and normalise each to [0, 1].
 
     Bilinear, `align_corners=False`, no antialiasing; then (x − min) / (max − min) per map, so the
     minimum is exactly 0 and the maximum exactly 1. A degenerate map (see `degenerate`) becomes all

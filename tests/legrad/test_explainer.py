@@ -92,7 +92,7 @@ def test_scaling_a_text_does_not_change_its_heatmap(case: Case, engine: str) -> 
 
 @every_engine
 def test_two_sizes_on_one_explainer_equal_two_fresh_ones(case: Case, engine: str) -> None:
-    """Guards against a resized positional embedding that is written back (EVALUATION §1.1)."""
+    """Guards against a resized positional embedding that is written back."""
     shared = legrad.build("legrad", case.model, engine=engine)
     for size in [(16, 16), (24, 8), (16, 16), (8, 24)]:
         images = torch.randn(4, 3, *size, generator=torch.Generator().manual_seed(3))
@@ -217,8 +217,8 @@ def test_layers_that_do_not_exist(layers: object, message: str) -> None:
 
 
 def test_unknown_names_are_answered_with_the_known_ones(case: Case) -> None:
-    with pytest.raises(ValueError, match="'gradcam'; known: legrad"):
-        legrad.build("gradcam", case.model)
+    with pytest.raises(ValueError, match="'grad_cam'; known: legrad, raw_attention, rollout"):
+        legrad.build("grad_cam", case.model)
     with pytest.raises(ValueError, match="'fast'; known: closed_form, autograd"):
         legrad.build("legrad", case.model, engine="fast")
     with pytest.raises(ValueError, match="memory_budget=0"):
@@ -226,8 +226,12 @@ def test_unknown_names_are_answered_with_the_known_ones(case: Case) -> None:
 
 
 def test_public_names() -> None:
-    assert legrad.METHODS == ("legrad",)
+    assert legrad.METHODS == (
+        "legrad", "raw_attention", "rollout", "gradcam", "attention_cam", "chefer_cam",
+        "transformer_attribution", "lrp", "partial_lrp", "text_span",
+        "maskclip", "sclip", "naclip", "gem",
+    )  # fmt: skip
     assert set(legrad.__all__) == {
         "ENGINES", "METHODS", "Encoding", "Explainer", "UnsupportedModelError",
-        "build", "degenerate", "heatmap", "minmax",
+        "build", "degenerate", "heatmap", "minmax", "options_of",
     }  # fmt: skip

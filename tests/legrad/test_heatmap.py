@@ -1,4 +1,4 @@
-"""Upsampling and normalisation (EVALUATION §0)."""
+"""Upsampling and normalisation."""
 
 import hypothesis.strategies as st
 import numpy as np
@@ -52,7 +52,7 @@ def test_upsampling_is_bilinear_between_patch_centres() -> None:
 
 
 def test_the_order_of_normalisation_matters() -> None:
-    """A single peak never falls on a pixel centre when the factor is even (EVALUATION §0)."""
+    """A single peak never falls on a pixel centre when the factor is even."""
     raw = torch.zeros(1, 5, 5)
     raw[0, 2, 2] = 3
     assert legrad.heatmap(raw, size=(80, 80)).max() == 1

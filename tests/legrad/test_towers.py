@@ -8,7 +8,8 @@ from open_clip.transformer import VisionTransformer
 from torch import nn
 
 import legrad
-from legrad.towers import ClipTower, ScoreHead
+from legrad.heads import ScoreHead
+from legrad.towers import open_tower
 from tests.legrad.conftest import EMBED_DIM, TEXT, VISION, Case, make_case
 
 
@@ -25,18 +26,17 @@ def relu_tower() -> VisionTransformer:
 
 
 REFUSED = {
-    "attention pooling": (lambda: pooled(True), "attention pooling"),
     "contrastive pooling": (lambda: pooled("parallel"), "attention pooling"),
     "average pooling": (lambda: clip(pool_type="avg"), "pool_type='avg'"),
     "no pooling": (lambda: clip(pool_type="none"), "pool_type='none'"),
     "custom block": (lambda: clip(qk_norm=True), "block 0 is a CustomResidualAttentionBlock"),
     "resnet": (lambda: clip(layers=(1, 1, 1, 1), width=8, image_size=32), "ModifiedResNet"),
     "timm": (
-        lambda: clip(timm_model_name="vit_tiny_patch16_224", timm_pool="token", image_size=32),
-        r"TimmModel \(VisionTransformer\)",
+        lambda: clip(timm_model_name="resnet18", timm_pool="avg", image_size=32),
+        "TimmModel with a ResNet",
     ),
     "activation": (relu_tower, "block 0 has activation ReLU"),
-    "not a clip": (lambda: nn.Linear(2, 2), "Linear: it has no image tower"),
+    "not a clip": (lambda: nn.Linear(2, 2), "Linear: it is not a transformer"),
 }
 
 
@@ -46,7 +46,7 @@ def test_refused_with_a_reason(name: str) -> None:
     with pytest.raises(legrad.UnsupportedModelError, match=message) as refusal:
         legrad.build("legrad", make())
     assert isinstance(refusal.value, ValueError)
-    assert "supported: an open_clip VisionTransformer" in str(refusal.value)
+    assert "supported: transformers over patch tokens" in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
 
@@ -58,7 +58,7 @@ def test_custom_text_clip_is_accepted(case: Case) -> None:
 
 
 def test_the_native_positional_embedding_is_used_as_it_is(case: Case) -> None:
-    tower, visual = ClipTower(case.model), case.model.visual
+    tower, visual = open_tower(case.model), case.model.visual
     with torch.no_grad():
         torch.testing.assert_close(tower.embed(case.images), visual._embeds(case.images))
 
@@ -73,7 +73,7 @@ def test_a_resized_positional_embedding_keeps_cls_and_orientation() -> None:
     rows = torch.arange(4.0).repeat_interleave(4)
     visual.positional_embedding.copy_(torch.cat([torch.tensor([-9.0]), rows])[:, None])
 
-    tokens = ClipTower(case.model).embed(case.images)
+    tokens = open_tower(case.model).embed(case.images)
 
     assert (tokens[:, 0] == -9).all()
     patches = tokens[:, 1:].reshape(4, 6, 2, -1)
@@ -86,8 +86,7 @@ def test_the_score_gradient_is_the_derivative_of_the_score(proj: torch.Tensor | 
     norm = nn.LayerNorm(6, eps=1e-3, dtype=torch.float64)
     nn.init.normal_(norm.weight)
     nn.init.normal_(norm.bias)
-    head = ScoreHead(norm, proj)
-    assert head.width == (6 if proj is None else 5)
+    head = ScoreHead(6 if proj is None else 5, norm, proj)
     mean = torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
     text = F.normalize(torch.randn(4, head.width, dtype=torch.float64), dim=-1)
     (expected,) = torch.autograd.grad(head.score(mean, text).sum(), mean)

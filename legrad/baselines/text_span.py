@@ -1,0 +1,90 @@
+"""TextSpan's spatial decomposition of CLIP's embedding (Gandelsman et al., arXiv 2310.05916)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from legrad.baselines.base import DenseMethod
+from legrad.interface import Encoding
+from legrad.recording import fused_attention, step
+from legrad.towers import Tower
+
+
+class TextSpan(DenseMethod):
+    """What each patch adds to CLS by attention, over all heads and blocks, along the text.
+
+    The output of CLS is a sum of T = 2L + 1 terms (the embedding, and an attention and an MLP per
+    block). The attention of block l adds Σ_m c_m with c_m = Σ_k A_{k,CLS,m} V_{m,k} W_o + b_o / N.
+    LN_post is linear once its statistics μ, σ are fixed to those of CLS, so that each term reads
+    γ ⊙ (c_m − μ / TN) / σ + β / TN; it is projected and divided by the length of the embedding.
+    Maps are cut off at 0 on the patch grid.
+
+    `background` [C, E] subtracts the mean map of C other texts, which the authors do with the names
+    of all classes. With one text alone there is nothing to subtract.
+    """
+
+    reads = "cls"
+
+    def __init__(
+        self, tower: Tower, layers: tuple[int, ...], *, background: Tensor | None = None
+    ) -> None:
+        """Explain `tower`; see the class for `background`.
+
+        Raises:
+            ValueError: `background` does not hold texts of the embedding's width.
+        """
+        super().__init__(tower, layers)
+        if background is not None and (
+            background.ndim != 2 or background.shape[1] != tower.head.width
+        ):
+            raise ValueError(
+                f"background has shape {tuple(background.shape)}, expected [C, {tower.head.width}]"
+            )
+        self._mean_text = None if background is None else background.mean(dim=0, keepdim=True)
+
+    def _maps(
+        self, encoding: Encoding, text: Float[Tensor, "Q E"], pairs: list[int]
+    ) -> Float[Tensor, "Q gh gw"]:
+        if self._mean_text is not None:
+            text = text - self._mean_text.to(text)
+        return super()._maps(encoding, text, pairs).clamp(min=0)
+
+    def _forward(
+        self, images: Float[Tensor, "B 3 H W"], grid: tuple[int, int]
+    ) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B n E"]]:
+        wide = self._tower.wide
+        x = self._tower.embed(images)
+        added = torch.zeros_like(x, dtype=wide)
+        for index, block in enumerate(self._tower.blocks):
+            if index not in self._layers:
+                attended, _ = fused_attention(block, x)
+                x = block.add_mlp(attended, block.preactivation(attended))
+                continue
+            done = step(block, x)
+            weighted = done.weights[:, :, 0, :, None] * done.values  # of CLS's row: [B, h, N, d_h]
+            bias = block.project(torch.zeros_like(weighted[:, :, :1]))
+            added += (block.project(weighted) - bias + bias / x.shape[1]).to(wide)
+            x = done.output
+        return x, self._read(added, x[:, 0].to(wide))
+
+    def _read(
+        self, added: Float[Tensor, "B N D"], cls: Float[Tensor, "B D"]
+    ) -> Float[Tensor, "B n E"]:
+        """Terms of the embedding from terms of CLS, summed over the selected blocks."""
+        head = self._tower.head
+        terms = (2 * len(self._tower.blocks) + 1) * added.shape[1] / len(self._layers)
+        read = added
+        if head.norm is not None:
+            variance, mean = torch.var_mean(cls, dim=-1, correction=0, keepdim=True)
+            whitened = (added - mean[:, None] / terms) / (variance + head.norm.eps).sqrt()[:, None]
+            read = head.norm.weight.to(added) * whitened + head.norm.bias.to(added) / terms
+        if head.proj is not None:
+            read = read @ head.proj.to(added)
+        if head.unit:
+            length = replace(head, unit=False).embed(cls).norm(dim=-1)
+            read = read / length[:, None, None]
+        return read[:, self._tower.prefix_count :]

@@ -1,0 +1,81 @@
+"""The empty-prompt correction: what a text without content finds is no finding.
+
+SigLIP's maps have hot cells that appear for every text, wherever it is (LeGrad, arXiv 2404.03214,
+appendix B.5, eq. 13). The map of a dummy text shows them, for any method and on any tower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from legrad.heatmap import minmax
+from legrad.interface import Encoding, Explainer, checked_pairs
+
+
+class EmptyPromptCorrection(Explainer):
+    """Sets to 0 the cells where the min-max-normalised map of the dummy text exceeds a threshold.
+
+    A cell is one of the raw map, before any upsampling; a threshold of 1 changes nothing.
+    """
+
+    def __init__(
+        self, explainer: Explainer, empty_text: Float[Tensor, "1 E"], threshold: float
+    ) -> None:
+        """Correct the maps of `explainer`.
+
+        Args:
+            explainer: whose maps.
+            empty_text: embedding of the dummy text, L2-normalised: the authors' code uses "a photo
+                of a", their paper "a photo of".
+            threshold: 0.8 in both.
+
+        Raises:
+            ValueError: a threshold outside 0..1.
+        """
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"empty_threshold={threshold}: must lie in 0..1")
+        self._explainer = explainer
+        self._empty = empty_text
+        self._threshold = threshold
+        self.normalise_before_upsampling = explainer.normalise_before_upsampling
+
+    def encode(self, images: Float[Tensor, "B 3 H W"]) -> Encoding:
+        """The encoding of the corrected explainer."""
+        return self._explainer.encode(images)
+
+    def explain(
+        self,
+        images: Float[Tensor, "B 3 H W"],
+        text: Float[Tensor, "Q E"],
+        image_index: Int[Tensor, " Q"],
+    ) -> tuple[Float[Tensor, "B E"], Float[Tensor, "Q gh gw"]]:
+        """Image embeddings and corrected maps; the dummy text is one more text of each image."""
+        pairs = checked_pairs((len(images), self._empty.shape[1]), text, image_index)
+        more_text, more_index = self._with_empty(text, pairs, image_index.device)
+        embedding, raw = self._explainer.explain(images, more_text, more_index)
+        return embedding, self._corrected(raw, pairs)
+
+    def _maps(
+        self, encoding: Encoding, text: Float[Tensor, "Q E"], pairs: list[int]
+    ) -> Float[Tensor, "Q gh gw"]:
+        more_text, more_index = self._with_empty(text, pairs, encoding.embedding.device)
+        return self._corrected(self._explainer.maps(encoding, more_text, more_index), pairs)
+
+    def _with_empty(
+        self, text: Float[Tensor, "Q E"], pairs: Sequence[int], device: torch.device
+    ) -> tuple[Float[Tensor, "R E"], Int[Tensor, " R"]]:
+        """The texts, and after them the dummy text once for every image that has one."""
+        owners = sorted(set(pairs))
+        empty = self._empty.to(text).expand(len(owners), -1)
+        return torch.cat([text, empty]), torch.tensor([*pairs, *owners], device=device).long()
+
+    def _corrected(
+        self, raw: Float[Tensor, "R gh gw"], pairs: Sequence[int]
+    ) -> Float[Tensor, "Q gh gw"]:
+        owners = {image: row for row, image in enumerate(sorted(set(pairs)))}
+        hot = minmax(raw[len(pairs) :]) > self._threshold
+        return raw[: len(pairs)].masked_fill(hot[[owners[image] for image in pairs]], 0)

@@ -1,0 +1,159 @@
+"""LeGrad of towers with an attention pooler (SigLIP, CoCa), without autograd.
+
+The score of a layer pools its tokens with one query, s^l = ⟨t, head(pool(Z^l))⟩, and the map is the
+positive part of ∂s^l/∂A, the gradient for that query's attention, averaged over heads (LeGrad,
+arXiv 2404.03214, §3.2). What follows the attention acts on a single token:
+
+    g = ∂s/∂(pooled token)              of the head
+    G = ∂s/∂O                           back through the residual MLP and the output projection
+    ∂s/∂A_{k,j} = ⟨G_k, V_{j,k}⟩
+
+V is one projection per layer, the same for every text, so that a text costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from legrad.chunks import Chunk, plan
+from legrad.folded import FoldedBlock
+from legrad.interface import Encoding, Explainer, checked_pairs
+from legrad.options import LeGradOptions, layer_readout
+from legrad.recording import fused_output
+from legrad.towers import Tower
+
+
+@dataclass(frozen=True)
+class PooledState:
+    """What the maps of one layer are computed from."""
+
+    values: Float[Tensor, "B h N d_h"]  # V
+    attended: Float[Tensor, "B 1 C"]  # the output projection of O = A V, before the MLP
+    pooled: Float[Tensor, "B C"]  # after it, in the wide type
+
+
+@dataclass(frozen=True)
+class PooledStates(Encoding):
+    """An encoding that keeps the state of each selected layer."""
+
+    states: tuple[PooledState, ...]
+
+
+class PooledLeGrad(Explainer):
+    """Exact LeGrad of a tower with an attention pooler."""
+
+    @torch.no_grad()
+    def __init__(
+        self, tower: Tower, layers: tuple[int, ...], options: LeGradOptions, memory_budget: int
+    ) -> None:
+        """Explain `tower`, averaging over the 0-based `layers`; `memory_budget` is in bytes."""
+        self._tower = tower
+        self._layers = layers
+        self._relu = options.relu
+        self._memory_budget = memory_budget
+        self._pooler, self._head = layer_readout(tower, options)
+        tail = self._pooler.tail
+        self._folded = None if tail is None else FoldedBlock.of(tail)
+        self.normalise_before_upsampling = options.normalises_first(tower)
+
+    @torch.no_grad()
+    def encode(self, images: Float[Tensor, "B 3 H W"]) -> PooledStates:
+        """Run the encoder, keeping V and the pooled token per layer."""
+        states: list[PooledState] = []
+        embedding = self._forward(images, states.append)
+        return PooledStates(embedding, self._tower.grid(images), tuple(states))
+
+    @torch.no_grad()
+    def _maps(
+        self, encoding: Encoding, text: Float[Tensor, "Q E"], pairs: list[int]
+    ) -> Float[Tensor, "Q gh gw"]:
+        if not isinstance(encoding, PooledStates):
+            raise TypeError(f"{type(encoding).__name__} is not an encoding of this engine")
+        add, finish = self._accumulator(text, pairs, encoding.grid, encoding.embedding.device)
+        for state in encoding.states:
+            add(state)
+        return finish()
+
+    @torch.no_grad()
+    def explain(
+        self,
+        images: Float[Tensor, "B 3 H W"],
+        text: Float[Tensor, "Q E"],
+        image_index: Int[Tensor, " Q"],
+    ) -> tuple[Float[Tensor, "B E"], Float[Tensor, "Q gh gw"]]:
+        """Embeddings and raw maps; each layer is explained as it is passed, then forgotten."""
+        pairs = checked_pairs((len(images), self._tower.head.width), text, image_index)
+        add, finish = self._accumulator(text, pairs, self._tower.grid(images), images.device)
+        embedding = self._forward(images, add)
+        return embedding, finish()
+
+    def _forward(
+        self, images: Float[Tensor, "B 3 H W"], visit: Callable[[PooledState], None]
+    ) -> Float[Tensor, "B E"]:
+        x = self._tower.embed(images)
+        for index, block in enumerate(self._tower.blocks):
+            x = fused_output(block, x)
+            if index in self._layers:
+                visit(self._state(x))
+        return self._tower.embedding(x)
+
+    def _state(self, z: Float[Tensor, "B N D"]) -> PooledState:
+        values = self._pooler.values(z)
+        mixed = self._pooler.weights(z) @ values
+        attended = self._pooler.out(mixed.transpose(1, 2).flatten(2))
+        return PooledState(values, attended, self._pooler.finish(mixed).to(self._tower.wide))
+
+    def _accumulator(
+        self,
+        text: Float[Tensor, "Q E"],
+        pairs: list[int],
+        grid: tuple[int, int],
+        device: torch.device,
+    ) -> tuple[Callable[[PooledState], None], Callable[[], Float[Tensor, "Q gh gw"]]]:
+        """Two functions: add the maps of one layer, and give their mean over the layers."""
+        text = text.to(device, self._tower.wide)
+        images = torch.tensor(pairs, dtype=torch.long, device=device)
+        tokens = self._tower.prefix_count + grid[0] * grid[1]
+        # Per text: the product for all heads and tokens, and the slopes of the MLP.
+        hidden = 0 if self._pooler.tail is None else self._pooler.tail.hidden
+        per_text = (self._pooler.heads * tokens + hidden) * self._tower.wide.itemsize
+        chunks = plan(pairs, 0, per_text, self._memory_budget, device)
+        total = text.new_zeros(len(text), tokens)
+
+        def add(state: PooledState) -> None:
+            if pairs:
+                g = self._head.gradient(state.pooled[images], text)
+                for chunk in chunks:
+                    total[chunk.queries] += self._relevance(state, chunk, g[chunk.queries])
+
+        def finish() -> Float[Tensor, "Q gh gw"]:
+            patches = total[:, self._tower.prefix_count :]
+            return patches.div(len(self._layers)).view(len(total), *grid)
+
+        return add, finish
+
+    def _relevance(
+        self, state: PooledState, chunk: Chunk, g: Float[Tensor, "G P C"]
+    ) -> Float[Tensor, "G P N"]:
+        """Mean over heads of ∂s/∂A, positive part, of some images and their texts."""
+        # All that follows is linear in g; at unit norm it stays clear of subnormal half numbers.
+        norm = g.norm(dim=-1, keepdim=True)
+        unit = (g / norm.clamp(min=torch.finfo(g.dtype).tiny)).to(self._tower.dtype)
+        if self._folded is None:
+            gradient = unit @ self._pooler.out.weight
+        else:
+            attended = chunk.of_images(state.attended)
+            a = self._folded.block.preactivation(attended)
+            gradient = self._folded.gradient(attended, a, unit)[:, :, 0]
+        images, texts, _ = gradient.shape
+        per_head = gradient.view(images, texts, self._pooler.heads, -1).transpose(1, 2)
+        product: Tensor = per_head @ chunk.of_images(state.values).mT  # [G, h, P, N]
+        if self._relu:
+            product = product.clamp_(min=0)
+        result: Tensor = norm * product.mean(dim=1, dtype=g.dtype)
+        return result
