@@ -1,4 +1,4 @@
-"""Speed and memory of LeGrad: `python jobs/benchmark.py legrad`, `gpu` or `engine`."""
+"""Speed and memory: `python jobs/benchmark.py --help` lists what can be measured."""
 
 from __future__ import annotations
 
@@ -88,6 +88,23 @@ def engine(shards: int = 24, images: int = 64, actors: int = 2, json: Path | Non
     return report(stand_in.markdown(results), results, json)
 
 
+def vocabulary(
+    classes: int = 1000, rounds: int = 5, threads: int = 2, json: Path | None = None
+) -> int:
+    """Measure what choosing prompts from a class file costs, on the demo's shards and model.
+
+    Args:
+        classes: in the class file.
+        rounds: how often each side is measured, in turns.
+        threads: PyTorch's.
+        json: also write the figures to this file.
+    """
+    from jobs.benchmarks import vocabulary as choosing
+
+    results = choosing.measure(classes, rounds, threads)
+    return report(choosing.markdown(results), results, json)
+
+
 def report(text: str, results: dict[str, Any], file: Path | None) -> int:
     """Print the tables and write the figures."""
     print(f"\n{text}")
@@ -107,6 +124,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "published": published,
     "gpu": gpu,
     "engine": engine,
+    "vocabulary": vocabulary,
 }
 
 

@@ -36,10 +36,10 @@ class ModelConfig:
     """Side of the square that images are squashed to; the model's own when not given."""
 
     def __post_init__(self) -> None:
-        if (self.name == DEMO_MODEL) != (self.pretrained == "demo") and self.pretrained != "random":
+        if self.pretrained == "demo" and self.name != DEMO_MODEL:
             raise ConfigError(
-                f"--model.name {self.name} --model.pretrained {self.pretrained}: the weights "
-                f"called demo belong to {DEMO_MODEL} alone; name an open_clip tag, a file or random"
+                f"--model.name {self.name} --model.pretrained demo: these weights belong to "
+                f"{DEMO_MODEL} alone; name an open_clip tag, a file or random"
             )
 
 

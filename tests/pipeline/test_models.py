@@ -1,0 +1,73 @@
+"""Loading models: what is refused, and what is fetched."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline import models, storage
+from pipeline.config import ConfigError, ModelConfig
+from pipeline.demo.model import NAME, WEIGHTS
+from pipeline.models import ModelError, load_model
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (ModelConfig("ViT-B-61", "random"), r"no such model; near: .*ViT-B-16"),
+        (ModelConfig("ViT-B-16", "nonsense"), r"neither a file nor a tag of ViT-B-16 \(.*openai"),
+        (ModelConfig("ViT-B-16", "s3://:bad:/x"), r"--model.pretrained s3://"),
+    ],
+)
+def test_what_does_not_exist_is_named(config: ModelConfig, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        load_model(config, CPU, torch.float32)
+
+
+def test_weights_of_another_model_are_a_model_error() -> None:
+    with pytest.raises(ModelError, match="does not load"):
+        load_model(ModelConfig("RN50", str(WEIGHTS)), CPU, torch.float32)
+
+
+def test_the_demo_weights_belong_to_the_demo_model() -> None:
+    with pytest.raises(ConfigError, match="belong to legrad-demo"):
+        ModelConfig("ViT-B-16", "demo")
+
+
+def test_random_weights_are_said_aloud_and_repeatable(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    state = torch.get_rng_state()
+    first, second = (load_model(ModelConfig(NAME, "random"), CPU, torch.bfloat16) for _ in "12")
+    assert "RANDOM weights" in capsys.readouterr().out
+    assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
+    assert torch.equal(torch.get_rng_state(), state)
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b) and a.dtype == torch.bfloat16 and not a.requires_grad
+
+
+def test_remote_weights_are_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "CACHE", tmp_path)
+    opened = []
+
+    def counted(location: str, original=storage.open_read) -> object:  # type: ignore[no-untyped-def]
+        opened.append(location)
+        return original(location)
+
+    monkeypatch.setattr(storage, "open_read", counted)
+    location = f"file://{WEIGHTS}"
+    threads = [threading.Thread(target=models._downloaded, args=(location,)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert opened == [location]
+    (copy,) = tmp_path.glob("*.safetensors")
+    assert copy.read_bytes() == WEIGHTS.read_bytes()
+    assert not list(tmp_path.glob("*.partial"))
