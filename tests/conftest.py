@@ -14,8 +14,14 @@ hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=No
 hypothesis.settings.load_profile("repeatable")
 
 
-def pytest_configure(config: pytest.Config) -> None:
+ALLOWED_WARNINGS = (
     # torchvision's decoders are to move to a package of their own; the lock file pins them.
-    config.addinivalue_line(
-        "filterwarnings", "ignore:The image decoding and encoding:DeprecationWarning"
-    )
+    "ignore:The image decoding and encoding:DeprecationWarning",
+    # pycocotools' decode, with numpy 2.
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for warning in ALLOWED_WARNINGS:
+        config.addinivalue_line("filterwarnings", warning)
