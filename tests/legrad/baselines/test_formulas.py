@@ -128,7 +128,7 @@ def test_equals_an_example_worked_by_hand(name: str) -> None:
 
     Each is its own LayerNorm. With W_q = W_k = 0, W_v = W_o = 1 and a silent MLP, A is 1/2
     everywhere and V = x, so that z_c = [2, 1, −1, −2] and z_p = [2, −1, 1, −2]. CLS has σ = √2.5
-    and u = z_c / √2.5 of length 2. With t = x_p / 2, g = ∂s/∂z_c is [0.15, −0.3, 0.3, −0.15] / √2.5:
+    and u = z_c / √2.5 of length 2. For t = x_p / 2, ∂s/∂z_c = g = [0.15, −0.3, 0.3, −0.15] / √2.5:
 
         ∂s/∂A_{c,p} = ⟨g, x_p⟩ = 0.9 / √2.5      ∂s/∂A_{c,c} = ⟨g, x_c⟩ = −0.3 / √2.5
 
