@@ -12,6 +12,12 @@ import pytest
 from PIL import Image
 
 from pipeline.config import AnnotateConfig, EngineConfig
+from pipeline.explanation import PromptExplainer
+from pipeline.ledger import Ledger
+from pipeline.local import LocalExecutor
+from pipeline.passes import plan, run_passes
+from pipeline.shards import find_shards
+from pipeline.worker import MakeWorker, Worker
 
 Members = Iterable[tuple[str, bytes]]
 
@@ -62,15 +68,43 @@ def labelled_fixture() -> Callable[..., list[tuple[str, bytes]]]:
     return labelled
 
 
+ENGINE = EngineConfig(executor="local", threads=1, batch_size=4, log_seconds=1000.0, max_attempts=2)
+
+
+@pytest.fixture(scope="session")
+def explainer() -> PromptExplainer:
+    """The demo's CLIP, for prompts out of samples."""
+    return PromptExplainer(AnnotateConfig(engine=ENGINE))
+
+
+@pytest.fixture(scope="session")
+def make_worker(explainer: PromptExplainer) -> MakeWorker:
+    """Workers that share `explainer`."""
+    return lambda config: Worker(config, lambda _: explainer)
+
+
+@pytest.fixture
+def annotate(make_worker: MakeWorker) -> Callable[..., Ledger]:
+    """`annotate(config, make_worker=)`: a run as the command makes it, in this process."""
+
+    def run(config: AnnotateConfig, make_worker: MakeWorker = make_worker) -> Ledger:
+        ledger = Ledger(config.output)
+        ledger.open(config.results(), {}, [], config.on_mismatch == "redo")
+        todo = plan(config, ledger, find_shards(config.patterns, config.input_root))
+        ledger.forget(todo.changed)
+        run_passes(config, ledger, todo.todo, LocalExecutor(config, make_worker))
+        ledger.summarise(shard.name for shard in todo.shards)
+        return ledger
+
+    return run
+
+
 @pytest.fixture
 def make_config(tmp_path: Path) -> Callable[..., AnnotateConfig]:
     """`make_config(**fields)`: a run of the demo model in this process, frugal and quiet."""
 
     def make(**fields: object) -> AnnotateConfig:
-        engine = EngineConfig(
-            executor="local", threads=1, batch_size=4, log_seconds=1000.0, max_attempts=2
-        )
-        config = AnnotateConfig(output=str(tmp_path / "out"), engine=engine)
+        config = AnnotateConfig(output=str(tmp_path / "out"), engine=ENGINE)
         return replace(config, **fields)
 
     return make

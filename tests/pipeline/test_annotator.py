@@ -1,0 +1,111 @@
+"""Batches become masks, whatever memory there is."""
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+
+from pipeline.annotator import Annotated, Annotator
+from pipeline.config import MaskConfig
+from pipeline.explanation import Maps, PromptExplainer
+from pipeline.images import decode
+from pipeline.prompts import Prompt
+from pipeline.samples import Sample
+
+
+class Limited:
+    """The real explainer on a device that has memory for so many pairs only."""
+
+    def __init__(self, explainer: PromptExplainer, pairs: int) -> None:
+        self.explainer, self.pairs = explainer, pairs
+        self.device, self.embed_width = explainer.device, explainer.embed_width
+        self.squash, self.has_prompts = explainer.squash, explainer.has_prompts
+        self.batches: list[int] = []
+
+    def __call__(self, samples: Sequence[Sample]) -> list[Maps]:
+        count = sum(len(sample.prompts) for sample in samples)
+        if count > self.pairs:
+            raise torch.OutOfMemoryError(f"{count} pairs")
+        self.batches.append(count)
+        return self.explainer(samples)
+
+
+@pytest.fixture
+def batch(picture: Callable[..., bytes], explainer: PromptExplainer) -> list[Sample]:
+    """Four samples with 2, 0, 5 and 1 prompts."""
+    names = ["dog", "cat", "car", "tree", "book"]
+    samples = []
+    for index, count in enumerate((2, 0, 5, 1)):
+        pixels = explainer.squash(decode(picture(index), 1 << 20))
+        prompts = [Prompt(i, name, None, (name,)) for i, name in enumerate(names[:count])]
+        samples.append(Sample(index, f"{index}", 30, 40, pixels, prompts))
+    return samples
+
+
+def test_annotations_are_in_the_order_of_samples_and_prompts(
+    explainer: PromptExplainer, batch: list[Sample]
+) -> None:
+    found = Annotator(explainer, MaskConfig()).annotate(batch)
+    assert [[a.prompt for a in one.annotations] for one in found] == [s.prompts for s in batch]
+    for annotation in (a for one in found for a in one.annotations):
+        assert (annotation.mask is None) == (annotation.dropped is not None)
+        assert annotation.heat.shape == (12, 12)
+        assert (annotation.heat.min(), annotation.heat.max()) == (0, 255)
+        assert annotation.raw_max > 0
+        assert annotation.text == f"a photo of a {annotation.prompt.category}."
+    assert not any(one.degraded for one in found)
+
+
+def test_an_empty_batch_asks_nothing_of_the_model(explainer: PromptExplainer) -> None:
+    limited = Limited(explainer, 0)
+    assert Annotator(limited, MaskConfig()).annotate([]) == []
+    assert limited.batches == []
+
+
+def test_samples_without_prompts_cost_nothing(
+    explainer: PromptExplainer, batch: list[Sample]
+) -> None:
+    limited = Limited(explainer, 0)
+    assert Annotator(limited, MaskConfig()).annotate([batch[1]]) == [Annotated([])]
+    assert limited.batches == []
+
+
+@pytest.mark.parametrize(
+    ("pairs", "batches"),
+    [
+        (8, [8]),
+        (7, [2, 6]),  # of the samples that ask for anything, the first, and the other two
+        (5, [2, 5, 1]),
+        (3, [2, 2, 3, 1]),
+        (1, [1, 1, 1, 1, 1, 1, 1, 1]),
+    ],
+)
+def test_a_batch_is_halved_until_it_fits(
+    explainer: PromptExplainer, batch: list[Sample], pairs: int, batches: list[int]
+) -> None:
+    whole = Annotator(explainer, MaskConfig()).annotate(batch)
+    limited = Limited(explainer, pairs)
+    found = Annotator(limited, MaskConfig()).annotate(batch)
+    assert limited.batches == batches
+    for one, expected in zip(found, whole, strict=True):
+        assert [a.prompt for a in one.annotations] == [a.prompt for a in expected.annotations]
+        assert [a.text for a in one.annotations] == [a.text for a in expected.annotations]
+        assert one.degraded == (pairs < 8 and bool(one.annotations))
+        for ours, theirs in zip(one.annotations, expected.annotations, strict=True):
+            assert ours.score == pytest.approx(theirs.score, abs=1e-5)
+            assert ours.raw_max == pytest.approx(theirs.raw_max, rel=1e-3)
+            assert (ours.mask is None) == (theirs.mask is None)
+
+
+def test_one_pair_that_does_not_fit_is_an_error(
+    explainer: PromptExplainer, batch: list[Sample]
+) -> None:
+    with pytest.raises(torch.OutOfMemoryError):
+        Annotator(Limited(explainer, 0), MaskConfig()).annotate(batch)
+
+
+def test_a_dropped_mask_says_why(explainer: PromptExplainer, batch: list[Sample]) -> None:
+    found = Annotator(explainer, MaskConfig(min_area=1e6)).annotate(batch)
+    dropped = {a.dropped for one in found for a in one.annotations}
+    assert dropped == {"min_area"}
+    assert all(a.mask is None for one in found for a in one.annotations)
