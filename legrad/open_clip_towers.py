@@ -1,4 +1,4 @@
-"""Reading open_clip's own image transformer: CLIP with a CLS token, and CoCa's pooler."""
+"""Reading open_clip's own image transformer: CLIP by CLS or by average, and CoCa's pooler."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ def read(visual: nn.Module) -> Tower | None:
     """The tower of a `VisionTransformer`; None for anything else.
 
     Raises:
-        UnsupportedModelError: average or two-stage pooling, or custom blocks.
+        UnsupportedModelError: no pooling, two-stage pooling, or custom blocks.
     """
     if not isinstance(visual, VisionTransformer):
         return None
     pooler = _pooler(visual)
-    if pooler is None and visual.pool_type != "tok":
+    average = visual.pool_type == "avg" and visual.final_ln_after_pool  # CLIPA
+    if pooler is None and not average and visual.pool_type != "tok":
         raise UnsupportedModelError(
             f"VisionTransformer with pool_type={visual.pool_type!r}",
-            "its embedding is not read from CLS",
+            "its embedding is neither LN_post of CLS nor LN_post of the mean patch",
         )
     norm, proj = visual.ln_post, visual.proj
     return Tower(
@@ -43,7 +44,7 @@ def read(visual: nn.Module) -> Tower | None:
         norm_pre=visual.ln_pre,
         blocks=tuple(_open(block, i) for i, block in enumerate(visual.transformer.resblocks)),
         pooler=pooler,
-        average=False,
+        average=average,
         # LN_post acts on each token alone, so selecting CLS before or after it is the same.
         head=ScoreHead(len(norm.weight) if proj is None else proj.shape[1], norm, proj),
     )

@@ -19,8 +19,8 @@ from legrad.heads import Pooler, ScoreHead
 
 SUPPORTED = (
     "supported: transformers over patch tokens with standard pre-norm blocks, namely open_clip's "
-    "VisionTransformer with CLS or CoCa pooling, and timm's VisionTransformer and Eva, alone or "
-    "inside open_clip, with CLS, average or map pooling"
+    "VisionTransformer with CLS, average or CoCa pooling, and timm's VisionTransformer and Eva, "
+    "alone or inside open_clip, with CLS, average or map pooling"
 )
 
 

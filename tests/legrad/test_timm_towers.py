@@ -70,6 +70,9 @@ TOWERS: dict[str, Callable[[], nn.Module]] = {
     "coca same width": lambda: (
         CLIP(24, {**VISION, "attentional_pool": True, "attn_pooler_heads": 4}, TEXT).visual
     ),
+    "clipa": lambda: (
+        CLIP(EMBED_DIM, {**VISION, "pool_type": "avg", "final_ln_after_pool": True}, TEXT).visual
+    ),
     "classifier": vit,
     "classifier by average": lambda: vit(global_pool="avg"),
     "classifier without cls": lambda: vit(global_pool="avg", class_token=False),

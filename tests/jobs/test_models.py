@@ -1,0 +1,38 @@
+"""The survey of models: what it says about a few names of each kind."""
+
+from pathlib import Path
+
+import open_clip
+import pytest
+
+from jobs.models import PAGE, markdown, survey
+
+
+def test_a_few_names() -> None:
+    clip, siglip, coca, clipa, resnet = survey(
+        ["ViT-B-32", "ViT-B-16-SigLIP", "coca_ViT-B-32", "ViT-L-14-CLIPA", "RN50"]
+    )
+    assert (clip.pooling, siglip.pooling) == ("CLS", "map (SigLIP)")
+    assert (coca.pooling, clipa.pooling) == ("first query (CoCa)", "average")
+    assert "lrp" in clip.methods
+    assert siglip.methods == (
+        "legrad", "raw_attention", "rollout", "gradcam", "attention_cam", "chefer_cam",
+    )  # fmt: skip
+    assert "ModifiedResNet" in resnet.reason
+    page = markdown([clip, resnet])
+    assert "1 of 2 are supported" in page
+    assert "| ViT-B-32 | CLS |" in page
+
+
+def test_the_page_lists_every_name_once() -> None:
+    rows = [
+        line.split("|")[1].strip() for line in Path(PAGE).read_text().splitlines() if "|" in line
+    ]
+    for name in open_clip.list_models():
+        if name != "legrad-demo":
+            assert rows.count(name) == 1, name
+
+
+def test_an_unknown_name_is_an_error() -> None:
+    with pytest.raises(TypeError):
+        survey(["no such model"])
