@@ -152,7 +152,8 @@ class AnnotateConfig:
     max_reject_fraction: float = 0.5
     """A shard of which a larger part is rejected counts as failed: the settings are wrong."""
     salvage: bool = False
-    """Of a shard that is cut short or damaged, commit what can be read, marked incomplete."""
+    """Of a shard that is cut short or damaged, commit in the last attempt what can be read, marked
+    incomplete."""
     retry_failed: bool = False
     """Try the shards again that an earlier run gave up."""
     allow_failed: int = 0

@@ -242,7 +242,7 @@ class Summary:
             prompts_cut=sum(commit.prompts_cut for commit in commits),
             masks=sum(commit.masks for commit in commits),
             incomplete={c.shard: c.incomplete for c in commits if c.incomplete},
-            seconds=round(sum(commit.seconds for commit in commits), 3),
+            seconds=round(sum((commit.seconds for commit in commits), 0.0), 3),
         )
 
 

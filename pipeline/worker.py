@@ -112,7 +112,8 @@ class Worker:
                 on_images(len(batch))
                 alive()
         except ShardError as error:
-            if not self.config.salvage:
+            # What the network cut short may well be whole the next time.
+            if not self.config.salvage or attempt < self.config.engine.max_attempts:
                 raise
             incomplete = str(error)
         self._check_rejects(tables)
