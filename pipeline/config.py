@@ -176,10 +176,13 @@ class AnnotateConfig:
     engine: EngineConfig = dataclasses.field(default_factory=EngineConfig)
 
     def __post_init__(self) -> None:
-        for name in ("limit_shards", "limit_samples"):
+        for name in ("limit_shards", "limit_samples", "max_pixels"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"--{name} {value}: must be at least 1")
+        for name in ("allow_failed", "max_reject_fraction"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"--{name} {getattr(self, name)}: must not be negative")
 
     @property
     def patterns(self) -> list[str]:

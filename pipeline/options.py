@@ -43,7 +43,7 @@ class _Parser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         known = {action.dest for action in self._actions}
-        for flag, key in re.findall(r"--([\w.]+)|option '([\w.]+)'", message):
+        for flag, key in re.findall(r"--([\w.-]+)|[Oo]ption '([\w.-]+)'", message):
             # A file's key comes without its group, so that it is compared with last names too.
             names = known if flag else {name.rpartition(".")[2]: name for name in known}
             near = difflib.get_close_matches(flag or key, names, 1)

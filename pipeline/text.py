@@ -71,7 +71,7 @@ class TextEncoder:
             return []
         if prompt.category is None:
             return [text]
-        return [template.format(text) for template in self._templates]
+        return [template.replace("{}", text) for template in self._templates]
 
     def shown(self, prompt: Prompt, text: str) -> str:
         """What is stored as the prompt: the sentence, or the bare name where there are several."""

@@ -52,6 +52,11 @@ def test_templates_are_averaged_as_embeddings(model: Clip) -> None:
     assert encode.shown(named("dog"), "dog") == "dog"
 
 
+def test_other_braces_are_just_braces(model: Clip) -> None:
+    encode = TextEncoder(model, NAME, ["a {0} } {} {name}"])
+    assert encode.sentences(named("{}{0}"), "{}{0}") == ["a {0} } {}{0} {name}"]
+
+
 def test_a_vector_is_taken_as_it_is(model: Clip) -> None:
     vector = F.normalize(torch.randn(128), dim=0)
     encode = TextEncoder(model, NAME, [TEMPLATE])

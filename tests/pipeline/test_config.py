@@ -1,0 +1,101 @@
+"""What changes results changes the fingerprint, and what cannot work is refused."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import (
+    AnnotateConfig,
+    ConfigError,
+    EngineConfig,
+    MaskConfig,
+    ModelConfig,
+    PromptConfig,
+)
+
+BASE = AnnotateConfig(input="in", output="out")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"input": ["a", "b"]},
+        {"output": "elsewhere"},
+        {"input_root": "/data"},
+        {"engine": EngineConfig("local", 4, 1, "cpu", 2, 8, 1 << 20, 9, 5.0, 1.0)},
+        {"retry_failed": True},
+        {"allow_failed": 7},
+        {"on_mismatch": "redo"},
+        {"dry_run": True},
+    ],
+)
+def test_what_changes_no_result_leaves_the_fingerprint(changes: dict[str, object]) -> None:
+    assert replace(BASE, **changes).fingerprint() == BASE.fingerprint()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"limit_shards": 1},
+        {"limit_samples": 1},
+        {"max_pixels": 1},
+        {"layers": 2},
+        {"layers": [0, 1]},
+        {"algorithm": "autograd"},
+        {"model": ModelConfig(precision="bfloat16")},
+        {"model": ModelConfig(pretrained="random")},
+        {"prompts": PromptConfig("caption")},
+        {"prompts": PromptConfig(templates=["{}"])},
+        {"mask": MaskConfig(threshold=0.4)},
+        {"mask": MaskConfig(rule="mean")},
+        {"mask": MaskConfig(heat=False)},
+    ],
+)
+def test_what_changes_results_changes_the_fingerprint(changes: dict[str, object]) -> None:
+    assert replace(BASE, **changes).fingerprint() != BASE.fingerprint()
+
+
+def test_a_class_file_counts_by_its_contents(tmp_path: Path) -> None:
+    def fingerprint(name: str, text: str) -> str:
+        (tmp_path / name).write_text(text)
+        prompts = PromptConfig("vocabulary", classes=str(tmp_path / name))
+        return replace(BASE, prompts=prompts).fingerprint()
+
+    first = fingerprint("a.yaml", "- {id: 1, name: dog}")
+    assert fingerprint("b.yaml", "- {id: 1, name: dog}") == first
+    assert fingerprint("a.yaml", "- {id: 1, name: cat}") != first
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: MaskConfig(threshold=1.0), "--mask.threshold 1.0"),
+        (lambda: MaskConfig(threshold=-0.1), "--mask.threshold -0.1"),
+        (lambda: MaskConfig(threshold=float("nan")), "--mask.threshold nan"),
+        (lambda: MaskConfig(min_area=-1.0), "--mask.min_area -1.0"),
+        (lambda: PromptConfig(templates=[]), "--prompts.templates"),
+        (lambda: PromptConfig(templates=["a photo"]), "--prompts.templates"),
+        (lambda: PromptConfig(templates=["{} or {}"]), "--prompts.templates"),
+        (lambda: PromptConfig("cls"), "--prompts.source cls needs a class file"),
+        (lambda: PromptConfig("vocabulary"), "--prompts.source vocabulary needs a class file"),
+        (lambda: PromptConfig(top_k=0), "--prompts.top_k 0"),
+        (lambda: EngineConfig(batch_size=0), "--engine.batch_size 0"),
+        (lambda: EngineConfig(shards_in_flight=0), "--engine.shards_in_flight 0"),
+        (lambda: EngineConfig(max_attempts=0), "--engine.max_attempts 0"),
+        (lambda: EngineConfig(workers=-1), "--engine.workers -1"),
+        (lambda: EngineConfig(stall_seconds=0.0), "--engine.stall_seconds 0.0"),
+        (lambda: ModelConfig("ViT-B-16", "demo"), "these weights belong to legrad-demo"),
+        (lambda: AnnotateConfig(limit_shards=0), "--limit_shards 0"),
+        (lambda: AnnotateConfig(limit_samples=0), "--limit_samples 0"),
+        (lambda: AnnotateConfig(max_reject_fraction=float("nan")), "--max_reject_fraction nan"),
+        (lambda: AnnotateConfig(max_pixels=0), "--max_pixels 0"),
+        (lambda: AnnotateConfig(allow_failed=-1), "--allow_failed -1"),
+    ],
+)
+def test_what_cannot_work_is_refused(make: object, message: str) -> None:
+    assert callable(make)
+    with pytest.raises(ConfigError) as caught:
+        make()
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,151 @@
+"""Commits, failures, and whose results an output holds."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.classes import Category
+from pipeline.config import AnnotateConfig, ConfigError, MaskConfig, ModelConfig
+from pipeline.ledger import Commit, Ledger, Summary, file_record
+from pipeline.shards import Shard
+
+CONFIG = AnnotateConfig(input="in")
+SHARD = Shard("/data/a.tar", "/data/a.tar", 10)
+
+
+def commit(shard: str = SHARD.name, **fields: object) -> Commit:
+    made = Commit(
+        shard=shard,
+        uri="/data/a.tar",
+        bytes=10,
+        samples=4,
+        statuses={"annotated": 2, "empty": 1, "rejected": 1},
+        rejects={"undecodable": 1},
+        prompts=5,
+        prompts_cut=1,
+        masks=3,
+        files={"annotations/a.parquet": file_record(b"table")},
+        seconds=0.25,
+        attempt=1,
+        degraded=False,
+        incomplete="",
+    )
+    return replace(made, **fields)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    made = Ledger(str(tmp_path / "out"))
+    made.open(CONFIG.results(), asdict(CONFIG), [Category(3, "собака", ("dog",), None)])
+    return made
+
+
+def test_an_output_says_how_it_was_made(ledger: Ledger) -> None:
+    run = json.loads(Path(ledger.output, "run.json").read_text())
+    assert run["fingerprint"] == CONFIG.fingerprint()
+    assert run["results"] == ledger.results() == json.loads(json.dumps(CONFIG.results()))
+    assert run["config"]["input"] == "in"
+    assert set(run["versions"]) >= {"torch", "pyarrow", "pycocotools"}
+    categories = json.loads(Path(ledger.output, "categories.json").read_text())
+    assert categories == [{"id": 3, "name": "собака"}]
+
+
+def test_a_commit_is_read_as_it_was_written(ledger: Ledger) -> None:
+    assert ledger.committed() == set()
+    ledger.commit(commit(), {"annotations/a.parquet": b"table"})
+    assert ledger.committed() == {SHARD.name}
+    assert ledger.commits() == [commit()]
+    assert Path(ledger.output, "annotations/a.parquet").read_bytes() == b"table"
+
+
+def test_a_failure_is_recorded_until_the_shard_is_committed(ledger: Ledger) -> None:
+    ledger.fail(SHARD, "cut short")
+    assert ledger.failures() == {SHARD.name: "cut short"}
+    assert ledger.summary().missing == [SHARD.name]
+    ledger.commit(commit(), {})
+    assert ledger.failures() == {}
+    assert ledger.summary().missing == []
+
+
+def test_a_commit_can_be_taken_back(ledger: Ledger) -> None:
+    ledger.commit(commit(), {})
+    ledger.forget([SHARD.name, "never-there"])
+    assert ledger.committed() == set()
+
+
+def test_the_same_configuration_goes_on(ledger: Ledger) -> None:
+    before = Path(ledger.output, "run.json").read_bytes()
+    same = replace(CONFIG, output="elsewhere", allow_failed=3)
+    ledger.open(same.results(), asdict(same), [])
+    assert Path(ledger.output, "run.json").read_bytes() == before
+
+
+def test_another_configuration_is_refused_with_its_differences(ledger: Ledger) -> None:
+    other = replace(
+        CONFIG,
+        layers=[1, 2],
+        mask=MaskConfig(threshold=0.7),
+        model=ModelConfig(precision="float16"),
+    )
+    assert ledger.changes(other.results()) == [
+        "layers: None there, [1, 2] now",
+        "mask.threshold: 0.5 there, 0.7 now",
+        "model.precision: 'float32' there, 'float16' now",
+    ]
+    ledger.commit(commit(), {})
+    with pytest.raises(ConfigError, match=r"mask\.threshold: 0\.5 there, 0\.7 now.*--on_mismatch"):
+        ledger.open(other.results(), asdict(other), [])
+    assert ledger.committed() == {SHARD.name}
+
+
+def test_redo_starts_over(ledger: Ledger, tree: Callable[[str], dict[str, bytes]]) -> None:
+    ledger.commit(commit(), {"annotations/a.parquet": b"table", "images/a.parquet": b"table"})
+    ledger.fail(Shard("b", "b", 1), "broken")
+    other = replace(CONFIG, layers=2)
+    ledger.open(other.results(), asdict(other), [], redo=True)
+    assert set(tree(ledger.output)) == {"run.json", "categories.json"}
+    assert ledger.changes(other.results()) == []
+
+
+def test_redo_of_the_same_configuration_keeps_what_is_done(ledger: Ledger) -> None:
+    ledger.commit(commit(), {})
+    ledger.open(CONFIG.results(), asdict(CONFIG), [], redo=True)
+    assert ledger.committed() == {SHARD.name}
+
+
+def test_totals() -> None:
+    commits = [
+        commit("a"),
+        commit("b", statuses={"annotated": 4}, rejects={}, incomplete="cut short"),
+    ]
+    assert Summary.of(commits, missing={"d", "c"}) == Summary(
+        shards=2,
+        missing=["c", "d"],
+        samples=8,
+        statuses={"annotated": 6, "empty": 1, "rejected": 1},
+        rejects={"undecodable": 1},
+        prompts=10,
+        prompts_cut=2,
+        masks=6,
+        incomplete={"b": "cut short"},
+        seconds=0.5,
+    )
+
+
+def test_a_summary_is_over_the_shards_asked_for(ledger: Ledger) -> None:
+    for name in "ab":
+        ledger.commit(commit(name), {})
+    summary = ledger.summarise(["b", "c"])
+    assert (summary.shards, summary.missing) == (1, ["c"])
+    written = json.loads(Path(ledger.output, "summary.json").read_text())
+    assert written == asdict(summary)
+
+
+def test_an_output_without_a_run_is_empty(tmp_path: Path) -> None:
+    nothing = Ledger(str(tmp_path / "none"))
+    assert nothing.committed() == set() and nothing.failures() == {} and nothing.results() == {}
+    assert nothing.summary() == Summary.of([], missing=())
+    assert not (tmp_path / "none").exists()
