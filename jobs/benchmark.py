@@ -37,6 +37,30 @@ def legrad(
     return report(versus.markdown(results), results, json)
 
 
+def methods(
+    published: str | None = None, rounds: int = 5, threads: int = 2, json: Path | None = None
+) -> int:
+    """Time every method on this CPU, as published and as computed here: ViT-B/16, float32, 224².
+
+    For one image and text, which is table 4 of LeGrad's paper, and for 8 images with 5 texts each.
+
+    Args:
+        published: interpreter of the published package; see the command `legrad`.
+        rounds: how often each measurement is repeated, in turns.
+        threads: PyTorch's.
+        json: also write the figures to this file.
+    """
+    from jobs.benchmarks import methods
+    from jobs.benchmarks.published import find
+
+    try:
+        python = find(published)
+    except FileNotFoundError as error:
+        return fail(str(error))
+    results = methods.compare(str(python), rounds, threads)
+    return report(methods.markdown(results), results, json)
+
+
 def published(folder: Path | None = None) -> int:
     """Make an interpreter with the published package, outside this repository.
 
@@ -121,6 +145,7 @@ def fail(reason: str) -> int:
 
 COMMANDS: dict[str, Callable[..., int]] = {
     "legrad": legrad,
+    "methods": methods,
     "published": published,
     "gpu": gpu,
     "engine": engine,

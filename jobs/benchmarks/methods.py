@@ -1,0 +1,177 @@
+"""Every method's speed: as published, and as this project computes it.
+
+The protocol of LeGrad's paper (arXiv 2404.03214, table 4) is ViT-B/16, one image of 224², one
+text: forward pass, map, upsampling, normalisation. Annotation asks for several texts per image.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import legrad
+from jobs.benchmarks import as_published, versus
+from jobs.benchmarks.child import Child
+from jobs.benchmarks.side import Ours
+from jobs.benchmarks.timing import Target, interleaved, table
+from legrad.baselines import BASELINES
+
+Results = dict[str, Any]
+Figures = Mapping[str, float]
+
+PROMPTS, BATCH = 5, 8
+FORMS: dict[str, tuple[str, int | None]] = {
+    "legrad": ("legrad", None),
+    "legrad, last 2": ("legrad", 2),
+    **{name: (name, None) for name in BASELINES},
+}
+
+
+def compare(
+    published: str, rounds: int, threads: int, config: dict[str, Any] = versus.VIT_B_16
+) -> Results:
+    """Seconds of every method, by both ways, for one pair and for a batch.
+
+    Args:
+        published: the interpreter of the authors' package.
+        rounds: how often each is measured, in turns, after one run that is not counted.
+        threads: PyTorch's.
+        config: an open_clip model config.
+    """
+    torch.set_num_threads(threads)
+    depth = config["vision_cfg"]["layers"]
+    plan = versus.Plan(config, (depth, 2), (1, PROMPTS), rounds, threads, batch=BATCH)
+    with tempfile.TemporaryDirectory() as name:
+        versus.exchange(plan, Path(name))
+        side = Ours(Path(name), legrad)
+        with Child("published", published, Path(name), threads) as theirs:
+            packaged: dict[str, Callable[[], Figures]] = {
+                "legrad": lambda: theirs.ask("batch", depth, 1),
+                "legrad, last 2": lambda: theirs.ask("batch", 2, 1),
+            }
+            loops = {
+                name: _timed(_heated(run, side.images[:1], side.text[:1]))
+                for name, run in as_published.runs(side.model).items()
+            }
+            single = _measure({**packaged, **loops}, "as published, one pair", rounds)
+    one = _measure(_best(side, 1, 1), "here, one pair", rounds)
+    many = _measure(_best(side, BATCH, PROMPTS), f"here, {BATCH} x {PROMPTS}", rounds)
+    results: Results = {
+        "threads": threads,
+        "rounds": rounds,
+        "load_average": os.getloadavg()[0],
+        "published": single,
+        "here": one,
+        "annotation": many,
+    }
+    return results | {"targets": [target.as_dict() for target in targets(results)]}
+
+
+def _best(side: Ours, images: int, prompts: int) -> dict[str, Callable[[], Figures]]:
+    batch, index = side.images[:images], torch.arange(images).repeat_interleave(prompts)
+    text = side.text[:prompts].repeat(images, 1)
+    actions: dict[str, Callable[[], Figures]] = {
+        "forward": _timed(torch.no_grad()(lambda: side.model.visual(batch)))
+    }
+    for name, (method, layers) in FORMS.items():
+        explainer = legrad.build(method, side.model, layers)
+
+        def run(images: Tensor, text: Tensor, of: legrad.Explainer = explainer) -> Tensor:
+            return of(images, text, index)
+
+        actions[name] = _timed(_heated(run, batch, text))
+    return actions
+
+
+def _heated(run: as_published.Run, images: Tensor, text: Tensor) -> Callable[[], Tensor]:
+    height, width = images.shape[2:]
+    return lambda: legrad.heatmap(run(images, text).detach(), (height, width))
+
+
+def _timed(run: Callable[[], Tensor]) -> Callable[[], Figures]:
+    def measure() -> Figures:
+        start = time.perf_counter()
+        run()
+        return {"seconds": time.perf_counter() - start}
+
+    return measure
+
+
+def _measure(
+    actions: Mapping[str, Callable[[], Figures]], what: str, rounds: int
+) -> dict[str, float]:
+    print(f"{what} ...", file=sys.stderr, flush=True)
+    for action in actions.values():
+        action()
+    return {name: figures["seconds"] for name, figures in interleaved(actions, rounds).items()}
+
+
+def targets(results: Results) -> list[Target]:
+    """What the project promises, beside what was measured."""
+    published, many = results["published"], results["annotation"]
+    ours = results["here"]["legrad"]
+
+    def times(name: str, least: float) -> Target:
+        what = f"{name} as published / LeGrad here, one pair"
+        return Target(what, published[name] / ours, least, at_least=True)
+
+    return [
+        Target("LeGrad here / GradCAM as published, one pair", ours / published["gradcam"], 1.18,
+               at_least=False),
+        times("chefer_cam", 3.0),
+        times("lrp", 15.0),
+        times("text_span", 15.0),
+        Target(f"LeGrad / GradCAM, both here, {BATCH} x {PROMPTS}",
+               many["legrad"] / many["gradcam"], 1.5, at_least=False),
+    ]  # fmt: skip
+
+
+def markdown(results: Results) -> str:
+    """The results as Markdown."""
+    published, here, many = (results[key] for key in ("published", "here", "annotation"))
+    rows = [
+        [
+            name,
+            *_column(published[name], published["gradcam"]),
+            *_column(here[name], here["gradcam"]),
+            f"{BATCH * PROMPTS * published[name]:.2f}",
+            *_column(many[name], many["gradcam"]),
+        ]
+        for name in FORMS
+    ]
+    header = [
+        "method",
+        "as published, one pair (s)", "/ GradCAM",
+        "here, one pair (s)", "/ GradCAM",
+        f"as published, {BATCH} x {PROMPTS} (s)",
+        f"here, {BATCH} x {PROMPTS} (s)", "/ GradCAM",
+    ]  # fmt: skip
+    checks = [
+        [t["name"], t["target"], f"{t['measured']:.2f}", "yes" if t["met"] else "NO"]
+        for t in results["targets"]
+    ]
+    return "\n\n".join(
+        [
+            "ViT-B/16 with random weights, 224², float32: from images and text embeddings to "
+            f"normalised heatmaps. Median of {results['rounds']} interleaved rounds, "
+            f"{results['threads']} threads, load average {results['load_average']:.1f}. A bare "
+            f"forward pass takes {here['forward']:.3f} s for one image, {many['forward']:.2f} s "
+            f"for {BATCH}. {BATCH} x {PROMPTS} is {BATCH} images with {PROMPTS} texts each; as "
+            "published that is a loop over the pairs, so its time is that of one pair times "
+            f"{BATCH * PROMPTS}.",
+            table(header, rows),
+            table(["target", "", "measured", "met"], checks),
+        ]
+    )
+
+
+def _column(seconds: float, gradcam: float) -> list[str]:
+    return [f"{seconds:.3f}", f"{seconds / gradcam:.2f}"]

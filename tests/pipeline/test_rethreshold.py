@@ -1,0 +1,100 @@
+"""Masks rebuilt from stored heat against masks made directly."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from pycocotools import mask as coco
+
+from jobs.annotate import main as annotate
+from jobs.rethreshold import main as rethreshold
+
+THRESHOLDS = ("0.3", "0.5", "0.7")
+LOCAL = ["--engine.executor", "local", "--engine.threads", "1"]
+
+
+@pytest.fixture(scope="module")
+def direct(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The demo annotated at each threshold."""
+    folder = tmp_path_factory.mktemp("direct")
+    for threshold in THRESHOLDS:
+        output = str(folder / threshold)
+        assert annotate([*LOCAL, "--output", output, "--mask.threshold", threshold]) == 0
+    return {threshold: folder / threshold for threshold in THRESHOLDS}
+
+
+@pytest.mark.parametrize("threshold", THRESHOLDS)
+def test_rebuilt_masks_are_those_of_a_direct_run(
+    direct: dict[str, Path], tmp_path: Path, threshold: str
+) -> None:
+    arguments = ["--source", str(direct["0.5"]), "--output", str(tmp_path)]
+    assert rethreshold([*arguments, "--mask.threshold", threshold]) == 0
+    rebuilt, expected = _masks(tmp_path), _masks(direct[threshold])
+    assert rebuilt.keys() == expected.keys()
+    ious = [_iou(rebuilt[pair], expected[pair]) for pair in expected]
+    assert np.mean(ious) >= 0.97
+    for row in rebuilt.values():
+        assert row["threshold"] == pytest.approx(float(threshold))
+        assert coco.decode(row["segmentation"]).sum() == row["area"]
+
+
+def test_the_printed_iou_is_that_at_the_sources_threshold(
+    direct: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert rethreshold(["--source", str(direct["0.3"]), "--output", str(tmp_path)]) == 0
+    printed = float(capsys.readouterr().out.split()[-1])
+    rethreshold(
+        [
+            "--source",
+            str(direct["0.3"]),
+            "--output",
+            str(tmp_path / "same"),
+            "--mask.threshold",
+            "0.3",
+        ]
+    )
+    rebuilt, own = _masks(tmp_path / "same"), _masks(direct["0.3"])
+    assert printed == pytest.approx(np.mean([_iou(rebuilt[p], own[p]) for p in own]), abs=1e-3)
+
+
+def test_small_masks_are_dropped_and_counted(direct: dict[str, Path], tmp_path: Path) -> None:
+    arguments = ["--source", str(direct["0.5"]), "--output", str(tmp_path)]
+    assert rethreshold([*arguments, "--mask.min_area", "0.05", "--mask.heat", "false"]) == 0
+    rows = pq.read_table(tmp_path / "annotations").to_pylist()
+    assert rows
+    assert all(row["area"] >= 0.05 * row["height"] * row["width"] for row in rows)
+    assert all(row["heat"] is None for row in rows)
+    images = pq.read_table(tmp_path / "images").to_pylist()
+    dropped = sum(r["count"] for image in images for r in image["without_mask"])
+    assert len(rows) + dropped == sum(image["prompts"] for image in images)
+    assert sum(image["masks"] for image in images) == len(rows)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["masks"], summary["shards"]) == (len(rows), 3)
+
+
+def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "none").mkdir()
+    arguments = ["--source", str(tmp_path / "none"), "--output", str(tmp_path / "out")]
+    assert rethreshold(arguments) == 2
+    assert "there is no run.json" in capsys.readouterr().err
+    source = str(tmp_path / "source")
+    one = ["--limit_shards", "1", "--limit_samples", "2", "--mask.heat", "false"]
+    assert annotate([*LOCAL, *one, "--output", source]) == 0
+    assert rethreshold(["--source", source, "--output", str(tmp_path / "out")]) == 2
+    assert "--mask.heat false" in capsys.readouterr().err
+
+
+def _masks(output: Path) -> dict[tuple[str, int], dict[str, Any]]:
+    rows = pq.read_table(output / "annotations").to_pylist()
+    return {(row["key"], row["prompt_index"]): row for row in rows}
+
+
+def _iou(first: dict[str, Any], second: dict[str, Any]) -> float:
+    one: Any = [first["segmentation"]]
+    other: Any = [second["segmentation"]]
+    return float(coco.iou(one, other, [0])[0][0])
