@@ -23,6 +23,7 @@ CELL = 200  # pixels, width of a picture
 MARGIN, CAPTION = 8, 22
 PROMPTS = 4
 """Prompts shown per image: those with the highest scores."""
+WIDTH = (CELL + MARGIN) * (1 + 2 * PROMPTS)
 INK, PAPER, FADED = (25, 25, 25), (255, 255, 255), 0.25
 STOPS = np.array(
     [(0, 0, 4), (66, 10, 104), (147, 38, 103), (221, 81, 58), (252, 165, 10), (252, 255, 164)],
@@ -36,18 +37,17 @@ Pixels = UInt8[np.ndarray, "height width 3"]
 def draw_preview(output: str, shard: Shard, images: int) -> Image.Image:
     """Draw the first annotated images of a shard, one row each.
 
-    A row is the image, then for each prompt the heat over the image and the mask's cut-out.
+    A row is the image, then for each prompt the heat over the image (the image alone where the run
+    stored no heat) and the mask's cut-out.
 
     Args:
-        output: location of a run's results, with heat stored.
+        output: location of a run's results.
         shard: one that the run has committed.
         images: rows at the most.
     """
     found = islice(_annotated(output, shard), images)
     rows = [_row(pixels, annotations) for pixels, annotations in found]
-    sheet = Image.new(
-        "RGB", (max(r.width for r in rows), sum(r.height for r in rows) + MARGIN), PAPER
-    )
+    sheet = Image.new("RGB", (WIDTH, sum(row.height for row in rows) + MARGIN), PAPER)
     top = MARGIN
     for row in rows:
         sheet.paste(row, (0, top))
@@ -72,9 +72,10 @@ def _row(pixels: Pixels, annotations: Sequence[Mapping[str, Any]]) -> Image.Imag
     cells = [_cell(pixels, f"{len(annotations)} prompts")]
     for row in shown:
         title = f"{row['category'] or row['prompt']}  {row['score']:.2f}"
-        cells.append(_cell(_overlay(pixels, _heat(row)), title))
+        heated = pixels if row["heat"] is None else _overlay(pixels, _heat(row))
+        cells.append(_cell(heated, title))
         cells.append(_cell(_cut_out(pixels, decode_mask(row["segmentation"])), "mask"))
-    strip = Image.new("RGB", ((CELL + MARGIN) * (1 + 2 * PROMPTS), cells[0].height), PAPER)
+    strip = Image.new("RGB", (WIDTH, cells[0].height), PAPER)
     for position, cell in enumerate(cells):
         strip.paste(cell, (MARGIN // 2 + position * (CELL + MARGIN), 0))
     return strip

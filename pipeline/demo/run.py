@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
+import io
 
+from pipeline import storage
 from pipeline.config import AnnotateConfig
 from pipeline.demo.model import ASSETS
 from pipeline.evaluation.points import read_points, score_annotations
@@ -27,6 +28,8 @@ def report(output: str) -> None:
     masks, control = score_annotations(output, points)
     print(f"p-mIoU on the bundled points: {masks.p_miou():.3f}")
     print(f"  for masks that cover everything: {control.p_miou():.3f}")
-    path = Path(output, "preview.png")
-    draw_preview(output, find_shards([str(SHARDS)])[0], PREVIEWED).save(path)
+    path = storage.join(output, "preview.png")
+    png = io.BytesIO()
+    draw_preview(output, find_shards([str(SHARDS)])[0], PREVIEWED).save(png, "PNG")
+    storage.write_bytes(path, png.getvalue())
     print(f"Look at {path}")

@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Bool
 from pyarrow import csv
@@ -79,6 +80,8 @@ class PointCounts:
         return sum(values) / len(values) if values else float("nan")
 
 
+ARROW_TYPES = {str: pa.string(), float: pa.float64()}
+
 Points = dict[tuple[str, str], list[Point]]
 """(image id, class name) → its points."""
 
@@ -86,22 +89,32 @@ Points = dict[tuple[str, str], list[Point]]
 def read_points(points: Path, descriptions: Path) -> Points:
     """Point labels in the CSV layout of OpenImages V7, with names for their labels.
 
-    Rows that are neither yes nor no are left out. Columns are found by name.
+    Rows that are neither yes nor no are left out. Of the rows about one point, one counts if they
+    agree, and none if they do not. Columns are found by name.
 
     Args:
         points: a file with ImageId, X, Y, Label and EstimatedYesNo.
         descriptions: a file with LabelName and DisplayName.
     """
-    names = csv.read_csv(descriptions)
-    display = {row["LabelName"]: row["DisplayName"] for row in names.to_pylist()}
-    columns = ["ImageId", "X", "Y", "Label", "EstimatedYesNo"]
-    table = csv.read_csv(points, convert_options=csv.ConvertOptions(include_columns=columns))
-    labelled: Points = {}
-    for image, x, y, label, answer in zip(*(table[c].to_pylist() for c in columns), strict=True):
+    display = dict(zip(*_columns(descriptions, LabelName=str, DisplayName=str), strict=True))
+    answers: dict[tuple[str, str], dict[tuple[float, float], set[bool]]] = {}
+    columns = _columns(points, ImageId=str, Label=str, X=float, Y=float, EstimatedYesNo=str)
+    for image, label, x, y, answer in zip(*columns, strict=True):
         if answer.lower() in ("yes", "no"):
-            pair = labelled.setdefault((image, display[label]), [])
-            pair.append(Point(x, y, answer.lower() == "yes"))
-    return labelled
+            of_pair = answers.setdefault((image, display[label]), {})
+            of_pair.setdefault((x, y), set()).add(answer.lower() == "yes")
+    return {
+        pair: [Point(*place, *said) for place, said in of_pair.items() if len(said) == 1]
+        for pair, of_pair in answers.items()
+    }
+
+
+def _columns(path: Path, **types: type) -> list[list[Any]]:
+    """Columns of a CSV file. Their types are told: an image id may look like a number."""
+    arrow = {name: ARROW_TYPES[kind] for name, kind in types.items()}
+    options = csv.ConvertOptions(include_columns=list(types), column_types=arrow)
+    table = csv.read_csv(path, convert_options=options)
+    return [table[name].to_pylist() for name in types]
 
 
 def score_annotations(output: str, points: Points) -> tuple[PointCounts, PointCounts]:
