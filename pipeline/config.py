@@ -106,7 +106,8 @@ class EngineConfig:
     shards_in_flight: int = 2
     """Shards that a worker reads at once, so that its model never waits for the next one."""
     device: str = "auto"
-    """Device of the model: auto takes a GPU where there is one."""
+    """Device of the model: auto takes a GPU where there is one now; say cuda on a cluster that
+    adds its GPU nodes only when they are asked for."""
     threads: int = 0
     """CPU threads of each worker; 0 means all cores without a GPU, and 4 with one."""
     batch_size: int = 16

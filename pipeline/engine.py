@@ -18,7 +18,7 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 from ray.util.annotations import RayDeprecationWarning
 
-from pipeline.config import AnnotateConfig
+from pipeline.config import AnnotateConfig, ConfigError
 from pipeline.local import Tally
 from pipeline.models import ModelError
 from pipeline.progress import Meter, shown
@@ -41,7 +41,17 @@ class RayExecutor:
         # A worker that dies loses its rows; the passes see that from the ledger.
         context.max_errored_blocks = -1
         self._config, self._make_worker = config, make_worker
-        self._gpus = int(_cluster_resources().get("GPU", 0))
+        present = int(_cluster_resources().get("GPU", 0))
+        device = config.engine.device
+        self._on_gpu = device.startswith("cuda") or (device == "auto" and present > 0)
+        self._workers = config.engine.workers or (present if self._on_gpu else 1)
+        if not self._workers:
+            raise ConfigError(
+                f"--engine.device {device}: the cluster has no GPU yet; say with --engine.workers "
+                "how many it is to have"
+            )
+        if not self._on_gpu:
+            print("No GPU is used: the models run on the CPU", flush=True)
 
     def __call__(self, shards: Sequence[Shard], attempt: int, in_flight: int) -> list[Outcome]:
         """Try every shard, `in_flight` at once on each actor.
@@ -51,9 +61,10 @@ class RayExecutor:
         Raises:
             ModelError: the model does not load.
         """
-        workers = min(self._config.engine.workers or self._gpus or 1, len(shards))
+        workers = min(self._workers, len(shards))
         tally: Any = ray.remote(num_cpus=0)(Tally).remote()
-        meter = Meter(shards, lambda: int(ray.get(tally.total.remote())), min(self._gpus, workers))
+        gpus = workers if self._on_gpu else 0
+        meter = Meter(shards, lambda: int(ray.get(tally.total.remote())), gpus)
         outcomes = []
         with shown(meter, self._config.engine.log_seconds):
             for row in self._dataset(shards, attempt, in_flight, workers, tally).iter_rows():
@@ -75,7 +86,7 @@ class RayExecutor:
                 batch_size=1,
                 fn_constructor_args=(self._config, self._make_worker, attempt, tally),
                 num_cpus=1,
-                num_gpus=1 if self._gpus else 0,
+                num_gpus=1 if self._on_gpu else 0,
                 # Ray Data grows a pool slowly, by its use: it has to start at the size it needs.
                 compute=ActorPoolStrategy(
                     min_size=workers,
