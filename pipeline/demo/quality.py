@@ -1,4 +1,4 @@
-"""How well LeGrad finds things with the demo's CLIP: `python -m pipeline.demo.quality`.
+"""How well maps find things with the demo's CLIP: `python -m pipeline.demo.quality`.
 
 The numbers are over scenes that training never saw: all that the bundle holds, none left out.
 """
@@ -6,16 +6,18 @@ The numbers are over scenes that training never saw: all that the bundle holds, 
 from __future__ import annotations
 
 import json
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from jsonargparse import auto_cli
 
 import legrad
@@ -38,36 +40,58 @@ class Quality:
         p_miou: point-wise IoU, mean over classes.
         control: the same for a mask that covers everything.
         mask_miou: IoU of the thresholded map with the visible mask, mean over (scene, class).
+        pixel_ap: average precision of the map's pixels, mean over (scene, class).
         pointing: how often a map's highest pixel lies on its object.
         pointing_other: how often the highest pixel of another object's map does.
+        images_per_second: from images and text embeddings to heatmaps, one image at a time.
     """
 
     p_miou: float
     control: float
     mask_miou: float
+    pixel_ap: float
     pointing: float
     pointing_other: float
+    images_per_second: float
 
     def __str__(self) -> str:
         return (
             f"p-mIoU {self.p_miou:.3f} (all-foreground {self.control:.3f})  "
-            f"mask mIoU {self.mask_miou:.3f}  pointing {self.pointing:.3f}  "
+            f"mask mIoU {self.mask_miou:.3f}  pixel AP {self.pixel_ap:.3f}  "
+            f"pointing {self.pointing:.3f}  "
             f"with another object's map {self.pointing_other:.3f}"
         )
 
 
 def measure(
-    model: open_clip.CLIP, scenes: Sequence[Scene], layers: int | Sequence[int] | None = None
+    model: open_clip.CLIP,
+    scenes: Sequence[Scene],
+    layers: int | Sequence[int] | None = None,
+    method: str = "legrad",
+    **options: Any,
 ) -> Quality:
-    """Score LeGrad's maps of `model` on `scenes`, for every class that is present."""
-    explainer = legrad.build("legrad", model, layers)
+    """Score a method's maps of `model` on `scenes`, for every class that is present.
+
+    Args:
+        model: the demo's CLIP.
+        scenes: with the masks of what is in them.
+        layers: as `legrad.build` takes them.
+        method: a name in `legrad.METHODS`.
+        options: of the method.
+    """
+    explainer = legrad.build(method, model, layers, **options)
     points, control = PointCounts(), PointCounts()
+    seconds: list[float] = []
     ious: list[float] = []
+    precisions: list[float] = []
     hits: list[bool] = []
     other_hits: list[bool] = []
     for index, scene in enumerate(scenes):
         names = list(scene.masks)
-        heat = _heatmaps(explainer, model, scene, names)
+        images, text = _inputs(model, scene, names)
+        started = time.perf_counter()
+        heat = _heatmaps(explainer, images, text, scene)
+        seconds.append(time.perf_counter() - started)
         peaks = [np.unravel_index(h.argmax(), h.shape) for h in heat]
         labels = sample_points(scene, index)
         for i, name in enumerate(names):
@@ -75,25 +99,58 @@ def measure(
             points.update(name, mask, labels[name])
             control.update(name, np.ones_like(mask), labels[name])
             ious.append(float((truth & mask).sum() / (truth | mask).sum()))
+            precisions.append(average_precision(heat[i], truth))
             hits.append(bool(truth[peaks[i]]))
             other_hits += [bool(truth[peak]) for j, peak in enumerate(peaks) if j != i]
-    means = (float(np.mean(values)) for values in (ious, hits, other_hits))
-    return Quality(points.p_miou(), control.p_miou(), *means)
+    return Quality(
+        p_miou=points.p_miou(),
+        control=control.p_miou(),
+        mask_miou=float(np.mean(ious)),
+        pixel_ap=float(np.mean(precisions)),
+        pointing=float(np.mean(hits)),
+        pointing_other=float(np.mean(other_hits)),
+        images_per_second=1 / float(np.median(seconds)),
+    )
+
+
+def average_precision(
+    heat: Float[np.ndarray, "height width"], truth: Bool[np.ndarray, "height width"]
+) -> float:
+    """Σ (R_k − R_{k−1}) P_k over the distinct values of `heat`, from the highest down.
+
+    Pixels of one value are found together, whatever their order.
+    """
+    order = np.argsort(heat, axis=None)[::-1]
+    values, found = heat.flat[order], np.cumsum(truth.flat[order])
+    last = np.append(np.flatnonzero(np.diff(values)), values.size - 1)
+    precision, recall = found[last] / (last + 1), found[last] / found[-1]
+    return float(np.sum(np.diff(recall, prepend=0.0) * precision))
 
 
 @torch.no_grad()
-def _heatmaps(
-    explainer: legrad.Explainer, model: open_clip.CLIP, scene: Scene, names: list[str]
-) -> Float[np.ndarray, "name side side"]:
+def _inputs(
+    model: open_clip.CLIP, scene: Scene, names: list[str]
+) -> tuple[Float[torch.Tensor, "1 3 side side"], Float[torch.Tensor, "name embed"]]:
     device = next(model.parameters()).device
     pixels = torch.from_numpy(scene.image).permute(2, 0, 1)[None].float()
     side = model.visual.image_size
     images = normalise(F.interpolate(pixels, side, mode="bicubic", antialias=True))
     prompts = tokenize([TEMPLATE.format(name) for name in names])
     text = model.encode_text(prompts.to(device), normalize=True)
-    raw = explainer(images.to(device), text, torch.zeros(len(names), dtype=torch.long))
-    heat: np.ndarray = legrad.heatmap(raw, size=scene.image.shape[:2]).cpu().numpy()
-    return heat
+    return images.to(device), text
+
+
+def _heatmaps(
+    explainer: legrad.Explainer,
+    images: Float[torch.Tensor, "1 3 side side"],
+    text: Float[torch.Tensor, "name embed"],
+    scene: Scene,
+) -> Float[np.ndarray, "name height width"]:
+    raw = explainer(images, text, torch.zeros(len(text), dtype=torch.long))
+    first = explainer.normalise_before_upsampling
+    heat = legrad.heatmap(raw, size=scene.image.shape[:2], normalise_first=first)
+    pixels: np.ndarray = heat.cpu().numpy()
+    return pixels
 
 
 def bundled_scenes() -> list[Scene]:

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import legrad
 from jobs import benchmark
-from jobs.benchmarks import accelerator, published, versus
+from jobs.benchmarks import accelerator, methods, published, versus
 from jobs.benchmarks.child import ROOT, Child, ChildError, check_place
 from jobs.benchmarks.timing import Target, extra_prompt, interleaved, table
 
@@ -175,6 +175,17 @@ def test_the_whole_comparison_reports_every_case(stand_in: Path) -> None:
         assert 0 < usage["before"] <= usage["peak"] < 1 << 32
     json.dumps(results)
     assert versus.markdown(results).count("| 3 |") == 2
+
+
+def test_every_method_is_timed_both_ways(stand_in: Path) -> None:
+    results = methods.compare(str(stand_in), rounds=1, threads=1, config=TINY)
+    for column in ("published", "here", "annotation"):
+        assert set(methods.FORMS) <= set(results[column])
+        assert min(results[column].values()) > 0
+    assert len(results["targets"]) == 5
+    json.dumps(results)
+    page = methods.markdown(results)
+    assert all(f"| {name} |" in page for name in methods.FORMS)
 
 
 def test_published_interpreter_is_looked_for_in_order(

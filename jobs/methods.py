@@ -1,0 +1,127 @@
+"""Write docs/methods.md: every method on the demo's scenes, `python jobs/methods.py`.
+
+With `--speed_file FILE`, the figures that `python jobs/benchmark.py methods --json FILE` wrote go
+into the page too.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import auto_cli
+
+import legrad
+from jobs.benchmarks import methods as speed
+from jobs.benchmarks.timing import table
+from legrad.baselines import BASELINES
+from legrad.options import LeGradOptions
+from pipeline.demo.model import WEIGHTS, create
+from pipeline.demo.quality import Quality, bundled_scenes, measure
+
+PAGE = Path(__file__).parents[1] / "docs" / "methods.md"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A method with some of its options, one row of the table."""
+
+    label: str
+    method: str
+    layers: int | None
+    options: dict[str, Any]
+
+
+def variant(method: str, layers: int | None = None, **options: Any) -> Variant:
+    """A row, named by the arguments that make it."""
+    chosen = ({"layers": layers} if layers else {}) | options
+    extra = ", ".join(f"{name}={value!r}" for name, value in chosen.items() if name != "engine")
+    return Variant(f"{method} ({extra})" if extra else method, method, layers, options)
+
+
+VARIANTS = [
+    variant("legrad"),
+    variant("legrad", 2),
+    variant("legrad", relu=False),
+    variant("legrad", score_layer="last", engine="autograd"),
+    variant("legrad", pool="cls", engine="autograd"),
+    *(variant(method) for method in BASELINES),
+    variant("gradcam", with_cls=False),
+    variant("attention_cam", form="te"),
+    variant("chefer_cam", 1),
+]
+
+
+def markdown(rows: Sequence[tuple[str, Quality]], scenes: int, objects: int) -> str:
+    """The page: figures first, what each method is after them."""
+    cells = [
+        [
+            label,
+            *(f"{v:.3f}" for v in (q.p_miou, q.mask_miou, q.pixel_ap, q.pointing)),
+            f"{q.pointing_other:.3f}",
+            f"{q.images_per_second:.1f}",
+        ]
+        for label, q in rows
+    ]
+    header = [
+        "method", "p-mIoU", "mask mIoU", "pixel AP", "pointing", "pointing, other", "images/s",
+    ]  # fmt: skip
+    return "\n\n".join(
+        [
+            "# Methods",
+            "Written by `python jobs/methods.py`. Every method is an explainer behind "
+            "`legrad.build(method, model, layers, **options)` and a name for `--method`.",
+            "## On the demo's scenes",
+            f"The bundled CLIP on its {scenes} held-out scenes with {objects} objects, masks at a "
+            "threshold of 0.5. p-mIoU is the IoU over labelled points, mean over classes; "
+            f"{rows[0][1].control:.3f} for masks that cover everything. Pixel AP is the average "
+            "precision of a map's pixels. Pointing: the highest pixel lies on the object; other: "
+            "that of another object's map does, which a method that looks at the text avoids. "
+            "images/s is for one image at a time with all its objects, on the machine that wrote "
+            "this page. The scenes and the model are small and synthetic: what ranks well here "
+            "need not with another model, so try it there (`--method`).",
+            table(header, cells),
+        ]
+    )
+
+
+def described() -> str:
+    """What each method computes, from the docstrings of the classes that do."""
+    parts = ["## What they are", f"### legrad\n\n{inspect.getdoc(LeGradOptions)}"]
+    for name, kind in BASELINES.items():
+        options = ", ".join(legrad.options_of(name)) or "none"
+        source = (inspect.getdoc(inspect.getmodule(kind)) or "").partition("\n")[0]
+        parts.append(f"### {name}\n\n{source}\n\n{inspect.getdoc(kind)}\n\nOptions: {options}.")
+    return "\n\n".join(parts)
+
+
+def main(output: Path = PAGE, speed_file: Path | None = None) -> None:
+    """Measure every method on the bundled scenes and write the page.
+
+    Args:
+        output: the file to write.
+        speed_file: figures of `jobs/benchmark.py methods --json`, to be shown as well.
+    """
+    model, scenes = create(WEIGHTS), bundled_scenes()
+    rows: list[tuple[str, Quality]] = []
+    for row in VARIANTS:
+        quality = measure(model, scenes, row.layers, row.method, **row.options)
+        print(f"{row.label}: {quality}", flush=True)
+        rows.append((row.label, quality))
+    objects = sum(len(scene.masks) for scene in scenes)
+    parts = [markdown(rows, len(scenes), objects)]
+    if speed_file is not None:
+        parts += ["## Speed", speed.markdown(json.loads(speed_file.read_text()))]
+    parts.append(described())
+    output.parent.mkdir(exist_ok=True)
+    output.write_text("\n\n".join(parts) + "\n")
+    print(f"wrote {output}")
+
+
+if __name__ == "__main__":
+    sys.exit(auto_cli(main))
