@@ -11,9 +11,9 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 import legrad
-from pipeline.config import AnnotateConfig
+from pipeline.config import AnnotateConfig, ConfigError
 from pipeline.images import Preprocess
-from pipeline.models import choose_device, load_model
+from pipeline.models import Clip, choose_device, load_model
 from pipeline.prompts import Prompt, PromptReader, of_category
 from pipeline.samples import Sample
 from pipeline.text import TextEncoder
@@ -70,25 +70,35 @@ class PromptExplainer:
 
         Raises:
             ModelError: the model or its weights do not load.
-            ValueError: the method cannot explain this model, or the class file is wrong.
+            ConfigError: the method cannot explain this model, or the class file is wrong.
         """
         self._device = choose_device(config.engine.device)
         self._dtype = DTYPES[config.model.precision]
         model = load_model(config.model, self._device, self._dtype)
         self._preprocess = Preprocess(model, config.model.image_size)
-        self._explainer = legrad.build(
-            config.method,
-            model,
-            config.layers,
-            engine=config.algorithm,
-            memory_budget=config.engine.memory_budget,
-        )
+        self._explainer = self._build(config, model)
         self._encode_text = TextEncoder(model, config.model.name, config.prompts.templates)
         self._vocabulary = (
             _Vocabulary(config, self._encode_text)
             if config.prompts.source == "vocabulary"
             else None
         )
+
+    def _build(self, config: AnnotateConfig, model: Clip) -> legrad.Explainer:
+        try:
+            explainer = legrad.build(
+                config.method,
+                model,
+                config.layers,
+                engine=config.algorithm,
+                memory_budget=config.engine.memory_budget,
+            )
+            if side := config.model.image_size:  # to find out now whether it can have that size
+                image = torch.zeros(1, 3, side, side, device=self._device, dtype=self._dtype)
+                explainer.encode(image)
+        except ValueError as error:
+            raise ConfigError(f"--method {config.method}: {error}") from error
+        return explainer
 
     @property
     def device(self) -> torch.device:

@@ -29,9 +29,12 @@ class LocalExecutor:
             futures = [
                 pool.submit(self._worker.try_shard, shard, attempt, tally.add) for shard in shards
             ]
-            for future in as_completed(futures):
-                outcomes.append(future.result())
-                meter.add(outcomes[-1])
+            try:
+                for future in as_completed(futures):
+                    outcomes.append(future.result())
+                    meter.add(outcomes[-1])
+            finally:  # a run that is stopped leaves the others to the next one
+                pool.shutdown(cancel_futures=True)
         return outcomes
 
 

@@ -161,10 +161,10 @@ def _members(stream: storage.Stream) -> Iterator[tuple[str, bytes]]:
         raise ShardError(f"not a readable tar, or cut short: {error}") from error
     source.drain()
     rest = source.length - stopped
-    if rest > min(source.zeros, TAR_RECORD + TAR_BLOCK):
-        raise ShardError(f"damaged: no valid header at byte {stopped} of {source.length}")
     if rest < END_OF_ARCHIVE or rest % TAR_BLOCK:
         raise ShardError(f"cut short: {source.length} bytes do not end like a tar")
+    if rest > min(source.zeros, TAR_RECORD + TAR_BLOCK):
+        raise ShardError(f"damaged: no valid header at byte {stopped} of {source.length}")
 
 
 class _Tail:

@@ -1,0 +1,251 @@
+"""The command: what it says, what it leaves, and with which code it ends."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from jobs.annotate import main
+from pipeline.demo.run import SHARDS
+
+ROOT = Path(__file__).parents[2]
+LOCAL = ("--engine.executor", "local", "--engine.threads", "1")
+DEMO = ("--input", str(SHARDS / "demo-00000.tar"), "--limit_samples", "3", *LOCAL)
+
+
+@pytest.fixture(autouse=True)
+def keep_signals() -> Iterator[None]:
+    """The command has a SIGTERM handler of its own."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """`refused(arguments)`: the one line with which the command ends with 2."""
+
+    def run(*arguments: str) -> str:
+        assert main(arguments) == 2
+        captured = capsys.readouterr()
+        assert captured.err.startswith("annotate.py: ")
+        assert captured.err.count("\n") == 1
+        assert "Traceback" not in captured.err
+        return captured.err
+
+    return run
+
+
+def test_without_arguments_the_demo_is_annotated(tmp_path: Path) -> None:
+    output = tmp_path / "demo"
+    ended = subprocess.run(
+        [sys.executable, "jobs/annotate.py", *LOCAL, "--output", str(output)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert ended.returncode == 0, ended.stderr
+    quality, control = (
+        float(re.search(pattern, ended.stdout)[1])  # type: ignore[index]
+        for pattern in (r"p-mIoU on the bundled points: (\S+)", r"cover everything: (\S+)")
+    )
+    assert quality >= 0.60 > 0.30 > control > 0.20
+    assert f"Look at {output}/preview.png" in ended.stdout
+    with Image.open(output / "preview.png") as sheet:
+        assert sheet.width > 1000 < sheet.height
+    summary = json.loads((output / "summary.json").read_text())
+    assert (summary["shards"], summary["samples"], summary["missing"]) == (3, 192, [])
+    assert "192 images" in ended.stdout
+    assert ended.stderr == ""
+
+
+# --- what it refuses
+
+
+def test_no_shards(refused: Callable[..., str], tmp_path: Path) -> None:
+    message = refused("--input", f"{tmp_path}/*.tar", "--output", str(tmp_path / "out"), *LOCAL)
+    assert "no shard at" in message and str(tmp_path) in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_output(refused: Callable[..., str]) -> None:
+    assert "--output is needed" in refused("--input", str(SHARDS), *LOCAL)
+
+
+def test_a_threshold_that_cannot_work(refused: Callable[..., str]) -> None:
+    assert "--mask.threshold 1.5" in refused("--mask.threshold", "1.5")
+
+
+def test_an_unknown_model(refused: Callable[..., str], tmp_path: Path) -> None:
+    message = refused(*DEMO, "--output", str(tmp_path), "--model.name", "ViT-bigG14",
+                      "--model.pretrained", "random")  # fmt: skip
+    assert "ViT-bigG14" in message and "ViT-bigG-14" in message
+
+
+@pytest.mark.parametrize(
+    ("pretrained", "says"),
+    [("laion9b", "laion2b_s34b_b88k"), ("/nowhere.safetensors", "neither a file nor a tag")],
+)
+def test_weights_that_are_not_there(
+    refused: Callable[..., str], tmp_path: Path, pretrained: str, says: str
+) -> None:
+    message = refused(*DEMO, "--output", str(tmp_path), "--model.name", "ViT-B-16",
+                      "--model.pretrained", pretrained)  # fmt: skip
+    assert pretrained in message and says in message
+
+
+def test_weights_of_another_model(refused: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "broken.safetensors").write_bytes(b"\x08" + bytes(20))
+    message = refused(*DEMO, "--output", str(tmp_path / "out"), "--model.pretrained",
+                      str(tmp_path / "broken.safetensors"))  # fmt: skip
+    assert "--model" in message
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("--method", "no-such-method"), ("--layers", "99"), ("--layers", "[7]"), ("--layers", "0")],
+)
+def test_a_method_that_does_not_fit_the_model(
+    refused: Callable[..., str], tmp_path: Path, flag: str, value: str
+) -> None:
+    message = refused(*DEMO, "--output", str(tmp_path), flag, value)
+    assert value.strip("[]") in message
+
+
+def test_an_image_size_that_does_not_fit_the_patches(
+    refused: Callable[..., str], tmp_path: Path
+) -> None:
+    message = refused(*DEMO, "--output", str(tmp_path), "--model.image_size", "100")
+    assert "100" in message
+
+
+def test_a_class_file_with_a_duplicate_name(refused: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "classes.yaml").write_text("- {id: 1, name: dog}\n- {id: 2, name: dog}\n")
+    message = refused(*DEMO, "--output", str(tmp_path / "out"), "--prompts.classes",
+                      str(tmp_path / "classes.yaml"))  # fmt: skip
+    assert "name 'dog' is there twice" in message
+
+
+def test_a_missing_class_file(refused: Callable[..., str], tmp_path: Path) -> None:
+    message = refused(*DEMO, "--output", str(tmp_path / "out"), "--prompts.source", "cls",
+                      "--prompts.classes", "/nowhere.yaml")  # fmt: skip
+    assert "/nowhere.yaml" in message
+
+
+# --- what it does
+
+
+def run(tmp_path: Path, *arguments: str) -> int:
+    return main([*LOCAL, "--limit_samples", "3", "--output", str(tmp_path / "out"), *arguments])
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> str:
+    """Two good shards, and a cut one between them."""
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    data = (SHARDS / "demo-00000.tar").read_bytes()
+    for name, content in (("a", data), ("b", data[:10_000]), ("c", data)):
+        (folder / f"{name}.tar").write_bytes(content)
+    return str(folder)
+
+
+def test_a_dry_run_says_everything_and_writes_nothing(
+    shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path, "--input", shards, "--dry_run", "true") == 0
+    text = capsys.readouterr().out
+    assert "3 shards: 0 committed" in text
+    assert re.findall(r"^to do +(\w)-[0-9a-f]{8} ", text, re.M) == ["a", "b", "c"]
+    assert re.search(r"fingerprint [0-9a-f]{16} ", text)
+    assert "segmentation: struct<size" in text and "without_mask: list<" in text
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_failed_shard_shows_in_the_exit_code(
+    shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ("--input", shards, "--engine.max_attempts", "1")
+    assert run(tmp_path, *settings) == 3
+    text = capsys.readouterr().out
+    assert re.search(r"not committed: b-[0-9a-f]{8}: .*cut short", text)
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["shards"], len(summary["missing"])) == (2, 1)
+
+    assert run(tmp_path, *settings) == 3, "it is not tried again"
+    assert "1 given up before" in capsys.readouterr().out
+    assert run(tmp_path, *settings, "--allow_failed", "1") == 0
+
+    (tmp_path / "shards" / "b.tar").write_bytes((SHARDS / "demo-00000.tar").read_bytes())
+    assert run(tmp_path, *settings, "--retry_failed", "true") == 0
+    assert not list((tmp_path / "out" / "failed").iterdir())
+
+
+def test_a_run_goes_on_or_is_refused_or_starts_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ("--input", str(SHARDS / "demo-00000.tar"))
+    assert run(tmp_path, *settings) == 0
+    (commit,) = (tmp_path / "out" / "commits").iterdir()
+    before = commit.read_bytes()
+    assert run(tmp_path, *settings) == 0
+    assert "1 committed" in capsys.readouterr().out
+    assert commit.read_bytes() == before
+
+    changed = (*settings, "--mask.threshold", "0.6")
+    assert run(tmp_path, *changed) == 2
+    message = capsys.readouterr().err
+    assert "mask.threshold: 0.5 there, 0.6 now" in message and "--on_mismatch redo" in message
+    assert run(tmp_path, *changed, "--dry_run", "true") == 0
+    assert "another configuration" in capsys.readouterr().out
+    assert commit.read_bytes() == before
+
+    assert run(tmp_path, *changed, "--on_mismatch", "redo") == 0
+    assert commit.read_bytes() != before
+
+
+def test_status_of_a_run(shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(tmp_path, "--input", shards, "--engine.max_attempts", "1")
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+    capsys.readouterr()
+    assert main(["--status", str(tmp_path / "out")]) == 0
+    text = capsys.readouterr().out
+    assert "2 of 3" in text and "not committed: b-" in text
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
+
+
+def test_the_first_shards_only(shards: str, tmp_path: Path) -> None:
+    assert run(tmp_path, "--input", shards, "--limit_shards", "1") == 0
+    assert [p.name[0] for p in (tmp_path / "out" / "commits").iterdir()] == ["a"]
+
+
+def test_a_stopped_run_ends_with_143_and_soon(tmp_path: Path) -> None:
+    """What is queued is left for the next run; what is in flight may end."""
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    for number in range(60):
+        (folder / f"{number:02}.tar").symlink_to(SHARDS / "demo-00000.tar")
+    output = tmp_path / "out"
+    process = subprocess.Popen(
+        [sys.executable, "jobs/annotate.py", *LOCAL, "--input", str(folder), "--output", output],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        while not list(output.glob("commits/*.json")):
+            assert process.poll() is None
+            signal.sigtimedwait([], 0.1)
+        process.terminate()
+        process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 143
+    assert len(list(output.glob("commits/*.json"))) < 30
