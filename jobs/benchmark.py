@@ -38,7 +38,10 @@ def legrad(
 
 
 def methods(
-    published: str | None = None, rounds: int = 5, threads: int = 2, json: Path | None = None
+    published: str | None = None,
+    rounds: int = 5,
+    batch_rounds: int = 1,
+    json: Path | None = None,
 ) -> int:
     """Time every method on this CPU, as published and as computed here: ViT-B/16, float32, 224².
 
@@ -46,8 +49,8 @@ def methods(
 
     Args:
         published: interpreter of the published package; see the command `legrad`.
-        rounds: how often each measurement is repeated, in turns.
-        threads: PyTorch's.
+        rounds: how often the measurement of one pair is repeated, in turns.
+        batch_rounds: the same for the batch.
         json: also write the figures to this file.
     """
     from jobs.benchmarks import methods
@@ -57,7 +60,7 @@ def methods(
         python = find(published)
     except FileNotFoundError as error:
         return fail(str(error))
-    results = methods.compare(str(python), rounds, threads)
+    results = methods.compare(str(python), rounds, batch_rounds)
     return report(methods.markdown(results), results, json)
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from jsonargparse import auto_cli
 
 import legrad
@@ -82,9 +83,9 @@ def markdown(rows: Sequence[tuple[str, Quality]], scenes: int, objects: int) -> 
             f"{rows[0][1].control:.3f} for masks that cover everything. Pixel AP is the average "
             "precision of a map's pixels. Pointing: the highest pixel lies on the object; other: "
             "that of another object's map does, which a method that looks at the text avoids. "
-            "images/s is for one image at a time with all its objects, on the machine that wrote "
-            "this page. The scenes and the model are small and synthetic: what ranks well here "
-            "need not with another model, so try it there (`--method`).",
+            "images/s is for one image at a time with all its objects, on one thread of the "
+            "machine that wrote this page. The scenes and the model are small and synthetic: what "
+            "ranks well here need not with another model, so try it there (`--method`).",
             table(header, cells),
         ]
     )
@@ -107,6 +108,7 @@ def main(output: Path = PAGE, speed_file: Path | None = None) -> None:
         output: the file to write.
         speed_file: figures of `jobs/benchmark.py methods --json`, to be shown as well.
     """
+    torch.set_num_threads(1)
     model, scenes = create(WEIGHTS), bundled_scenes()
     rows: list[tuple[str, Quality]] = []
     for row in VARIANTS:

@@ -77,13 +77,23 @@ class FoldedBlock:
         a: Float[Tensor, "G N M"],
         g: Float[Tensor, "G P D"],
     ) -> Float[Tensor, "G P N D"]:
-        """∂s/∂O, heads side by side.
+        """∂s/∂O, heads side by side."""
+        u = scaled(g, self.block.scale2) @ self.block.contract.weight
+        b = scaled(g, self.block.scale1) @ self.block.out.weight
+        return self.backward(attended, a, u, b)
+
+    def backward(
+        self,
+        attended: Float[Tensor, "G N D"],
+        a: Float[Tensor, "G N M"],
+        u: Float[Tensor, "G P M"],
+        b: Float[Tensor, "G P D"],
+    ) -> Float[Tensor, "G P N D"]:
+        """∂s/∂O, given what g becomes at φ(a) and, past the MLP, at O.
 
         LayerNorm's statistics and c are computed in float32 whatever the block's type.
         """
         block = self.block
-        u = scaled(g, block.scale2) @ block.contract.weight
-        b = scaled(g, block.scale1) @ block.out.weight
         inverse_sigma, whitened = self._layer_norm(attended)
         h = scaled(whitened, block.scale1) @ block.out.weight
 
@@ -91,8 +101,8 @@ class FoldedBlock:
         along = (a - self.offset).mul_(slope)
         c = u.to(along.dtype) @ along.mT / block.width  # [G, P, N]
         y = slope[:, None] * u[:, :, None]  # [G, P, N, M]
-        gradient = g.new_empty(*y.shape[:-1], block.width)
-        torch.addcmul(b[:, :, None], c.to(g.dtype)[..., None], h[:, None], value=-1, out=gradient)
+        gradient = u.new_empty(*y.shape[:-1], block.width)
+        torch.addcmul(b[:, :, None], c.to(u.dtype)[..., None], h[:, None], value=-1, out=gradient)
         # The large product is added onto the rest in place: one pass over [N, D] less per text.
         gradient.view(-1, block.width).addmm_(y.view(-1, block.hidden), self.product)
         return gradient

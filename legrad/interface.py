@@ -17,7 +17,8 @@ class Encoding:
     Each engine adds the tensors it keeps; only these two fields are for everyone.
 
     Attributes:
-        embedding: the model's own image embedding, L2-normalised, float32.
+        embedding: the model's own image embedding, float32: L2-normalised, or for a classifier
+            what its head is applied to.
         grid: patch rows and columns (gh, gw).
     """
 
@@ -28,15 +29,18 @@ class Encoding:
 class Explainer(ABC):
     """Explains, for Q (image, text) pairs, which patches of the image the text is found in.
 
-    `text[q]` is the L2-normalised text embedding to explain in image `image_index[q]`. Any number
-    of pairs may name an image, none included, in any order. Maps are raw: mean over the layers, not
-    normalised, row-major patches [gh, gw] with the CLS token dropped, on the device of the model.
+    `text[q]` is the L2-normalised text embedding to explain in image `image_index[q]`, or the row
+    of a classifier's head. Any number of pairs may name an image, none included, in any order. Maps
+    are raw: mean over the layers, not normalised, row-major patches [gh, gw] without prefix tokens
+    (CLS, registers), on the device of the model. LeGrad's are ≥ 0; some methods' are signed, and
+    those of full LRP have a cell per pixel.
 
     Every float32 in these contracts is float64 for a float64 model.
     """
 
     normalise_before_upsampling: bool = False
-    """Whether `heatmap` should normalise on the patch grid (SigLIP) or after upsampling (CLIP)."""
+    """The method's order: normalise on the patch grid (SigLIP), or after upsampling (CLIP); for
+    `heatmap(raw, size, normalise_first=...)`."""
 
     @abstractmethod
     def encode(self, images: Float[Tensor, "B 3 H W"]) -> Encoding:

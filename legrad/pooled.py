@@ -8,7 +8,9 @@ arXiv 2404.03214, §3.2). What follows the attention acts on a single token:
     G = ∂s/∂O                           back through the residual MLP and the output projection
     ∂s/∂A_{k,j} = ⟨G_k, V_{j,k}⟩
 
-V is one projection per layer, the same for every text, so that a text costs next to nothing.
+V is one projection per layer, the same for every text, and where the head does no more than divide
+by a length, g = (t − ⟨t, û⟩ û) / ‖u‖, most products with g are products with t, made once for all
+layers: a text costs next to nothing.
 """
 
 from __future__ import annotations
@@ -59,6 +61,9 @@ class PooledLeGrad(Explainer):
         self._pooler, self._head = layer_readout(tower, options)
         tail = self._pooler.tail
         self._folded = None if tail is None else FoldedBlock.of(tail)
+        out = self._pooler.out.weight
+        self._back = out if tail is None else torch.cat([out, tail.contract.weight], dim=1)
+        self._only_divides = self._head.unit and self._head.norm is None and self._head.proj is None
         self.normalise_before_upsampling = options.normalises_first(tower)
 
     @torch.no_grad()
@@ -124,12 +129,21 @@ class PooledLeGrad(Explainer):
         per_text = (self._pooler.heads * tokens + hidden) * self._tower.wide.itemsize
         chunks = plan(pairs, 0, per_text, self._memory_budget, device)
         total = text.new_zeros(len(text), tokens)
+        back = text.to(self._tower.dtype) @ self._back if self._only_divides else None
 
         def add(state: PooledState) -> None:
             if pairs:
                 g = self._head.gradient(state.pooled[images], text)
+                # All that follows is linear in g; at unit norm it stays clear of subnormal numbers.
+                norm = g.norm(dim=-1, keepdim=True)
+                inverse = 1 / norm.clamp(min=torch.finfo(g.dtype).tiny)
+                if back is None:
+                    reached = (g * inverse).to(self._tower.dtype) @ self._back
+                else:
+                    reached = self._reached(state, images, text, back, inverse)
                 for chunk in chunks:
-                    total[chunk.queries] += self._relevance(state, chunk, g[chunk.queries])
+                    relevance = self._relevance(state, chunk, reached[chunk.queries])
+                    total[chunk.queries] += norm[chunk.queries] * relevance
 
         def finish() -> Float[Tensor, "Q gh gw"]:
             patches = total[:, self._tower.prefix_count :]
@@ -137,23 +151,35 @@ class PooledLeGrad(Explainer):
 
         return add, finish
 
+    def _reached(
+        self,
+        state: PooledState,
+        images: Int[Tensor, " Q"],
+        text: Float[Tensor, "Q C"],
+        back: Float[Tensor, "Q R"],
+        inverse: Float[Tensor, "Q 1"],
+    ) -> Float[Tensor, "Q R"]:
+        """Of g at unit norm, what reaches O past the MLP and φ(a), from what t itself gives."""
+        length = state.pooled.norm(dim=-1, keepdim=True)
+        unit = state.pooled / length
+        along = (text * unit[images]).sum(dim=-1, keepdim=True)
+        of_unit = unit.to(self._tower.dtype) @ self._back
+        reached: Tensor = (back - along * of_unit[images]) * (inverse / length[images])
+        return reached.to(self._tower.dtype)
+
     def _relevance(
-        self, state: PooledState, chunk: Chunk, g: Float[Tensor, "G P C"]
+        self, state: PooledState, chunk: Chunk, reached: Float[Tensor, "G P R"]
     ) -> Float[Tensor, "G P N"]:
         """Mean over heads of ∂s/∂A, positive part, of some images and their texts."""
-        # All that follows is linear in g; at unit norm it stays clear of subnormal half numbers.
-        norm = g.norm(dim=-1, keepdim=True)
-        unit = (g / norm.clamp(min=torch.finfo(g.dtype).tiny)).to(self._tower.dtype)
-        if self._folded is None:
-            gradient = unit @ self._pooler.out.weight
-        else:
+        gradient = reached
+        if self._folded is not None:
             attended = chunk.of_images(state.attended)
             a = self._folded.block.preactivation(attended)
-            gradient = self._folded.gradient(attended, a, unit)[:, :, 0]
+            b, u = reached.tensor_split([self._pooler.out.in_features], dim=-1)
+            gradient = self._folded.backward(attended, a, u, b)[:, :, 0]
         images, texts, _ = gradient.shape
         per_head = gradient.view(images, texts, self._pooler.heads, -1).transpose(1, 2)
         product: Tensor = per_head @ chunk.of_images(state.values).mT  # [G, h, P, N]
         if self._relu:
             product = product.clamp_(min=0)
-        result: Tensor = norm * product.mean(dim=1, dtype=g.dtype)
-        return result
+        return product.mean(dim=1, dtype=self._tower.wide)

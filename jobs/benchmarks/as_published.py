@@ -22,7 +22,7 @@ from legrad.baselines.relevance import block_relevance, head_relevance
 from legrad.baselines.rules import Rules
 from legrad.baselines.transformer_attribution import TransformerAttribution
 from legrad.recording import Recording, record, score_gradients
-from legrad.towers import Tower
+from legrad.towers import Tower, open_tower
 
 Run = Callable[[Tensor, Tensor], Tensor]
 ONE = torch.tensor([0])
@@ -30,7 +30,7 @@ ONE = torch.tensor([0])
 
 def runs(model: torch.nn.Module) -> dict[str, Run]:
     """For every baseline a function of one image [1, 3, H, W] and one text [1, E] to a raw map."""
-    tower = legrad.towers.open_tower(model)
+    tower = open_tower(model)
     own: dict[str, Run] = {
         "rollout": lambda image, text: _rollout(tower, image),
         "gradcam": lambda image, text: _gradcam(tower, image, text),

@@ -178,7 +178,7 @@ def test_the_whole_comparison_reports_every_case(stand_in: Path) -> None:
 
 
 def test_every_method_is_timed_both_ways(stand_in: Path) -> None:
-    results = methods.compare(str(stand_in), rounds=1, threads=1, config=TINY)
+    results = methods.compare(str(stand_in), rounds=1, batch_rounds=1, config=TINY)
     for column in ("published", "here", "annotation"):
         assert set(methods.FORMS) <= set(results[column])
         assert min(results[column].values()) > 0
