@@ -57,6 +57,8 @@ class LeGradOptions:
             raise ValueError(
                 f"{changed[0]}: this tower's score is read through an attention pooler"
             )
+        if self.pool == "cls" and tower.prefix_count == 0:
+            raise ValueError("pool='cls': this tower has no CLS token")
         if changed and closed_form:
             raise ValueError(
                 f"{changed[0]} has no closed form, which rests on every block's mean token; "

@@ -197,6 +197,12 @@ def test_ablations_that_a_pooler_has_no_meaning_for(option: dict[str, str]) -> N
         legrad.build("legrad", randomised(siglip()), engine="autograd", **option)
 
 
+def test_there_is_no_score_of_cls_without_cls() -> None:
+    model = vit(global_pool="avg", class_token=False)
+    with pytest.raises(ValueError, match="this tower has no CLS token"):
+        legrad.build("legrad", model, engine="autograd", pool="cls")
+
+
 def test_siglip_normalises_before_upsampling() -> None:
     for engine in legrad.ENGINES:
         assert legrad.build("legrad", siglip(), engine=engine).normalise_before_upsampling
