@@ -7,6 +7,7 @@ itself, and gives back no more than how that went: pixels and masks never travel
 from __future__ import annotations
 
 import dataclasses
+import gc
 import logging
 import os
 import warnings
@@ -72,6 +73,9 @@ class RayExecutor:
                     raise ModelError(row["error"])
                 outcomes.append(Outcome(**row))
                 meter.add(outcomes[-1])
+        # Errors of actors that died keep the pool in reference cycles, and with it the CPUs and
+        # GPUs of the actors started in their place: the next pass would wait for them for ever.
+        gc.collect()
         return outcomes
 
     def _dataset(
