@@ -9,21 +9,27 @@ setting or the model does not load, 3 finished but shards failed, 143 stopped.
 
 from __future__ import annotations
 
-import dataclasses
 import signal
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from pipeline.classes import load_classes
 from pipeline.config import AnnotateConfig, ConfigError
 from pipeline.demo import run as demo
+from pipeline.demo.model import NAME as DEMO_MODEL
 from pipeline.ledger import Ledger, Summary
 from pipeline.models import ModelError
 from pipeline.options import parse
 from pipeline.passes import Run, plan, run_passes
 from pipeline.progress import print_dry_run, print_failures, print_plan, print_summary
 from pipeline.shards import find_shards
+
+DEMO_WARNING = (
+    "WARNING: the model is the demo's (--model.name legrad-demo). It knows emoji, not photographs: "
+    "name a CLIP with --model.name and --model.pretrained."
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,13 +38,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = parse(AnnotateConfig, "annotate.py", __doc__, arguments)
         if config.status:
             return show_status(config.status)
-        is_demo = not config.input
+        is_demo = config.input == ""
+        if not is_demo and config.model.name == DEMO_MODEL:
+            print(DEMO_WARNING, flush=True)
         config = demo.configure(config) if is_demo else config
-        summary = annotate(config)
+        summary = annotate(config.located())
     except (ConfigError, ModelError, FileNotFoundError) as error:
         print(f"annotate.py: {error}", file=sys.stderr)
         return 2
-    if is_demo and not config.dry_run:
+    except KeyboardInterrupt:
+        print("annotate.py: stopped; the same command goes on", file=sys.stderr)
+        return 143
+    if is_demo and not config.dry_run and summary.shards:
         demo.report(config.output)
     return 3 if len(summary.missing) > config.allow_failed else 0
 
@@ -46,22 +57,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def annotate(config: AnnotateConfig) -> Summary:
     """Annotate every shard that is not committed yet, and say how it went."""
     started = time.monotonic()
-    if not config.output:
-        raise ConfigError("--output is needed: a directory or an s3:// or gs:// prefix")
     shards = find_shards(config.patterns, config.input_root)[: config.limit_shards]
+    names = [shard.name for shard in shards]
     ledger = Ledger(config.output)
+    todo = plan(config, ledger, shards)
     if config.dry_run:
-        print_dry_run(config, plan(config, ledger, shards), ledger.changes(config.results()))
+        print_dry_run(config, todo, ledger.changes(config.results()))
         return ledger.summary(())
-    classes = load_classes(config.prompts.classes) if config.prompts.classes else []
-    redo = config.on_mismatch == "redo"
-    ledger.open(config.results(), dataclasses.asdict(config), classes, redo)
+    _open(ledger, config)
     todo = plan(config, ledger, shards)
     print_plan(todo)
-    if todo.todo:
-        ledger.forget(todo.changed)
-        run_passes(config, ledger, todo.todo, _executor(config))
-    summary = ledger.summarise(shard.name for shard in shards)
+    state = "stopped"
+    try:
+        if todo.todo:
+            ledger.summarise(names, "running")
+            executor = _executor(config)
+            ledger.forget(todo.changed)
+            run_passes(config, ledger, todo.todo, executor)
+        state = "finished"
+    finally:
+        summary = ledger.summarise(names, state)
     print_summary(summary, config.output, time.monotonic() - started)
     print_failures(ledger.failures(), summary)
     return summary
@@ -70,10 +85,18 @@ def annotate(config: AnnotateConfig) -> Summary:
 def show_status(output: str) -> int:
     """Print what is committed and what was given up in an output, also while a run works on it."""
     ledger = Ledger(output)
-    summary = ledger.summary()
+    saved = ledger.saved_summary()
+    summary = replace(ledger.summary(), planned=saved["planned"])
+    print(f"the last run: {saved['state']}")
     print_summary(summary, output)
     print_failures(ledger.failures(), summary)
     return 0
+
+
+def _open(ledger: Ledger, config: AnnotateConfig) -> None:
+    classes = load_classes(config.prompts.classes) if config.prompts.classes else []
+    categories = [{"id": category.id, "name": category.name} for category in classes]
+    ledger.open(config.results(), config.described(), categories, redo=config.on_mismatch == "redo")
 
 
 def _executor(config: AnnotateConfig) -> Run:

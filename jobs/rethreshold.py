@@ -11,6 +11,8 @@ import sys
 import time
 from collections.abc import Sequence
 
+import torch
+
 from pipeline.config import ConfigError
 from pipeline.ledger import Ledger
 from pipeline.options import parse
@@ -23,10 +25,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     started = time.monotonic()
     try:
         config = parse(RethresholdConfig, "rethreshold.py", __doc__, arguments)
+        torch.set_num_threads(1)  # the maps are too small to share
         iou = rethreshold(config)
     except (ConfigError, FileNotFoundError) as error:
         print(f"rethreshold.py: {error}", file=sys.stderr)
         return 2
+    lost = Ledger(config.source).failures()
+    if lost:
+        print(f"the source is not complete: {len(lost)} of its shards had failed")
     print_summary(Ledger(config.output).summary(), config.output, time.monotonic() - started)
     print(f"IoU of masks rebuilt from stored heat with the source's own: {iou:.4f}")
     return 0

@@ -132,9 +132,10 @@ def _text_span(tower: Tower, image: Tensor, text: Tensor) -> Tensor:
     heat = torch.zeros(recording.steps[0].weights.shape[-1])
     for block, step in zip(tower.blocks, recording.steps, strict=True):
         tokens, heads = len(heat), block.heads
-        weighted = step.weights[0, :, 0, :, None] * step.values[0]  # [h, N, d_h]
-        out = block.out.weight.view(-1, heads, weighted.shape[-1])
-        added = torch.einsum("hnc,dhc->nhd", weighted, out) + block.out.bias / (tokens * heads)
+        out = block.out.weight.view(block.width, heads, -1)
+        # For every query, as the authors' hooks see it, though only CLS is read: [N, N, h, D].
+        mixed = torch.einsum("hnm,hmc->nmhc", step.weights[0], step.values[0])
+        added = torch.einsum("nmhc,dhc->nmhd", mixed, out)[0] + block.out.bias / (tokens * heads)
         share = (2 * len(tower.blocks) + 1) * tokens * heads
         read = head.norm.weight * (added - cls.mean() / share) / std + head.norm.bias / share
         heat += (read @ head.proj @ text[0]).sum(dim=1) / length

@@ -124,6 +124,8 @@ def _run(data: Path, output: Path, engine: EngineConfig) -> dict[str, float]:
     config = AnnotateConfig(input=str(data), output=str(output), engine=engine)
     make_worker = functools.partial(Worker, make_explainer=functools.partial(_sleeper, log))
     shards = find_shards(config.patterns)
+    ledger = Ledger(config.output)
+    ledger.open(config.results(), config.described(), [])
     executor: Run
     if engine.executor == "local":
         executor = LocalExecutor(config, make_worker)
@@ -131,7 +133,7 @@ def _run(data: Path, output: Path, engine: EngineConfig) -> dict[str, float]:
         from pipeline.engine import RayExecutor
 
         executor = RayExecutor(config, make_worker)
-    run_passes(config, Ledger(config.output), shards, executor)
+    run_passes(config, ledger, shards, executor)
     return _busy(log, engine.workers)
 
 

@@ -116,7 +116,19 @@ def _measure(
     print(f"{what} ...", file=sys.stderr, flush=True)
     for action in () if warm else actions.values():
         action()
-    return {name: figures["cpu_seconds"] for name, figures in interleaved(actions, rounds).items()}
+    told = {name: _told(name, action) for name, action in actions.items()}
+    return {name: figures["cpu_seconds"] for name, figures in interleaved(told, rounds).items()}
+
+
+def _told(name: str, action: Callable[[], Figures]) -> Callable[[], Figures]:
+    """The same action, which also says what it measured: some take minutes."""
+
+    def measure() -> Figures:
+        figures = action()
+        print(f"  {name}: {figures['cpu_seconds']:.3f} s", file=sys.stderr, flush=True)
+        return figures
+
+    return measure
 
 
 def targets(results: Results) -> list[Target]:
