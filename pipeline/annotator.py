@@ -50,11 +50,13 @@ class Annotated:
         cut: prompts that were longer than the model's context.
         degraded: the batch had to be made smaller for want of memory, so that another run may give
             other last digits.
+        normalise_first: the maps were normalised before they were upsampled.
     """
 
     annotations: list[Annotation]
     cut: int = 0
     degraded: bool = False
+    normalise_first: bool = False
 
 
 class Annotator:
@@ -83,6 +85,7 @@ class Annotator:
                 before.annotations + annotated.annotations,
                 before.cut + annotated.cut,
                 before.degraded or annotated.degraded,
+                annotated.normalise_first,
             )
         return [results[sample.index] for sample in batch]
 
@@ -109,7 +112,9 @@ class Annotator:
     def _annotated(self, sample: Sample, maps: Maps) -> Annotated:
         """Masks for the maps of one sample."""
         thresholds = [prompt.threshold for prompt in maps.prompts]
-        parts = threshold_maps(maps.raw, sample.height, sample.width, thresholds, self.mask)
+        parts = threshold_maps(
+            maps.raw, sample.height, sample.width, thresholds, self.mask, maps.normalise_first
+        )
         masks = [mask for part in parts for mask in encode_masks(part, self.mask.min_area)]
         peaks = maps.raw.amax((1, 2)).tolist()
         heats = (legrad.minmax(maps.raw) * 255).round().to(torch.uint8).cpu()
@@ -127,7 +132,7 @@ class Annotator:
                 maps.prompts, maps.texts, maps.scores, peaks, heats, masks, strict=True
             )
         ]
-        return Annotated(annotations, maps.cut)
+        return Annotated(annotations, maps.cut, normalise_first=maps.normalise_first)
 
 
 def _halve(samples: Sequence[Sample]) -> list[list[Sample]]:

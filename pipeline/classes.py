@@ -44,7 +44,7 @@ def load_classes(location: str) -> list[Category]:
     """
     try:
         entries = yaml.safe_load(storage.read_bytes(location))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         cause = " ".join(str(error).split())
         raise ConfigError(f"--prompts.classes {location}: not YAML: {cause}") from error
     if not isinstance(entries, list) or not entries:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import functools
 import hashlib
 import json
 import os
+import posixpath
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -36,6 +39,8 @@ class ModelConfig:
     """Side of the square that images are squashed to; the model's own when not given."""
 
     def __post_init__(self) -> None:
+        if self.image_size is not None and self.image_size < 1:
+            raise ConfigError(f"--model.image_size {self.image_size}: must be at least 1")
         if self.pretrained == "demo" and self.name != DEMO_MODEL:
             raise ConfigError(
                 f"--model.name {self.name} --model.pretrained demo: these weights belong to "
@@ -57,6 +62,8 @@ class PromptConfig:
     """Class file: YAML list of id, name and, if wanted, prompts (synonyms) and threshold."""
     templates: list[str] = dataclasses.field(default_factory=lambda: ["a photo of a {}."])
     """Sentences that a class name is put into; several are averaged as embeddings."""
+    max_per_image: int = 1000
+    """Samples with more prompts than this are rejected."""
     top_k: int = 5
     """vocabulary: classes explained per image at the most."""
     presence: float = -1.0
@@ -71,8 +78,9 @@ class PromptConfig:
             raise ConfigError(
                 f"--prompts.source {self.source} needs a class file: --prompts.classes"
             )
-        if self.top_k < 1:
-            raise ConfigError(f"--prompts.top_k {self.top_k}: must be at least 1")
+        for name in ("top_k", "max_per_image"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"--prompts.{name} {getattr(self, name)}: must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -150,6 +158,8 @@ class AnnotateConfig:
     """Take only the first samples of every shard."""
     max_pixels: int = 100_000_000
     """Images with more pixels than this are rejected unread (decompression bombs)."""
+    max_sample_bytes: int = 256 << 20
+    """Samples whose members take more bytes than this are rejected unread."""
     max_reject_fraction: float = 0.5
     """A shard of which a larger part is rejected counts as failed: the settings are wrong."""
     salvage: bool = False
@@ -168,7 +178,7 @@ class AnnotateConfig:
     method: str = "legrad"
     """Explainability method (a name in legrad.METHODS)."""
     layers: int | list[int] | None = None
-    """Blocks to explain: all, the last k, or a list of 0-based indices."""
+    """Blocks to explain: null for all, k for the last k, or a list of 0-based indices."""
     algorithm: Literal["closed_form", "autograd"] = "closed_form"
     """closed_form: LeGrad without autograd; autograd: its slow, literal definition."""
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
@@ -190,24 +200,64 @@ class AnnotateConfig:
         """`input` as a list."""
         return [self.input] if isinstance(self.input, str) else self.input
 
+    def located(self) -> AnnotateConfig:
+        """The same settings with absolute paths: workers have other working directories.
+
+        Raises:
+            ConfigError: there is no output.
+        """
+        if not self.output:
+            raise ConfigError("--output is needed: a directory or an s3:// or gs:// prefix")
+        classes, weights = self.prompts.classes, self.model.pretrained
+        if os.path.isfile(weights):
+            weights = os.path.abspath(weights)
+        return dataclasses.replace(
+            self,
+            output=storage.absolute(self.output),
+            prompts=dataclasses.replace(
+                self.prompts, classes=storage.absolute(classes) if classes else ""
+            ),
+            model=dataclasses.replace(self.model, pretrained=weights),
+        )
+
+    def described(self) -> dict[str, Any]:
+        """All settings as JSON values, without credentials."""
+        settings = dataclasses.asdict(self)
+        settings["input"] = [storage.without_secrets(pattern) for pattern in self.patterns]
+        settings["output"] = storage.without_secrets(self.output)
+        settings["model"] |= {"pretrained": storage.without_secrets(self.model.pretrained)}
+        return settings
+
     def results(self) -> dict[str, Any]:
         """The settings that change what is written for a shard, as JSON values.
 
-        The class file stands in it by its contents, so that it can move.
+        The class file stands in it by its contents, so that it can move; weights by their tag, or
+        by the name and size of their file. They are read once.
         """
+        return copy.deepcopy(self._results)
+
+    @functools.cached_property
+    def _results(self) -> dict[str, Any]:
         prompts = dataclasses.asdict(self.prompts)
         if self.prompts.classes:
             content = storage.read_bytes(self.prompts.classes)
             prompts["classes"] = hashlib.sha256(content).hexdigest()[:16]
+        model = dataclasses.asdict(self.model)
+        weights = self.model.pretrained
+        if storage.is_uri(weights) or os.path.isfile(weights):
+            size = sum(storage.find(weights).values())
+            name = posixpath.basename(storage.normalise(weights))
+            model["pretrained"] = f"{name}, {size} bytes"
         return {
             "schema_version": SCHEMA_VERSION,
             "limit_shards": self.limit_shards,
             "limit_samples": self.limit_samples,
             "max_pixels": self.max_pixels,
+            "max_sample_bytes": self.max_sample_bytes,
             "method": self.method,
             "layers": self.layers,
             "algorithm": self.algorithm,
-            "model": dataclasses.asdict(self.model),
+            "model": model,
             "prompts": prompts,
             "mask": dataclasses.asdict(self.mask),
         }

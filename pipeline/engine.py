@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import json
 import logging
 import os
+import platform
+import traceback
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -17,9 +20,12 @@ from typing import Any
 import numpy as np
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.exceptions import RayError
 from ray.util.annotations import RayDeprecationWarning
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.config import AnnotateConfig, ConfigError
+from pipeline.ledger import Ledger
 from pipeline.local import Tally
 from pipeline.models import ModelError
 from pipeline.progress import Meter, shown
@@ -63,13 +69,15 @@ class RayExecutor:
             ModelError: the model does not load.
         """
         workers = min(self._workers, len(shards))
-        tally: Any = ray.remote(num_cpus=0)(Tally).remote()
+        images = _Images()
         gpus = workers if self._on_gpu else 0
-        meter = Meter(shards, lambda: int(ray.get(tally.total.remote())), gpus)
-        outcomes = []
+        meter = Meter(shards, images.total, gpus)
+        outcomes: list[Outcome] = []
         with shown(meter, self._config.engine.log_seconds):
-            for row in self._dataset(shards, attempt, in_flight, workers, tally).iter_rows():
+            for row in self._dataset(shards, attempt, in_flight, workers, images.tally).iter_rows():
                 if row.pop("model_error"):
+                    if outcomes:
+                        continue  # others have loaded it: this shard is tried again elsewhere
                     raise ModelError(row["error"])
                 outcomes.append(Outcome(**row))
                 meter.add(outcomes[-1])
@@ -104,6 +112,26 @@ class RayExecutor:
             )
 
 
+class _Images:
+    """The images that all actors have done, counted by an actor beside the driver.
+
+    It is for people only: nothing depends on it, and its loss costs no more than fresh numbers.
+    """
+
+    def __init__(self) -> None:
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self.tally: Any = ray.remote(Tally).options(num_cpus=0, scheduling_strategy=here).remote()
+        self._last = 0
+
+    def total(self) -> int:
+        """The newest number there is."""
+        try:
+            self._last = int(ray.get(self.tally.total.remote(), timeout=10))
+        except RayError:
+            return self._last
+        return self._last
+
+
 class _ShardActor:
     """What Ray Data runs in each actor: one shard in, one outcome out."""
 
@@ -111,18 +139,29 @@ class _ShardActor:
         self, config: AnnotateConfig, make_worker: MakeWorker, attempt: int, tally: Any
     ) -> None:
         self._attempt, self._tally = attempt, tally
-        # An exception here would make Ray start the actor again, and again. It is told instead.
+        # Ray would start the actor again, a few times, and say no more than that it died.
         self._worker: Worker | None = None
         self._error = ""
+        self._told = False
         try:
+            if Ledger(config.output).results() != json.loads(json.dumps(config.results())):
+                raise ConfigError(
+                    f"--output {config.output}: a worker on {platform.node()} does not find the "
+                    "run there; it has to be a place that all nodes share"
+                )
             self._worker = make_worker(config)
-        except (ModelError, ValueError) as error:
+        except Exception as error:
+            if not isinstance(error, ModelError | ValueError):
+                traceback.print_exc()
             self._error = str(error)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
         row = {name: values[0] for name, values in batch.items()}
         shard = Shard(str(row["location"]), str(row["uri"]), int(row["size"]))
         if self._worker is None:
+            if self._told:
+                os._exit(1)  # to be started afresh, instead of failing what others could do
+            self._told = True
             outcome = Outcome(shard.name, shard.size, self._error)
         else:
             outcome = self._worker.try_shard(shard, self._attempt, self._tally.add.remote)

@@ -31,6 +31,7 @@ class Maps:
         scores: cosines of the image's embedding with those of the texts.
         texts: the text of each prompt that fits the image best, as it was encoded.
         cut: prompts that were longer than the model's context.
+        normalise_first: whether the method normalises its maps before they are upsampled.
     """
 
     prompts: list[Prompt]
@@ -38,6 +39,7 @@ class Maps:
     scores: list[float]
     texts: list[str]
     cut: int
+    normalise_first: bool = False
 
 
 @runtime_checkable
@@ -164,7 +166,8 @@ class PromptExplainer:
                 for prompt, (which, _) in zip(of_sample, best[start:end], strict=True)
             ]
             of_best = [score for _, score in best[start:end]]
-            results.append(Maps(of_sample, maps, of_best, shown, sum(cut[start:end])))
+            first = self._explainer.normalise_before_upsampling
+            results.append(Maps(of_sample, maps, of_best, shown, sum(cut[start:end]), first))
             start = end
         return results
 

@@ -14,8 +14,10 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from pipeline import storage
-from pipeline.classes import Category
 from pipeline.config import SCHEMA_VERSION, ConfigError, fingerprint
 from pipeline.shards import Shard
 
@@ -29,6 +31,7 @@ class Commit:
 
     Attributes:
         shard: its name.
+        fingerprint: of the settings that made it.
         uri: its normalised location.
         bytes: its size when it was read.
         samples: in the shard.
@@ -45,6 +48,7 @@ class Commit:
     """
 
     shard: str
+    fingerprint: str
     uri: str
     bytes: int
     samples: int
@@ -70,7 +74,7 @@ class Ledger:
         self,
         results: dict[str, Any],
         config: dict[str, Any],
-        categories: Sequence[Category],
+        categories: Sequence[Mapping[str, Any]],
         redo: bool = False,
     ) -> None:
         """Start a run here, or go on with one.
@@ -78,14 +82,14 @@ class Ledger:
         Args:
             results: the settings that change what is written for a shard, as JSON values.
             config: all settings, for people.
-            categories: of the class file.
+            categories: id and name of every class of the class file.
             redo: delete what other settings made, and start over.
 
         Raises:
             ConfigError: what is here was made with settings that give other results.
         """
         changes = self.changes(results)
-        if changes and not redo:
+        if changes and not redo and self.committed():
             raise ConfigError(
                 f"--output {self.output} holds results of another configuration "
                 f"({'; '.join(changes)}); choose another output, or --on_mismatch redo"
@@ -94,7 +98,7 @@ class Ledger:
             self._clear()
         elif storage.exists(self._path("run.json")):
             return
-        self._write_json("categories.json", [{"id": c.id, "name": c.name} for c in categories])
+        self._write_json("categories.json", list(categories))
         self._write_json(
             "run.json",
             {
@@ -136,6 +140,11 @@ class Ledger:
             commit: the record.
             tables: path below the output → complete file.
         """
+        found = self.results()
+        if found and fingerprint(found) != commit.fingerprint:
+            raise ConfigError(
+                f"--output {self.output}: another run, with other settings, has taken it over"
+            )
         for path, data in tables.items():
             storage.write_bytes(self._path(path), data)
         self._write_json(f"commits/{commit.shard}.json", asdict(commit))
@@ -148,14 +157,27 @@ class Ledger:
         )
 
     def forget(self, shards: Iterable[str]) -> None:
-        """Take back commits, so that their shards are done again."""
+        """Take back shards with all that was written for them, so that they are done again."""
         for shard in shards:
-            storage.remove(self._path(f"commits/{shard}.json"))
+            for path in (f"commits/{shard}.json", f"failed/{shard}.json"):
+                storage.remove(self._path(path))
+            for folder in ("annotations", "images"):
+                storage.remove(self._path(f"{folder}/{shard}.parquet"))
 
     def failures(self) -> dict[str, str]:
         """Name of every shard that was given up → the reason."""
         names = self._names("failed")
         return {name: self._read_json(f"failed/{name}.json")["reason"] for name in sorted(names)}
+
+    def categories(self) -> list[dict[str, Any]]:
+        """Id and name of every class of the class file."""
+        categories: list[dict[str, Any]] = self._read_json("categories.json")
+        return categories
+
+    def read(self, folder: str, shard: str) -> pa.Table:
+        """The table of a shard in `annotations` or `images`."""
+        filesystem, path = storage.resolve(self._path(f"{folder}/{shard}.parquet"))
+        return pq.read_table(path, filesystem=filesystem)
 
     def commits(self) -> list[Commit]:
         """Every commit, by shard name."""
@@ -163,18 +185,29 @@ class Ledger:
         with ThreadPoolExecutor(READERS) as pool:  # one request each, when on an object store
             return [Commit(**content) for content in pool.map(self._read_json, paths)]
 
-    def summary(self, shards: Iterable[str] | None = None) -> Summary:
+    def summary(self, shards: Iterable[str] | None = None, state: str = "finished") -> Summary:
         """Totals over the commits of `shards`; without them, over all, and what was given up."""
         commits = {commit.shard: commit for commit in self.commits()}
         wanted = set(commits) | set(self.failures()) if shards is None else set(shards)
         present = [commits[name] for name in sorted(wanted & set(commits))]
-        return Summary.of(present, missing=wanted - set(commits))
+        return Summary.of(present, wanted - set(commits), state)
 
-    def summarise(self, shards: Iterable[str] | None = None) -> Summary:
+    def summarise(self, shards: Iterable[str] | None = None, state: str = "finished") -> Summary:
         """The same, also written to `summary.json`."""
-        summary = self.summary(shards)
+        summary = self.summary(shards, state)
         self._write_json("summary.json", asdict(summary))
         return summary
+
+    def saved_summary(self) -> dict[str, Any]:
+        """What `summary.json` says.
+
+        Raises:
+            ConfigError: there is no run here.
+        """
+        if not storage.exists(self._path("summary.json")):
+            raise ConfigError(f"{self.output}: there is no run (no summary.json)")
+        saved: dict[str, Any] = self._read_json("summary.json")
+        return saved
 
     def _clear(self) -> None:
         """Delete a run: first the commits, so that nothing half-deleted counts as done."""
@@ -190,7 +223,10 @@ class Ledger:
         return storage.join(self.output, *path.split("/"))
 
     def _read_json(self, path: str) -> Any:
-        return json.loads(storage.read_bytes(self._path(path)))
+        try:
+            return json.loads(storage.read_bytes(self._path(path)))
+        except ValueError as error:
+            raise ConfigError(f"{self._path(path)}: damaged ({error}); delete it") from error
 
     def _write_json(self, path: str, content: Any) -> None:
         data = json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n"
@@ -202,6 +238,8 @@ class Summary:
     """Totals over the commits of a run.
 
     Attributes:
+        state: `running`, `finished` or `stopped`; a run that was killed stays `running`.
+        planned: shards in the input.
         shards: committed.
         missing: names of the shards that should be there and are not.
         samples: in the committed shards.
@@ -210,10 +248,13 @@ class Summary:
         prompts: (image, prompt) pairs looked for.
         prompts_cut: of these, how many were longer than the model's context.
         masks: written.
+        degraded: shards with batches made smaller for want of memory.
         incomplete: shards that were read in part only, and why.
         seconds: sum over the shards, each on its worker.
     """
 
+    state: str
+    planned: int
     shards: int
     missing: list[str]
     samples: int
@@ -222,25 +263,30 @@ class Summary:
     prompts: int
     prompts_cut: int
     masks: int
+    degraded: int
     incomplete: dict[str, str]
     seconds: float
 
     @classmethod
-    def of(cls, commits: Sequence[Commit], missing: Iterable[str]) -> Summary:
+    def of(cls, commits: Sequence[Commit], missing: Iterable[str], state: str) -> Summary:
         """The totals of some commits."""
         statuses, rejects = Counter[str](), Counter[str]()
         for commit in commits:
             statuses.update(commit.statuses)
             rejects.update(commit.rejects)
+        absent = sorted(missing)
         return cls(
+            state=state,
+            planned=len(commits) + len(absent),
             shards=len(commits),
-            missing=sorted(missing),
+            missing=absent,
             samples=sum(commit.samples for commit in commits),
             statuses=dict(sorted(statuses.items())),
             rejects=dict(sorted(rejects.items())),
             prompts=sum(commit.prompts for commit in commits),
             prompts_cut=sum(commit.prompts_cut for commit in commits),
             masks=sum(commit.masks for commit in commits),
+            degraded=sum(commit.degraded for commit in commits),
             incomplete={c.shard: c.incomplete for c in commits if c.incomplete},
             seconds=round(sum((commit.seconds for commit in commits), 0.0), 3),
         )

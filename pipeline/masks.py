@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -53,11 +53,14 @@ class Foreground:
         pixels: 0 or 1, Fortran-ordered for COCO's encoder.
         heat_means: mean heat of each foreground, 0..1.
         thresholds: used for each map.
+        empty: what it means where a map has no foreground: `not_finite`, `flat_map` (a constant)
+            or `below_threshold`.
     """
 
     pixels: UInt8[np.ndarray, "height width map"]
     heat_means: list[float]
     thresholds: list[float]
+    empty: list[str]
 
 
 def threshold_maps(
@@ -66,6 +69,7 @@ def threshold_maps(
     width: int,
     thresholds: Sequence[float | None],
     config: MaskConfig,
+    normalise_first: bool = False,
 ) -> Iterator[Foreground]:
     """Upsample, normalise and threshold the maps of one image, on the device they are on.
 
@@ -78,6 +82,7 @@ def threshold_maps(
         width: of the stored image, pixels.
         thresholds: of each map's class; None for the run's.
         config: the run's threshold and rule.
+        normalise_first: normalise the maps on the patch grid instead of after upsampling.
 
     Yields:
         The maps in order, in as many parts as memory needs.
@@ -85,16 +90,17 @@ def threshold_maps(
     step = max(1, CHUNK_PIXELS // (height * width))
     for start in range(0, len(raw), step):
         chunk = slice(start, start + step)
-        heat = legrad.heatmap(raw[chunk].transpose(1, 2), size=(width, height))
+        transposed = raw[chunk].transpose(1, 2)
+        heat = legrad.heatmap(transposed, (width, height), normalise_first=normalise_first)
         levels = _levels(heat, thresholds[chunk], config)
         foreground = heat > levels[:, None, None]
         heat_means = (heat * foreground).sum((1, 2)) / foreground.sum((1, 2)).clamp(min=1)
         pixels = foreground.to(torch.uint8).cpu().numpy().transpose(2, 1, 0)
-        yield Foreground(pixels, heat_means.tolist(), levels.tolist())
+        yield Foreground(pixels, heat_means.tolist(), levels.tolist(), _empty(raw[chunk]))
 
 
 def encode_masks(foreground: Foreground, min_area: float) -> list[Mask | str]:
-    """A mask for every map, or the reason why it has none: `flat_map` or `min_area`.
+    """A mask for every map, or the reason why it has none: that of `foreground`, or `min_area`.
 
     Args:
         foreground: thresholded maps of one image.
@@ -103,18 +109,27 @@ def encode_masks(foreground: Foreground, min_area: float) -> list[Mask | str]:
     height, width = foreground.pixels.shape[:2]
     least = min_area if min_area >= 1 else min_area * height * width
     masks: list[Mask | str] = []
-    for segmentation, heat_mean, threshold in zip(
-        encode(foreground.pixels), foreground.heat_means, foreground.thresholds, strict=True
+    for segmentation, heat_mean, threshold, empty in zip(
+        encode(foreground.pixels),
+        foreground.heat_means,
+        foreground.thresholds,
+        foreground.empty,
+        strict=True,
     ):
         area, bbox = measure(segmentation)
         if area == 0:
-            # Min-max puts some pixel of every other map at 1, above any threshold.
-            masks.append("flat_map")
+            masks.append(empty)
         elif area < least:
             masks.append("min_area")
         else:
             masks.append(Mask(segmentation, area, bbox, heat_mean, threshold))
     return masks
+
+
+def stored_heat(row: Mapping[str, Any]) -> Float[Tensor, "1 rows columns"]:
+    """The patch-grid heat of a row of the annotation table, 0..1."""
+    grid = np.frombuffer(row["heat"], dtype=np.uint8).reshape(row["heat_shape"])
+    return torch.from_numpy(grid.astype(np.float32) / 255)[None]
 
 
 def encode(pixels: UInt8[np.ndarray, "height width mask"]) -> list[RLE]:
@@ -134,6 +149,14 @@ def measure(segmentation: RLE) -> tuple[int, list[float]]:
     """Foreground pixels, and the tight box [x, y, width, height] around them."""
     rle: Any = segmentation
     return int(coco.area(rle)), coco.toBbox(rle).tolist()
+
+
+def _empty(raw: Float[Tensor, "map rows columns"]) -> list[str]:
+    finite, flat = raw.isfinite().all(2).all(1).tolist(), legrad.degenerate(raw).tolist()
+    return [
+        "not_finite" if not is_finite else "flat_map" if is_flat else "below_threshold"
+        for is_finite, is_flat in zip(finite, flat, strict=True)
+    ]
 
 
 def _levels(

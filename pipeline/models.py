@@ -36,10 +36,18 @@ class ModelError(Exception):
 
 
 def choose_device(device: str) -> torch.device:
-    """The device that `auto` stands for, or the one named."""
+    """The device that `auto` stands for, or the one named.
+
+    Raises:
+        ModelError: there is no such device.
+    """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # what torch raises depends on its build
+        cause = str(error).partition("\n")[0]
+        raise ModelError(f"--engine.device {device}: cannot be used: {cause}") from error
 
 
 def load_model(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> Clip:
@@ -51,16 +59,21 @@ def load_model(config: ModelConfig, device: torch.device, dtype: torch.dtype) ->
         ModelError: with the cause, in one line.
     """
     demo.register()
+    CACHE.mkdir(parents=True, exist_ok=True)
     weights = _weights(config)
     with torch.random.fork_rng(devices=[]), _quiet(weights is None):
         torch.manual_seed(0)
         try:
-            model = open_clip.create_model(config.name, pretrained=weights)
+            with FileLock(CACHE / "open_clip.lock"):  # one process of a machine downloads
+                model = open_clip.create_model(config.name, pretrained=weights)
+            # One parameter at a time: float32 weights of a large model and a copy would not fit.
+            return model.eval().requires_grad_(False).to(device=device, dtype=dtype)
         except Exception as error:  # open_clip, torch and the hub raise whatever they like
-            raise ModelError(f"--model.name {config.name}: does not load: {error}") from error
-    # One parameter at a time: the float32 weights of a large model and a copy would not fit.
-    model = model.eval().requires_grad_(False).to(device=device, dtype=dtype)
-    return model
+            cause = f"{type(error).__name__}: {error}".partition("\n")[0]
+            raise ModelError(
+                f"--model.name {config.name} --model.pretrained {config.pretrained}: "
+                f"does not load: {cause}"
+            ) from error
 
 
 def _weights(config: ModelConfig) -> str | None:
@@ -93,15 +106,20 @@ def _downloaded(location: str) -> Path:
     """
     digest = hashlib.sha256(location.encode()).hexdigest()[:16]
     path = CACHE / f"{digest}-{posixpath.basename(storage.normalise(location))}"
-    CACHE.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
-        if not path.exists():
+        try:
+            expected = sum(storage.find(location).values())
+        except OSError as error:
+            raise ModelError(f"--model.pretrained {location}: {error}") from error
+        if not path.exists() or path.stat().st_size != expected:
             partial = path.with_name(path.name + ".partial")
             try:
                 with storage.open_read(location) as source, partial.open("wb") as target:
                     shutil.copyfileobj(source, target, COPY_BUFFER)
             except OSError as error:
                 raise ModelError(f"--model.pretrained {location}: {error}") from error
+            if expected and partial.stat().st_size != expected:
+                raise ModelError(f"--model.pretrained {location}: came in short, try again")
             partial.rename(path)
     return path
 

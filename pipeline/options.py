@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 from collections.abc import Sequence
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from jsonargparse import ArgumentParser, set_parsing_settings
 
@@ -33,7 +34,8 @@ def parse(
     parser = _Parser(prog=command, description=summary, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML file of settings; flags beat it")
     parser.add_class_arguments(config)
-    settings = vars(parser.instantiate(parser.parse_args(arguments)))
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    settings = vars(parser.instantiate(parser.parse_args(parser.with_values(given))))
     del settings["config"]
     return config(**settings)
 
@@ -49,4 +51,19 @@ class _Parser(ArgumentParser):
             near = difflib.get_close_matches(flag or key, names, 1)
             if near and (flag or key) not in names:
                 message += f" (did you mean {near[0]}?)"
-        super().error(message, ex)
+        print(f"{self.prog}: {' '.join(message.split())} (--help lists all)", file=sys.stderr)
+        sys.exit(2)
+
+    def with_values(self, arguments: list[str]) -> list[str]:
+        """The arguments, with `true` behind switches that stand alone: `--dry_run`."""
+        switches = {f"--{action.dest}" for action in self._actions if _is_switch(action)}
+        completed: list[str] = []
+        for argument, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+            completed.append(argument)
+            if argument in switches and following.startswith("--"):
+                completed.append("true")
+        return completed
+
+
+def _is_switch(action: Any) -> bool:
+    return getattr(action, "_typehint", None) is bool

@@ -20,6 +20,10 @@ WORKER_DIED = (
     "its worker died (killed, out of memory, or without progress for --engine.stall_seconds); "
     "the job's log has the end of it"
 )
+UNSEEN = (
+    "its worker committed it, but not where this process looks: --output has to be a place that "
+    "all nodes share"
+)
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,10 @@ Run = Callable[[Sequence[Shard], int, int], list[Outcome]]
 def plan(config: AnnotateConfig, ledger: Ledger, shards: list[Shard]) -> Plan:
     """Compare the input with what is committed."""
     sizes = {commit.shard: commit.bytes for commit in ledger.commits()}
-    changed = {s.name for s in shards if s.name in sizes and s.size != sizes[s.name]}
+    # A web server need not say how long a file is.
+    changed = {s.name for s in shards if s.size and sizes.get(s.name, s.size) not in (s.size, 0)}
     committed = {s.name for s in shards if s.name in sizes} - changed
-    given_up = set() if config.retry_failed else set(ledger.failures()) - committed
+    given_up = set() if config.retry_failed else set(ledger.failures()) - sizes.keys()
     todo = [s for s in shards if s.name not in committed | given_up]
     return Plan(shards, committed, changed, given_up, todo)
 
@@ -71,7 +76,7 @@ def run_passes(config: AnnotateConfig, ledger: Ledger, todo: Sequence[Shard], ru
                 attempts[shard.name] += 1
             if outcome and outcome.final:
                 attempts[shard.name] = config.engine.max_attempts
-            errors[shard.name] = outcome.error if outcome else WORKER_DIED
+            errors[shard.name] = (outcome.error or UNSEEN) if outcome else WORKER_DIED
         committed = ledger.committed()
         missing = [shard for shard in left if shard.name not in committed]
         left = [s for s in missing if attempts[s.name] < config.engine.max_attempts]

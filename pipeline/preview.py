@@ -7,16 +7,17 @@ from itertools import groupby, islice
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
-import torch
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 import legrad
 from pipeline import storage
 from pipeline.images import decode as decode_image
+from pipeline.ledger import Ledger
 from pipeline.masks import decode as decode_mask
+from pipeline.masks import stored_heat
 from pipeline.samples import image_bytes
+from pipeline.schema import is_normalised_first
 from pipeline.shards import Shard, read_samples
 
 CELL = 200  # pixels, width of a picture
@@ -32,6 +33,7 @@ STOPS = np.array(
 """Colours of heat 0, 0.2, … 1: dark violet over red to pale yellow."""
 
 Pixels = UInt8[np.ndarray, "height width 3"]
+Row = Mapping[str, Any]
 
 
 def draw_preview(output: str, shard: Shard, images: int) -> Image.Image:
@@ -46,7 +48,7 @@ def draw_preview(output: str, shard: Shard, images: int) -> Image.Image:
         images: rows at the most.
     """
     found = islice(_annotated(output, shard), images)
-    rows = [_row(pixels, annotations) for pixels, annotations in found]
+    rows = [_row(*annotated) for annotated in found]
     sheet = Image.new("RGB", (WIDTH, sum(row.height for row in rows) + MARGIN), PAPER)
     top = MARGIN
     for row in rows:
@@ -55,24 +57,24 @@ def draw_preview(output: str, shard: Shard, images: int) -> Image.Image:
     return sheet
 
 
-def _annotated(output: str, shard: Shard) -> Iterator[tuple[Pixels, Sequence[Mapping[str, Any]]]]:
-    """Pixels and annotation rows of every sample of the shard that has a mask."""
-    filesystem, path = storage.resolve(storage.join(output, "annotations", f"{shard.name}.parquet"))
-    rows = pq.read_table(path, filesystem=filesystem).to_pylist()
+def _annotated(output: str, shard: Shard) -> Iterator[tuple[Pixels, Sequence[Row], bool]]:
+    """Pixels, annotation rows and order of normalisation of every sample that has a mask."""
+    table = Ledger(output).read("annotations", shard.name)
+    first, rows = is_normalised_first(table), table.to_pylist()
     by_sample = {index: list(group) for index, group in groupby(rows, lambda r: r["sample_index"])}
     with storage.open_read(shard.location) as stream:
         for raw in read_samples(stream):
             if raw.index in by_sample:
                 pixels = decode_image(image_bytes(raw), max_pixels=1 << 30)
-                yield pixels.permute(1, 2, 0).numpy(), by_sample[raw.index]
+                yield pixels.permute(1, 2, 0).numpy(), by_sample[raw.index], first
 
 
-def _row(pixels: Pixels, annotations: Sequence[Mapping[str, Any]]) -> Image.Image:
+def _row(pixels: Pixels, annotations: Sequence[Row], normalise_first: bool) -> Image.Image:
     shown = sorted(annotations, key=lambda row: -row["score"])[:PROMPTS]
     cells = [_cell(pixels, f"{len(annotations)} prompts")]
     for row in shown:
         title = f"{row['category'] or row['prompt']}  {row['score']:.2f}"
-        heated = pixels if row["heat"] is None else _overlay(pixels, _heat(row))
+        heated = pixels if row["heat"] is None else _overlay(pixels, _heat(row, normalise_first))
         cells.append(_cell(heated, title))
         cells.append(_cell(_cut_out(pixels, decode_mask(row["segmentation"])), "mask"))
     strip = Image.new("RGB", (WIDTH, cells[0].height), PAPER)
@@ -92,11 +94,12 @@ def _cell(pixels: Pixels, title: str) -> Image.Image:
     return cell
 
 
-def _heat(row: Mapping[str, Any]) -> Float[np.ndarray, "height width"]:
+def _heat(row: Row, normalise_first: bool) -> Float[np.ndarray, "height width"]:
     """The heatmap of a row at image size, from the stored patch grid."""
-    grid = np.frombuffer(row["heat"], dtype=np.uint8).reshape(row["heat_shape"])
-    raw = torch.from_numpy(grid.astype(np.float32))[None]
-    heat: np.ndarray = legrad.heatmap(raw, size=(row["height"], row["width"]))[0].numpy()
+    size = (row["height"], row["width"])
+    heat: np.ndarray = legrad.heatmap(stored_heat(row), size, normalise_first=normalise_first)[
+        0
+    ].numpy()
     return heat
 
 

@@ -39,6 +39,7 @@ class Meter:
 
     def __post_init__(self) -> None:
         self._started = time.monotonic()
+        self._total_bytes = sum(shard.size for shard in self.shards)
         self._done = 0
         self._done_bytes = 0
 
@@ -50,13 +51,18 @@ class Meter:
     @property
     def fraction(self) -> float:
         """Done, by bytes of finished shards; by their number where sizes are unknown."""
-        total = sum(shard.size for shard in self.shards)
-        return self._done_bytes / total if total else self._done / len(self.shards)
+        if self._total_bytes:
+            return self._done_bytes / self._total_bytes
+        return self._done / len(self.shards)
 
     def line(self) -> str:
         """The state in one line: shards, images, pace and, after the first shards, what is left."""
-        elapsed = time.monotonic() - self._started
         images = self.images()
+        now = time.monotonic()
+        elapsed = now - self._started
+        if not images and not self._done:
+            self._started = now  # the time to load models is no measure of what is to come
+            return f"0 of {len(self.shards)} shards, loading the model and the first images"
         parts = [
             f"{self._done} of {len(self.shards)} shards",
             f"{images:,} images",

@@ -6,7 +6,7 @@ import io
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -65,9 +65,12 @@ class PromptReader:
         """The prompts of a sample; none for `vocabulary`, which asks the image.
 
         Raises:
-            Reject: `missing_field` or `bad_prompts`.
+            Reject: `missing_field`, `bad_prompts` or `too_many_prompts`.
         """
-        return self._read(fields)
+        prompts = self._read(fields)
+        if len(prompts) > self.config.max_per_image:
+            raise Reject("too_many_prompts", f"{len(prompts)}, see --prompts.max_per_image")
+        return prompts
 
     def named(self, index: int, name: str) -> Prompt:
         """The prompt for a class name, with what the class file says about it."""
@@ -109,7 +112,7 @@ class PromptReader:
         if len(vectors) != len(names):
             raise Reject("bad_prompts", f"{len(names)} names for {len(vectors)} vectors")
         return [
-            Prompt(index, name, None, (name,), embedding=vector)
+            replace(self.named(index, name), texts=(name,), embedding=vector)
             for index, (name, vector) in enumerate(zip(names, vectors, strict=True))
         ]
 

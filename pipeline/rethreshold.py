@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
-import torch
 from pycocotools import mask as coco
 
 from pipeline import storage
 from pipeline.classes import load_classes
-from pipeline.config import ConfigError, MaskConfig
+from pipeline.config import ConfigError, MaskConfig, fingerprint
 from pipeline.ledger import Commit, Ledger, file_record
-from pipeline.masks import Mask, encode_masks, threshold_maps
-from pipeline.schema import ANNOTATIONS, IMAGES, footer, to_parquet
+from pipeline.masks import Mask, encode_masks, stored_heat, threshold_maps
+from pipeline.schema import ANNOTATIONS, IMAGES, footer, is_normalised_first, to_parquet
 
 Row = dict[str, Any]
 
@@ -41,6 +38,8 @@ class RethresholdConfig:
             raise ConfigError(
                 "--source and --output are needed: an annotation output and a new one"
             )
+        if storage.normalise(self.source) == storage.normalise(self.output):
+            raise ConfigError(f"--output {self.output}: is the source itself; name another place")
 
 
 def rethreshold(config: RethresholdConfig) -> float:
@@ -65,10 +64,10 @@ def rethreshold(config: RethresholdConfig) -> float:
         "mask": asdict(config.mask),
         "rethresholded": {"mask": made_with["mask"], "thresholds": own},
     }
-    after.open(results, asdict(config), classes)
+    after.open(results, asdict(config), before.categories())
     ious: list[float] = []
     for commit in before.commits():
-        ious += _rewrite(config, own, results, commit, after)
+        ious += _rewrite(config, own, results, commit, before, after)
     after.summarise()
     return float(np.mean(ious)) if ious else float("nan")
 
@@ -78,16 +77,19 @@ def _rewrite(
     own: dict[str, float | None],
     results: dict[str, Any],
     commit: Commit,
-    ledger: Ledger,
+    before: Ledger,
+    after: Ledger,
 ) -> list[float]:
     """One shard; returns the IoU of every mask of the source with its reconstruction."""
     started = time.monotonic()
-    images = _read(config.source, f"images/{commit.shard}.parquet")
-    rows = _read(config.source, f"annotations/{commit.shard}.parquet")
+    images = before.read("images", commit.shard).to_pylist()
+    table = before.read("annotations", commit.shard)
+    first, rows = is_normalised_first(table), table.to_pylist()
+    metadata = footer(results) | {"normalise_first": first}
     dropped: dict[int, Counter[str]] = defaultdict(Counter)
     kept: list[Row] = []
     for row in rows:
-        mask = _mask(row, own.get(row["category"]), config.mask)
+        mask = _mask(row, own.get(row["category"]), config.mask, first)
         if isinstance(mask, str):
             dropped[row["sample_index"]][mask] += 1
         else:
@@ -95,35 +97,35 @@ def _rewrite(
     for image in images:
         _drop(image, dropped[image["sample_index"]])
     files = {
-        f"annotations/{commit.shard}.parquet": to_parquet(kept, ANNOTATIONS, footer(results)),
-        f"images/{commit.shard}.parquet": to_parquet(images, IMAGES, footer(results)),
+        f"annotations/{commit.shard}.parquet": to_parquet(kept, ANNOTATIONS, metadata),
+        f"images/{commit.shard}.parquet": to_parquet(images, IMAGES, metadata),
     }
     statuses = Counter(image["status"] for image in images)
     record = replace(
         commit,
+        fingerprint=fingerprint(results),
         statuses=dict(sorted(statuses.items())),
         masks=len(kept),
         files={path: file_record(data) for path, data in files.items()},
         seconds=round(time.monotonic() - started, 3),
     )
-    ledger.commit(record, files)
-    return [_iou(row) for row in rows]
+    after.commit(record, files)
+    return [_iou(row, first) for row in rows]
 
 
 NO_HEAT: Row = {"heat": None, "heat_shape": None}
 
 
-def _mask(row: Row, own: float | None, config: MaskConfig) -> Mask | str:
+def _mask(row: Row, own: float | None, config: MaskConfig, first: bool) -> Mask | str:
     """The mask that the stored heat of a row gives, or why it gives none."""
-    grid = np.frombuffer(row["heat"], dtype=np.uint8).reshape(row["heat_shape"])
-    raw = torch.from_numpy(grid.astype(np.float32))[None]
-    (foreground,) = threshold_maps(raw, row["height"], row["width"], [own], config)
+    heat = stored_heat(row)
+    (foreground,) = threshold_maps(heat, row["height"], row["width"], [own], config, first)
     return encode_masks(foreground, config.min_area)[0]
 
 
-def _iou(row: Row) -> float:
+def _iou(row: Row, normalise_first: bool) -> float:
     """IoU of a mask with what its heat gives at its own threshold."""
-    rebuilt = _mask(row, row["threshold"], MaskConfig())
+    rebuilt = _mask(row, row["threshold"], MaskConfig(), normalise_first)
     if isinstance(rebuilt, str):
         return 0.0
     first: Any = [row["segmentation"]]
@@ -138,9 +140,3 @@ def _drop(image: Row, reasons: Counter[str]) -> None:
     image["masks"] -= reasons.total()
     if image["status"] == "annotated" and not image["masks"]:
         image["status"] = "empty"
-
-
-def _read(output: str, path: str) -> Sequence[Row]:
-    filesystem, inside = storage.resolve(storage.join(output, *path.split("/")))
-    rows: list[Row] = pq.read_table(inside, filesystem=filesystem).to_pylist()
-    return rows

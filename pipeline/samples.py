@@ -72,6 +72,8 @@ class SampleReader:
     def __call__(self, raw: RawSample) -> Sample | Rejected:
         """Find the prompts and decode the image. Safe to call from several threads."""
         try:
+            if raw.too_large:
+                raise Reject("too_large", f"{raw.key}.{raw.too_large} is beyond --max_sample_bytes")
             if raw.repeated:
                 raise Reject("duplicate_field", f"{raw.key}.{raw.repeated} is there twice")
             prompts = self.read_prompts(raw.fields)

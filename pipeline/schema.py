@@ -60,6 +60,11 @@ IMAGES = pa.schema(
 """One row per input sample: annotated, empty (nothing to look for, or nothing found), rejected."""
 
 
+def is_normalised_first(table: pa.Table) -> bool:
+    """Whether the stored heat of a table is normalised for good, before it is upsampled."""
+    return bool(json.loads((table.schema.metadata or {}).get(b"normalise_first", b"false")))
+
+
 def image_id(shard: str, key: str) -> int:
     """A positive 63-bit number that is the same in every run over the same shard."""
     digest = hashlib.sha256(f"{shard}\0{key}".encode()).digest()
@@ -67,11 +72,15 @@ def image_id(shard: str, key: str) -> int:
 
 
 def footer(results: dict[str, Any]) -> dict[str, Any]:
-    """What a file says about its making: only what changes results, so that runs compare equal."""
+    """What a file says about its making: only what changes results, so that runs compare equal.
+
+    `normalise_first` says whether stored heat is normalised for good, before it is upsampled.
+    """
     return {
         "schema_version": results["schema_version"],
         "fingerprint": fingerprint(results),
         "config": results,
+        "normalise_first": False,
     }
 
 

@@ -10,7 +10,8 @@ import hashlib
 import posixpath
 import re
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
 from typing import BinaryIO, cast
@@ -61,12 +62,14 @@ class RawSample:
         key: the common part of the member names, directories included.
         fields: lower-cased extension → bytes.
         repeated: a field that the sample holds twice, if any.
+        too_large: a field that was not read, because of the sample's size, if any.
     """
 
     index: int
     key: str
     fields: dict[str, bytes]
     repeated: str | None = None
+    too_large: str | None = None
 
 
 def find_shards(patterns: Iterable[str], input_root: str = "") -> list[Shard]:
@@ -78,7 +81,8 @@ def find_shards(patterns: Iterable[str], input_root: str = "") -> list[Shard]:
         input_root: a prefix taken off the URI before the shard is named, so that data can move.
 
     Raises:
-        FileNotFoundError: a pattern matches nothing.
+        FileNotFoundError: a pattern matches nothing, a server does not answer, or two shards would
+            have the same name.
     """
     root = storage.normalise(input_root).rstrip("/") + "/" if input_root else ""
     shards: dict[str, Shard] = {}
@@ -87,8 +91,18 @@ def find_shards(patterns: Iterable[str], input_root: str = "") -> list[Shard]:
             uri = storage.normalise(location)
             if root and uri.startswith(root):
                 uri = uri[len(root) :]
-            shards.setdefault(uri, Shard(location, uri, size))
+            shard = shards.setdefault(uri, Shard(location, uri, size))
+            if _address(shard.location) != _address(location):
+                raise FileNotFoundError(
+                    f"--input: {shard.location} and {location} would both be called {uri}"
+                )
     return list(shards.values())
+
+
+def _address(location: str) -> str:
+    """What tells two shards apart: on a web server, the query too."""
+    query = location.partition("?")[2] if storage.is_http(location) else ""
+    return storage.normalise(location) + query
 
 
 def _expand(pattern: str) -> Iterator[tuple[str, int]]:
@@ -98,7 +112,10 @@ def _expand(pattern: str) -> Iterator[tuple[str, int]]:
                 yield from _expand(line.strip())
         return
     for location in _braces(pattern):
-        found = storage.find(location, suffix=".tar")
+        try:
+            found = storage.find(location, suffix=".tar")
+        except OSError as error:
+            raise FileNotFoundError(f"--input {pattern}: {location}: {error}") from error
         if not found:
             raise FileNotFoundError(f"--input {pattern}: no shard at {location}")
         yield from found.items()
@@ -111,7 +128,7 @@ def _braces(pattern: str) -> list[str]:
         return [pattern]
 
 
-def read_samples(stream: storage.Stream) -> Iterator[RawSample]:
+def read_samples(stream: storage.Stream, max_bytes: int = 1 << 40) -> Iterator[RawSample]:
     """The samples of a tar stream, in order, with proof at the end that none was lost.
 
     Python's tarfile takes a short or damaged header for the end of the archive. So after the last
@@ -120,12 +137,17 @@ def read_samples(stream: storage.Stream) -> Iterator[RawSample]:
     that has lost nothing but its closing zeros is refused too: it cannot be told from one that
     was cut between two members.)
 
+    Args:
+        stream: an uncompressed tar.
+        max_bytes: a member that makes its sample larger than this is passed over unread.
+
     Raises:
         ShardError: the archive is truncated, damaged or not a tar. Samples yielded before were
             read whole, but there may be more of them.
     """
     sample: RawSample | None = None
-    for name, data in _members(stream):
+    size = 0
+    for name, length, read in _members(stream):
         key, field = base_plus_ext(name)
         if key is None or META.match(name):
             continue
@@ -133,38 +155,56 @@ def read_samples(stream: storage.Stream) -> Iterator[RawSample]:
             if sample is not None:
                 yield sample
             sample = RawSample(0 if sample is None else sample.index + 1, key, {})
+            size = 0
+        size += length
+        if size > max_bytes:
+            sample.too_large = field.lower()
+            continue
         if field.lower() in sample.fields:
             sample.repeated = field.lower()
-        sample.fields[field.lower()] = data
+        with _readable():
+            sample.fields[field.lower()] = read()
     if sample is not None:
         yield sample
 
 
-def _members(stream: storage.Stream) -> Iterator[tuple[str, bytes]]:
-    """Name and bytes of every regular file in the archive."""
+def _members(stream: storage.Stream) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
+    """Name, bytes and reader of every regular file in the archive.
+
+    Sparse files are none: a few bytes of them stand for as many zeros as they like.
+    """
     source = _Tail(stream)
-    try:
-        with tarfile.open(
+    with (
+        _readable(),
+        tarfile.open(
             fileobj=cast(BinaryIO, source),
             mode="r|",
             encoding="utf-8",
             errors="backslashreplace",  # tarfile's own surrogates could not be written out again
-        ) as archive:
-            for member in archive:
-                if member.isreg():
-                    content = archive.extractfile(member)
-                    assert content is not None  # isreg() says so
-                    yield member.name, content.read()
-                archive.members.clear()  # type: ignore[attr-defined]  # or they pile up
-            stopped = archive.offset
-    except (tarfile.TarError, OSError, EOFError, ValueError, HTTPException) as error:
-        raise ShardError(f"not a readable tar, or cut short: {error}") from error
-    source.drain()
+        ) as archive,
+    ):
+        for member in archive:
+            if member.isreg() and not member.issparse():
+                content = archive.extractfile(member)
+                assert content is not None  # isreg() says so
+                yield member.name, member.size, content.read
+            archive.members.clear()  # type: ignore[attr-defined]  # or they pile up
+        stopped = archive.offset
+        source.drain()
     rest = source.length - stopped
     if rest < END_OF_ARCHIVE or rest % TAR_BLOCK:
         raise ShardError(f"cut short: {source.length} bytes do not end like a tar")
     if rest > min(source.zeros, TAR_RECORD + TAR_BLOCK):
         raise ShardError(f"damaged: no valid header at byte {stopped} of {source.length}")
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Turn whatever reading an archive may raise into the one error that says so."""
+    try:
+        yield
+    except (tarfile.TarError, OSError, EOFError, ValueError, HTTPException) as error:
+        raise ShardError(f"not a readable tar, or cut short: {error}") from error
 
 
 class _Tail:

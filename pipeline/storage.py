@@ -70,6 +70,16 @@ def normalise(location: str) -> str:
     return urlunsplit((parts.scheme, host, parts.path, "", ""))
 
 
+def absolute(location: str) -> str:
+    """A path made absolute; a URI as it is."""
+    return location if is_uri(location) else os.path.abspath(location)
+
+
+def without_secrets(location: str) -> str:
+    """A URI without credentials and query; anything else as it is."""
+    return normalise(location) if is_uri(location) else location
+
+
 def join(location: str, *names: str) -> str:
     """`location` with path components appended, before any query."""
     if not is_uri(location):

@@ -46,6 +46,7 @@ class ShardTables:
         found = [result for result in results if result.mask is not None]
         dropped = Counter(result.dropped for result in results if result.dropped)
         self.degraded |= annotated.degraded
+        self.footer["normalise_first"] |= annotated.normalise_first
         self._add_image(
             sample,
             height=sample.height,

@@ -18,8 +18,9 @@ from pipeline.prompts import Prompt
 TEXT_BATCH = 32
 """Rows of every text forward pass, padded when there are fewer: a text's embedding must not
 depend on which other texts happen to be encoded with it."""
-KEPT = 20_000
-"""Embeddings kept between calls. Class names come again and again; captions hardly do."""
+KEPT = 50_000
+"""Texts kept between calls. Class names come again and again; captions hardly do."""
+CHARACTERS_PER_TOKEN = 40
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class TextEncoder:
         """Take the tokenizer of the open_clip model called `name`."""
         self._model, self._templates = model, tuple(templates)
         self._tokenizer = open_clip.get_tokenizer(name)
-        self._known: dict[str, _Encoded] = {}
+        self._known: dict[tuple[bool, str], _Encoded] = {}
 
     def __call__(
         self, prompts: Sequence[Prompt]
@@ -49,18 +50,19 @@ class TextEncoder:
             L2-normalised embeddings on the model's device, in the order of prompts and their
             texts; and of every prompt, whether a text of it did not fit into the model's context.
         """
-        self._encode({s for p in prompts for text in p.texts for s in self.sentences(p, text)})
+        self._learn(prompts)
         rows: list[Tensor] = []
         cut: list[bool] = []
         for prompt in prompts:
-            encoded = [[self._known[s] for s in self.sentences(prompt, t)] for t in prompt.texts]
-            cut.append(any(one.cut for several in encoded for one in several))
             if prompt.embedding is not None:
                 rows.append(torch.from_numpy(prompt.embedding).to(self._device))
-            else:
-                rows += [torch.stack([one.embedding for one in s]).mean(0) for s in encoded]
-        for text in list(self._known)[: max(0, len(self._known) - KEPT)]:
-            del self._known[text]
+                cut.append(False)
+                continue
+            encoded = [self._known[self._key(prompt, text)] for text in prompt.texts]
+            rows += [one.embedding for one in encoded]
+            cut.append(any(one.cut for one in encoded))
+        for key in list(self._known)[: max(0, len(self._known) - KEPT)]:
+            del self._known[key]
         if not rows:
             return torch.empty(0, self.embed_width, device=self._device), cut
         return F.normalize(torch.stack(rows), dim=-1), cut
@@ -81,24 +83,51 @@ class TextEncoder:
     @cached_property
     def embed_width(self) -> int:
         """Length of an embedding."""
-        self._encode([""])
-        return len(self._known[""].embedding)
+        return len(self._encode([""])[""].embedding)
 
     @property
     def _device(self) -> torch.device:
         device: torch.device = self._model.logit_scale.device
         return device
 
+    def _key(self, prompt: Prompt, text: str) -> tuple[bool, str]:
+        return prompt.category is None, text
+
+    def _learn(self, prompts: Iterable[Prompt]) -> None:
+        """Encode the texts that are not known yet: the mean over their sentences."""
+        new = {
+            self._key(prompt, text): self.sentences(prompt, text)
+            for prompt in prompts
+            if prompt.embedding is None
+            for text in prompt.texts
+            if self._key(prompt, text) not in self._known
+        }
+        encoded = self._encode({sentence for sentences in new.values() for sentence in sentences})
+        for key, sentences in new.items():
+            parts = [encoded[sentence] for sentence in sentences]
+            mean = torch.stack([part.embedding for part in parts]).mean(0)
+            self._known[key] = _Encoded(mean, any(part.cut for part in parts))
+
     @torch.inference_mode()
-    def _encode(self, texts: Iterable[str]) -> None:
-        """Embed the texts that are not known yet, in batches of one fixed shape."""
-        new = sorted(text for text in texts if text not in self._known)
+    def _encode(self, texts: Iterable[str]) -> dict[str, _Encoded]:
+        """Embed some sentences, in batches of one fixed shape."""
+        ordered = sorted(texts)
         context = self._tokenizer.context_length
-        for start in range(0, len(new), TEXT_BATCH):
-            batch = new[start : start + TEXT_BATCH]
+        # Tokenizers take time that grows faster than the text; what lies so far behind the
+        # context cannot matter.
+        within = [text[: CHARACTERS_PER_TOKEN * context] for text in ordered]
+        encoded: dict[str, _Encoded] = {}
+        for start in range(0, len(ordered), TEXT_BATCH):
+            batch = within[start : start + TEXT_BATCH]
             padded = batch + [""] * (TEXT_BATCH - len(batch))
-            embeddings = self._model.encode_text(self._tokenizer(padded).to(self._device))
-            longer = self._tokenizer([*batch, ""], context_length=context + 1)[:, -1]
-            cut = (longer[:-1] != longer[-1]).tolist()  # the empty text ends in padding
-            for text, row, too_long in zip(batch, embeddings.float(), cut, strict=False):
-                self._known[text] = _Encoded(F.normalize(row, dim=-1), too_long)
+            tokens = self._tokenizer(padded)
+            rows = self._model.encode_text(tokens.to(self._device)).float()
+            # A text that is cut has other tokens where there is more room: at least its end moves.
+            longer = self._tokenizer(padded, context_length=context + 1)[:, :context]
+            cut = (longer != tokens).any(1).tolist()
+            keys = ordered[start : start + TEXT_BATCH]
+            for text, row, too_long in zip(keys, rows, cut, strict=False):
+                encoded[text] = _Encoded(F.normalize(row, dim=-1), too_long)
+        if len(getattr(self._tokenizer, "cache", ())) > KEPT:
+            self._tokenizer.cache.clear()  # it remembers every word that it ever saw
+        return encoded

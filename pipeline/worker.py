@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import traceback
 from collections import deque
@@ -80,8 +81,19 @@ class Worker:
             return Outcome(shard.name, shard.size, str(error), final)
         except Exception as error:  # whatever it is, it must not take other shards with it
             traceback.print_exc()
+            self._leave_if_broken()
             return Outcome(shard.name, shard.size, f"{type(error).__name__}: {error}")
         return Outcome(shard.name, shard.size)
+
+    def _leave_if_broken(self) -> None:
+        """End the process if its GPU is: it would fail every other shard as well, in no time."""
+        if self.explain.device.type != "cuda":
+            return
+        try:
+            torch.cuda.synchronize()
+        except RuntimeError as error:
+            print(f"the GPU no longer works, this worker ends: {error}", flush=True)
+            os._exit(1)
 
     def annotate_shard(
         self,
@@ -117,9 +129,12 @@ class Worker:
                 raise
             incomplete = str(error)
         self._check_rejects(tables)
+        if incomplete and not tables.images:
+            raise ShardError(f"nothing to salvage: {incomplete}")
         files = tables.files()
         commit = Commit(
             shard=shard.name,
+            fingerprint=self.config.fingerprint(),
             uri=shard.uri,
             bytes=shard.size,
             **tables.counts(),
@@ -164,7 +179,9 @@ class Worker:
         good = 0
         error: ShardError | None = None
         with storage.open_read(shard.location) as stream:
-            raws = islice(read_samples(stream), self.config.limit_samples)
+            raws = islice(
+                read_samples(stream, self.config.max_sample_bytes), self.config.limit_samples
+            )
             try:
                 for sample in self._decoded(raws):
                     batch.append(sample)

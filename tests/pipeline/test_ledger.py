@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.classes import Category
 from pipeline.config import AnnotateConfig, ConfigError, MaskConfig, ModelConfig
 from pipeline.ledger import Commit, Ledger, Summary, file_record
 from pipeline.shards import Shard
@@ -19,6 +18,7 @@ SHARD = Shard("/data/a.tar", "/data/a.tar", 10)
 def commit(shard: str = SHARD.name, **fields: object) -> Commit:
     made = Commit(
         shard=shard,
+        fingerprint=CONFIG.fingerprint(),
         uri="/data/a.tar",
         bytes=10,
         samples=4,
@@ -39,7 +39,7 @@ def commit(shard: str = SHARD.name, **fields: object) -> Commit:
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
     made = Ledger(str(tmp_path / "out"))
-    made.open(CONFIG.results(), asdict(CONFIG), [Category(3, "собака", ("dog",), None)])
+    made.open(CONFIG.results(), asdict(CONFIG), [{"id": 3, "name": "собака"}])
     return made
 
 
@@ -121,7 +121,9 @@ def test_totals() -> None:
         commit("a"),
         commit("b", statuses={"annotated": 4}, rejects={}, incomplete="cut short"),
     ]
-    assert Summary.of(commits, missing={"d", "c"}) == Summary(
+    assert Summary.of(commits, {"d", "c"}, "stopped") == Summary(
+        state="stopped",
+        planned=4,
         shards=2,
         missing=["c", "d"],
         samples=8,
@@ -130,6 +132,7 @@ def test_totals() -> None:
         prompts=10,
         prompts_cut=2,
         masks=6,
+        degraded=0,
         incomplete={"b": "cut short"},
         seconds=0.5,
     )
@@ -147,5 +150,5 @@ def test_a_summary_is_over_the_shards_asked_for(ledger: Ledger) -> None:
 def test_an_output_without_a_run_is_empty(tmp_path: Path) -> None:
     nothing = Ledger(str(tmp_path / "none"))
     assert nothing.committed() == set() and nothing.failures() == {} and nothing.results() == {}
-    assert nothing.summary() == Summary.of([], missing=())
+    assert nothing.summary() == Summary.of([], (), "finished")
     assert not (tmp_path / "none").exists()

@@ -1,5 +1,7 @@
 """Masks of heatmaps, against slow and literal ways to make them."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -45,7 +47,7 @@ def test_run_lengths_are_those_of_the_map_that_was_not_turned(
     for heat, mask in zip(heats, masks_of(raw, *size), strict=True):
         pixels = np.asfortranarray(heat > 0.5, dtype=np.uint8)
         if not pixels.any():  # all that is left of a map on one pixel
-            assert mask == "flat_map"
+            assert mask in ("flat_map", "below_threshold")
             continue
         assert isinstance(mask, Mask)
         theirs = coco.encode(pixels)
@@ -121,12 +123,24 @@ def test_small_masks_are_dropped_by_pixels_or_by_fraction(least: float, kept: bo
     assert isinstance(mask, Mask) if kept else mask == "min_area"
 
 
-@pytest.mark.parametrize("value", [0.0, 3.5, float("nan")])
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [(0.0, "flat_map"), (3.5, "flat_map"), (math.nan, "not_finite"), (math.inf, "not_finite")],
+)
 @pytest.mark.parametrize(
     "config", [MaskConfig(), MaskConfig(rule="mean"), MaskConfig(threshold=0.0)]
 )
-def test_a_flat_map_has_no_mask(value: float, config: MaskConfig) -> None:
-    assert masks_of(torch.full((1, 3, 3), value), 20, 30, config) == ["flat_map"]
+def test_a_flat_map_has_no_mask(value: float, reason: str, config: MaskConfig) -> None:
+    assert masks_of(torch.full((1, 3, 3), value), 20, 30, config) == [reason]
+
+
+def test_a_map_that_is_normalised_first_may_stay_below_the_threshold() -> None:
+    raw = torch.zeros(1, 4, 4)
+    raw[0, 1, 1] = 1.0
+    config = MaskConfig(threshold=0.95)
+    (after,) = encode_masks(*threshold_maps(raw, 8, 8, [None], config), min_area=0.0)
+    (before,) = encode_masks(*threshold_maps(raw, 8, 8, [None], config, True), min_area=0.0)
+    assert isinstance(after, Mask) and before == "below_threshold"
 
 
 # --- memory

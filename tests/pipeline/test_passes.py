@@ -43,6 +43,7 @@ def commit_of(shard: Shard, size: int = 10) -> Commit:
     counts = {"samples": 0, "prompts": 0, "prompts_cut": 0, "masks": 0}
     return Commit(
         shard=shard.name,
+        fingerprint="",
         uri=shard.uri,
         bytes=size,
         statuses={},

@@ -114,7 +114,12 @@ def test_the_footer_says_what_changes_results_and_nothing_else() -> None:
     config = AnnotateConfig(input="in", output="/out")
     data = to_parquet([], IMAGES, footer(config.results()))
     metadata = pq.read_schema(pa.BufferReader(data)).metadata
-    assert set(metadata) == {b"schema_version", b"fingerprint", b"config"}
+    assert set(metadata) == {
+        b"schema_version",
+        b"fingerprint",
+        b"config",
+        b"normalise_first",
+    }
     assert json.loads(metadata[b"schema_version"]) == SCHEMA_VERSION
     assert json.loads(metadata[b"fingerprint"]) == config.fingerprint()
     settings = json.loads(metadata[b"config"])

@@ -1,0 +1,163 @@
+"""Shards on Ray: the same bytes as without it, and one bad shard that takes no other with it."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import ray
+import torch
+from ray import cloudpickle
+
+from pipeline.config import AnnotateConfig, ModelConfig
+from pipeline.demo.run import SHARDS
+from pipeline.engine import RayExecutor
+from pipeline.explanation import Maps
+from pipeline.ledger import Ledger
+from pipeline.models import ModelError
+from pipeline.passes import WORKER_DIED, run_passes
+from pipeline.samples import Sample
+from pipeline.shards import Shard, find_shards
+from pipeline.worker import MakeWorker, Worker
+
+ROOT = Path(__file__).parents[2]
+pytestmark = [
+    pytest.mark.ray,
+    # Ray's own: files that it leaves open, and what it calls of other packages.
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning"),
+]
+
+# Workers of this module travel to the actors as they are: there, no test can be imported.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+class Blank:
+    """Stands in for a model: finds the left half of every image."""
+
+    device = torch.device("cpu")
+    embed_width = 0
+
+    def __init__(self, config: AnnotateConfig) -> None:
+        pass
+
+    def squash(self, pixels: torch.Tensor) -> torch.Tensor:
+        return pixels[:, :8, :8]
+
+    def has_prompts(self, sample: Sample) -> bool:
+        return bool(sample.prompts)
+
+    def __call__(self, samples: Sequence[Sample]) -> list[Maps]:
+        left = torch.tensor([[[1.0, 0.0]]])
+        return [
+            Maps(s.prompts, left.expand(n, 1, 2), [0.0] * n, [p.texts[0] for p in s.prompts], 0)
+            for s in samples
+            for n in [len(s.prompts)]
+        ]
+
+
+class Fragile(Worker):
+    """A worker that some shards, by their name, are too much for."""
+
+    def __init__(self, config: AnnotateConfig) -> None:
+        super().__init__(config, Blank)
+
+    def annotate_shard(
+        self,
+        shard: Shard,
+        attempt: int,
+        on_images: Callable[[int], object],
+        alive: Callable[[], None],
+    ) -> None:
+        if shard.name.startswith("deadly"):
+            os._exit(1)
+        if shard.name.startswith("endless"):
+            time.sleep(3600)
+        if shard.name.startswith("unlucky") and attempt == 1:
+            os._exit(1)
+        if shard.name.startswith("wrong"):
+            raise RuntimeError("boom")
+        super().annotate_shard(shard, attempt, on_images, alive)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[None]:
+    """A Ray of two CPUs on this machine, for all tests."""
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        runtime_env={"env_vars": {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}},
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def on_ray(cluster: None) -> Callable[..., Ledger]:
+    """`on_ray(config, make_worker=)`: a run, as the command makes it."""
+
+    def run(config: AnnotateConfig, make_worker: MakeWorker = Worker) -> Ledger:
+        config = replace(config, engine=replace(config.engine, executor="ray"))
+        ledger = Ledger(config.output)
+        ledger.open(config.results(), {}, [])
+        run_passes(config, ledger, find_shards(config.patterns), RayExecutor(config, make_worker))
+        return ledger
+
+    return run
+
+
+def results(tree: dict[str, bytes]) -> dict[str, bytes]:
+    return {path: data for path, data in tree.items() if path.startswith(("annotations", "images"))}
+
+
+def test_ray_gives_the_bytes_that_one_process_gives(
+    on_ray: Callable[..., Ledger],
+    annotate: Callable[..., Ledger],
+    make_config: Callable[..., AnnotateConfig],
+    tree: Callable[[str], dict[str, bytes]],
+) -> None:
+    config = make_config(input=str(SHARDS), limit_samples=10)
+    local = annotate(config)
+    parallel = on_ray(
+        replace(config, output=config.output + "-ray", engine=replace(config.engine, workers=2))
+    )
+    assert len(parallel.committed()) == 3
+    assert results(tree(parallel.output)) == results(tree(local.output))
+    assert all(commit.attempt == 1 for commit in parallel.commits())
+
+
+@pytest.mark.slow
+def test_only_the_guilty_shards_fail(
+    on_ray: Callable[..., Ledger],
+    make_config: Callable[..., AnnotateConfig],
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    data = (SHARDS / "demo-00000.tar").read_bytes()
+    names = ["a", "b", "c", "deadly", "endless", "unlucky", "wrong", "x", "y"]
+    for name in names:
+        (folder / f"{name}.tar").write_bytes(data)
+    config = make_config(input=str(folder), limit_samples=4)
+    engine = replace(config.engine, workers=2, stall_seconds=8.0, max_attempts=1)
+    ledger = on_ray(replace(config, engine=engine), Fragile)
+    by_name = {Path(shard.uri).stem: shard.name for shard in find_shards([str(folder)])}
+    assert ledger.failures() == {
+        by_name["deadly"]: WORKER_DIED,
+        by_name["endless"]: WORKER_DIED,
+        by_name["wrong"]: "RuntimeError: boom",
+    }
+    good = {by_name[name] for name in ("a", "b", "c", "unlucky", "x", "y")}
+    assert ledger.committed() == good
+    assert len(list(Path(ledger.output, "annotations").iterdir())) == len(good)
+
+
+def test_a_model_that_does_not_load_ends_the_run(
+    on_ray: Callable[..., Ledger], make_config: Callable[..., AnnotateConfig]
+) -> None:
+    model = ModelConfig("ViT-bigG14", "random")
+    with pytest.raises(ModelError, match="ViT-bigG-14"):
+        on_ray(make_config(input=str(SHARDS), model=model))
