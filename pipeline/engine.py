@@ -7,7 +7,6 @@ itself, and gives back no more than how that went: pixels and masks never travel
 from __future__ import annotations
 
 import dataclasses
-import gc
 import json
 import logging
 import os
@@ -69,25 +68,26 @@ class RayExecutor:
             ModelError: the model does not load.
         """
         workers = min(self._workers, len(shards))
-        images = _Images()
+        pool = _Pool()
         gpus = workers if self._on_gpu else 0
-        meter = Meter(shards, images.total, gpus)
+        meter = Meter(shards, pool.images, gpus)
         outcomes: list[Outcome] = []
-        with shown(meter, self._config.engine.log_seconds):
-            for row in self._dataset(shards, attempt, in_flight, workers, images.tally).iter_rows():
-                if row.pop("model_error"):
-                    if outcomes:
-                        continue  # others have loaded it: this shard is tried again elsewhere
-                    raise ModelError(row["error"])
-                outcomes.append(Outcome(**row))
-                meter.add(outcomes[-1])
-        # Errors of actors that died keep the pool in reference cycles, and with it the CPUs and
-        # GPUs of the actors started in their place: the next pass would wait for them for ever.
-        gc.collect()
+        try:
+            with shown(meter, self._config.engine.log_seconds):
+                rows = self._dataset(shards, attempt, in_flight, workers, pool.register).iter_rows()
+                for row in rows:
+                    if row.pop("model_error"):
+                        if outcomes:
+                            continue  # others have loaded it: this shard is tried again elsewhere
+                        raise ModelError(row["error"])
+                    outcomes.append(Outcome(**row))
+                    meter.add(outcomes[-1])
+        finally:
+            pool.dismiss()
         return outcomes
 
     def _dataset(
-        self, shards: Sequence[Shard], attempt: int, in_flight: int, workers: int, tally: Any
+        self, shards: Sequence[Shard], attempt: int, in_flight: int, workers: int, register: Any
     ) -> Dataset:
         rows = [dataclasses.asdict(shard) for shard in shards]
         with warnings.catch_warnings():
@@ -96,7 +96,7 @@ class RayExecutor:
             return ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
                 _ShardActor,
                 batch_size=1,
-                fn_constructor_args=(self._config, self._make_worker, attempt, tally),
+                fn_constructor_args=(self._config, self._make_worker, attempt, register),
                 num_cpus=1,
                 num_gpus=1 if self._on_gpu else 0,
                 # Ray Data grows a pool slowly, by its use: it has to start at the size it needs.
@@ -112,33 +112,65 @@ class RayExecutor:
             )
 
 
-class _Images:
-    """The images that all actors have done, counted by an actor beside the driver.
+class _Register(Tally):
+    """Counts the images of a pass, and knows its actors."""
 
-    It is for people only: nothing depends on it, and its loss costs no more than fresh numbers.
+    def __init__(self) -> None:
+        super().__init__()
+        self._actors: dict[str, Any] = {}
+
+    def join(self, name: str, actor: Any) -> None:
+        """Take an actor down; once more when it has been started again."""
+        self._actors[name] = actor
+
+    def actors(self) -> list[Any]:
+        """All that ever joined."""
+        return list(self._actors.values())
+
+
+class _Pool:
+    """The actors of a pass, as they report to an actor beside the driver.
+
+    No result depends on it: its loss costs fresh numbers, and the care for what is left over.
     """
 
     def __init__(self) -> None:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self.tally: Any = ray.remote(Tally).options(num_cpus=0, scheduling_strategy=here).remote()
-        self._last = 0
+        actor = ray.remote(_Register).options(num_cpus=0, scheduling_strategy=here)
+        self.register: Any = actor.remote()
+        self._images = 0
 
-    def total(self) -> int:
-        """The newest number there is."""
+    def images(self) -> int:
+        """How many are done, by the newest number there is."""
         try:
-            self._last = int(ray.get(self.tally.total.remote(), timeout=10))
+            self._images = int(ray.get(self.register.total.remote(), timeout=10))
         except RayError:
-            return self._last
-        return self._last
+            return self._images
+        return self._images
+
+    def dismiss(self) -> None:
+        """End the actors, so that the next pass finds their CPUs and GPUs free.
+
+        Ray Data lets go of them. But errors of actors that died hold on, in reference cycles, to
+        those that Ray has started in their place: the next pass would wait for them for ever.
+        """
+        try:
+            left = ray.get(self.register.actors.remote(), timeout=60)
+        except RayError:
+            return
+        for actor in left:
+            ray.kill(actor)
 
 
 class _ShardActor:
     """What Ray Data runs in each actor: one shard in, one outcome out."""
 
     def __init__(
-        self, config: AnnotateConfig, make_worker: MakeWorker, attempt: int, tally: Any
+        self, config: AnnotateConfig, make_worker: MakeWorker, attempt: int, register: Any
     ) -> None:
-        self._attempt, self._tally = attempt, tally
+        self._attempt, self._register = attempt, register
+        this = ray.get_runtime_context()
+        register.join.remote(this.get_actor_id(), this.current_actor)
         # Ray would start the actor again, a few times, and say no more than that it died.
         self._worker: Worker | None = None
         self._error = ""
@@ -164,7 +196,7 @@ class _ShardActor:
             self._told = True
             outcome = Outcome(shard.name, shard.size, self._error)
         else:
-            outcome = self._worker.try_shard(shard, self._attempt, self._tally.add.remote)
+            outcome = self._worker.try_shard(shard, self._attempt, self._register.add.remote)
         columns = dataclasses.asdict(outcome) | {"model_error": self._worker is None}
         return {name: [value] for name, value in columns.items()}
 
