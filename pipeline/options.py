@@ -58,9 +58,10 @@ class _Parser(ArgumentParser):
         """The arguments, with `true` behind switches that stand alone: `--dry_run`."""
         switches = {f"--{action.dest}" for action in self._actions if _is_switch(action)}
         completed: list[str] = []
-        for argument, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+        for position, argument in enumerate(arguments):
             completed.append(argument)
-            if argument in switches and following.startswith("--"):
+            following = arguments[position + 1 : position + 2]
+            if argument in switches and not (following and following[0] in ("true", "false")):
                 completed.append("true")
         return completed
 

@@ -10,7 +10,7 @@ import hashlib
 import posixpath
 import re
 import tarfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -22,6 +22,7 @@ from webdataset.tariterators import base_plus_ext
 from pipeline import storage
 
 TAR_BLOCK = 512
+LARGEST_MEMBER = 64 << 30  # bytes; more is a damaged header
 TAR_RECORD = 20 * TAR_BLOCK
 END_OF_ARCHIVE = 2 * TAR_BLOCK
 META = re.compile(r"__[^/]*__($|/)")
@@ -147,7 +148,7 @@ def read_samples(stream: storage.Stream, max_bytes: int = 1 << 40) -> Iterator[R
     """
     sample: RawSample | None = None
     size = 0
-    for name, length, read in _members(stream):
+    for name, content in _members(stream):
         key, field = base_plus_ext(name)
         if key is None or META.match(name):
             continue
@@ -156,20 +157,38 @@ def read_samples(stream: storage.Stream, max_bytes: int = 1 << 40) -> Iterator[R
                 yield sample
             sample = RawSample(0 if sample is None else sample.index + 1, key, {})
             size = 0
-        size += length
+        size += content.size
         if size > max_bytes:
             sample.too_large = field.lower()
+            content.skip()
             continue
         if field.lower() in sample.fields:
             sample.repeated = field.lower()
-        with _readable():
-            sample.fields[field.lower()] = read()
+        sample.fields[field.lower()] = content.read()
     if sample is not None:
         yield sample
 
 
-def _members(stream: storage.Stream) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
-    """Name, bytes and reader of every regular file in the archive.
+@dataclass(frozen=True)
+class _Content:
+    """The bytes of a member, to be read or skipped before the next one is asked for."""
+
+    size: int
+    file: tarfile.ExFileObject
+
+    def read(self) -> bytes:
+        with _readable():
+            return self.file.read()
+
+    def skip(self) -> None:
+        """Pass over the bytes. tarfile would look for them for ever, where they do not exist."""
+        with _readable():
+            while self.file.read(1 << 20):
+                pass
+
+
+def _members(stream: storage.Stream) -> Iterator[tuple[str, _Content]]:
+    """Name and content of every regular file in the archive.
 
     Sparse files are none: a few bytes of them stand for as many zeros as they like.
     """
@@ -184,10 +203,12 @@ def _members(stream: storage.Stream) -> Iterator[tuple[str, int, Callable[[], by
         ) as archive,
     ):
         for member in archive:
+            if member.size > LARGEST_MEMBER:
+                raise tarfile.ReadError(f"a member of {member.size} bytes")
             if member.isreg() and not member.issparse():
                 content = archive.extractfile(member)
                 assert content is not None  # isreg() says so
-                yield member.name, member.size, content.read
+                yield member.name, _Content(member.size, cast(tarfile.ExFileObject, content))
             archive.members.clear()  # type: ignore[attr-defined]  # or they pile up
         stopped = archive.offset
         source.drain()
