@@ -23,7 +23,7 @@ from pipeline.local import Tally
 from pipeline.models import ModelError
 from pipeline.progress import Meter, shown
 from pipeline.shards import Shard
-from pipeline.worker import MakeWorker, Outcome, Worker
+from pipeline.worker import MakeWorker, Outcome, ShardWorker, Worker
 
 
 class RayExecutor:
@@ -108,7 +108,7 @@ class _ShardActor:
     ) -> None:
         self._attempt, self._tally = attempt, tally
         # An exception here would make Ray start the actor again, and again. It is told instead.
-        self._worker: Worker | None = None
+        self._worker: ShardWorker | None = None
         self._error = ""
         try:
             self._worker = make_worker(config)
