@@ -10,7 +10,6 @@ setting or the model does not load, 3 finished but shards failed, 143 stopped.
 from __future__ import annotations
 
 import dataclasses
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -18,10 +17,11 @@ from collections.abc import Sequence
 from pipeline.classes import load_classes
 from pipeline.config import AnnotateConfig, ConfigError
 from pipeline.demo import run as demo
+from pipeline.executors import make_executor
 from pipeline.ledger import Ledger, Summary
 from pipeline.models import ModelError
 from pipeline.options import parse
-from pipeline.passes import Run, plan, run_passes
+from pipeline.passes import plan, run_passes
 from pipeline.progress import print_dry_run, print_failures, print_plan, print_summary
 from pipeline.shards import find_shards
 
@@ -60,7 +60,7 @@ def annotate(config: AnnotateConfig) -> Summary:
     print_plan(todo)
     if todo.todo:
         ledger.forget(todo.changed)
-        run_passes(config, ledger, todo.todo, _executor(config))
+        run_passes(config, ledger, todo.todo, make_executor(config))
     summary = ledger.summarise(shard.name for shard in shards)
     print_summary(summary, config.output, time.monotonic() - started)
     print_failures(ledger.failures(), summary)
@@ -74,22 +74,6 @@ def show_status(output: str) -> int:
     print_summary(summary, output)
     print_failures(ledger.failures(), summary)
     return 0
-
-
-def _executor(config: AnnotateConfig) -> Run:
-    """What runs the shards. Each is imported alone, for Ray takes seconds to load."""
-    executor: Run
-    if config.engine.executor == "local":
-        from pipeline.local import LocalExecutor
-
-        executor = LocalExecutor(config)
-    else:
-        from pipeline.engine import RayExecutor
-
-        executor = RayExecutor(config)
-    # Ray has handlers of its own, and sets them when it starts: this one has to come after.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    return executor
 
 
 if __name__ == "__main__":

@@ -38,9 +38,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     "executor", ["local", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.slow])]
 )
-def test_killed_run_continues_to_the_same_bytes(
-    parts: Path, tmp_path: Path, executor: str
-) -> None:
+def test_killed_run_continues_to_the_same_bytes(parts: Path, tmp_path: Path, executor: str) -> None:
     undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
     assert _start(parts, undisturbed, "local").wait(PATIENCE) == 0
 
