@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from jaxtyping import UInt8
 from torch import Tensor
@@ -19,7 +19,6 @@ from pipeline.samples import image_bytes
 from pipeline.shards import RawSample, Shard, read_samples
 
 Truth = TypeVar("Truth")
-Found = TypeVar("Found", covariant=True)
 
 
 @dataclass(frozen=True)
@@ -39,18 +38,10 @@ class Case(Generic[Truth]):
     truth: Truth
 
 
-class ReadTruth(Protocol[Found]):
-    """Finds what is known about a sample; None where there is nothing to score."""
-
-    def __call__(self, raw: RawSample, /) -> Found | None:
-        """Raises Reject where the sample is not as it should be."""
-
-
-class Fit(Protocol):
-    """Brings pixels to the model's size."""
-
-    def __call__(self, pixels: UInt8[Tensor, "3 height width"], /) -> UInt8[Tensor, "3 size size"]:
-        """Resize, and crop where the protocol does."""
+ReadTruth = Callable[[RawSample], Truth | None]
+"""Finds what is known about a sample; None where there is nothing to score. May raise Reject."""
+Fit = Callable[[Tensor], Tensor]
+"""Brings RGB pixels [3, height, width] to the model's size."""
 
 
 def read_cases(
