@@ -13,13 +13,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pipeline.config import ConfigError
+from pipeline.evaluation.perturbation_stage import PerturbationConfig, score_perturbation
 from pipeline.evaluation.point_stage import PointsConfig, score_points
+from pipeline.evaluation.segmentation_stage import SegmentationConfig, score_segmentation
 from pipeline.models import ModelError
 from pipeline.options import parse
 from pipeline.storage import join, read_bytes
 
 COMMANDS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "points": (PointsConfig, score_points),
+    "segmentation": (SegmentationConfig, score_segmentation),
+    "perturbation": (PerturbationConfig, score_perturbation),
 }
 
 

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from pipeline import storage
 from pipeline.evaluation import report
 from pipeline.evaluation.pairs import LabelledPairs, PairPoints
-from pipeline.evaluation.point_counters import image_id_of
 from pipeline.evaluation.point_scores import PairCounts
+from pipeline.evaluation.predictions import image_id_of
 from pipeline.images import decode as decode_image
 from pipeline.ledger import Ledger
 from pipeline.masks import decode as decode_mask
@@ -111,7 +111,7 @@ def _masks(predictions: str, wanted: set[str]) -> dict[str, dict[str, np.ndarray
 
 
 def _draw(output: str, pictures: list[Picture]) -> None:
-    drawn = report.figure(3 * CLASSES, 2.6 * len(pictures))
+    drawn = report.figure(3.0 * CLASSES, 2.6 * len(pictures))
     grid = drawn.subplots(len(pictures), CLASSES, squeeze=False)
     for row, picture in zip(grid, pictures, strict=True):
         for axes in row:

@@ -6,11 +6,14 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
 import legrad
+from legrad.towers import open_tower
+from pipeline.config import ConfigError
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.explanation import DTYPES
 from pipeline.images import Preprocess
@@ -33,7 +36,6 @@ class EvaluatedModel:
 
         Raises:
             ModelError: the model or its weights do not load.
-            ValueError: the method cannot explain this model.
         """
         self.turn = threading.Lock()
         self.device = choose_device(config.engine.device)
@@ -44,7 +46,11 @@ class EvaluatedModel:
         self._encode_text = TextEncoder(self._model, config.model.name, config.templates)
 
     def explainer(self, **changes: Any) -> legrad.Explainer:
-        """The explainer of the configuration, with other options or `layers` if wanted."""
+        """The explainer of the configuration, with other options or `layers` if wanted.
+
+        Raises:
+            ConfigError: the method cannot explain this model, or not with these options.
+        """
         config = self._config
         settings = {
             "layers": config.layers,
@@ -55,7 +61,10 @@ class EvaluatedModel:
         }
         if config.empty_text:
             settings["empty_text"] = self._embed([Prompt(0, None, None, (config.empty_text,))])[0]
-        return legrad.build(config.method, self._model, **settings)
+        try:
+            return legrad.build(config.method, self._model, **settings)
+        except ValueError as error:
+            raise ConfigError(f"--method {config.method}: {error}") from error
 
     def text(self, names: Sequence[str]) -> Float32[Tensor, "name embed"]:
         """L2-normalised embeddings of class names, put into the templates."""
@@ -76,6 +85,17 @@ class EvaluatedModel:
         )
         cropped: Tensor = transforms.center_crop(resized, [self.size, self.size])
         return cropped
+
+    @property
+    def depth(self) -> int:
+        """Blocks of the image tower."""
+        return len(open_tower(self._model).blocks)
+
+    @torch.inference_mode()
+    def embed(self, images: Float[Tensor, "batch 3 h w"]) -> Float32[Tensor, "batch embed"]:
+        """L2-normalised image embeddings, as the model itself makes them."""
+        embeddings: Tensor = self._model.encode_image(images, normalize=True)
+        return embeddings.float()
 
     def images(self, pixels: UInt8[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch 3 h w"]:
         """Model input of pixels."""

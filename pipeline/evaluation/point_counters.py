@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -10,21 +9,23 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from jaxtyping import Bool, Float32
 
-import legrad
 from pipeline import storage
-from pipeline.config import ConfigError
 from pipeline.evaluation.batches import Batches, Case
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.model import EvaluatedModel, heatmaps
 from pipeline.evaluation.pairs import LabelledPairs, PairPoints
 from pipeline.evaluation.points import pixels_of
+from pipeline.evaluation.predictions import (
+    image_id_of,
+    predicted_shards,
+    read_rows,
+    stored_heat,
+)
 from pipeline.evaluation.running import Counted
 from pipeline.evaluation.runs import pixels_set
-from pipeline.ledger import Ledger
 from pipeline.masks import decode
 from pipeline.shards import RawSample, Shard
 
@@ -53,11 +54,6 @@ PAIR_COUNTS = pa.schema(
 the mask with the one that its heat gives back."""
 
 
-def image_id_of(key: str) -> str:
-    """The image id that a sample's key stands for: its base name."""
-    return posixpath.basename(key)
-
-
 @dataclass(frozen=True)
 class MakePredictionCounter:
     """Makes a `PredictionCounter` in the process that counts."""
@@ -83,7 +79,9 @@ class PredictionCounter:
     def __call__(self, shard: Shard, on_images: Callable[[int], object]) -> Counted:
         """Count the points of every image of the shard."""
         counted = Counted()
-        images = self._read(f"images/{shard.name}.parquet", ["key", "status", "reason"])
+        images = read_rows(
+            self._predictions, f"images/{shard.name}.parquet", ["key", "status", "reason"]
+        )
         pairs = self._pairs.of_images(image_id_of(row["key"]) for row in images)
         masks = self._masks(shard, pairs)
         for row in images:
@@ -107,7 +105,7 @@ class PredictionCounter:
         columns = ["key", "category", "score", "segmentation", "threshold"]
         columns += ["height", "width", "heat", "heat_shape"] if self._sweep else []
         masks: dict[tuple[str, int], Row] = {}
-        for row in self._read(f"annotations/{shard.name}.parquet", columns):
+        for row in read_rows(self._predictions, f"annotations/{shard.name}.parquet", columns):
             image, name = image_id_of(row["key"]), (row["category"] or "").lower()
             for points in pairs.get(image, []):
                 rank = _match(points, name)
@@ -115,11 +113,6 @@ class PredictionCounter:
                 if rank and (best is None or (rank, row["score"]) > best["rank"]):
                     masks[image, points.number] = row | {"rank": (rank, row["score"])}
         return masks
-
-    def _read(self, path: str, columns: list[str]) -> list[Row]:
-        data = storage.read_bytes(storage.join(self._predictions, *path.split("/")))
-        rows: list[Row] = pq.read_table(pa.BufferReader(data), columns=columns).to_pylist()
-        return rows
 
 
 @dataclass(frozen=True)
@@ -186,7 +179,7 @@ def _of_mask(image: str, points: PairPoints, mask: Row | None, sweep: bool) -> R
     counts = _counts(image, points, inside, mask["score"])
     if not sweep or mask["heat"] is None:
         return counts
-    heat = _stored_heat(mask)
+    heat = stored_heat(mask)
     rebuilt, written = heat > np.float32(mask["threshold"]), decode(mask["segmentation"])
     overlap = {
         "rebuilt_intersection": int((rebuilt & written).sum()),
@@ -223,14 +216,6 @@ def _swept(points: PairPoints, heat: Float32[np.ndarray, " point"]) -> Row:
     }
 
 
-def _stored_heat(row: Mapping[str, Any]) -> Float32[np.ndarray, "height width"]:
-    """The heatmap of a written mask, upsampled as it was when the mask was made."""
-    grid = np.frombuffer(row["heat"], dtype=np.uint8).reshape(row["heat_shape"])
-    raw = torch.from_numpy(grid.T.astype(np.float32))[None]
-    heat: np.ndarray = legrad.heatmap(raw, size=(row["width"], row["height"]))[0].numpy().T
-    return heat
-
-
 def _match(points: PairPoints, name: str) -> int:
     """How well a mask's class fits: 2 by display name, 1 by the row's own name, 0 not at all."""
     if not name:
@@ -240,23 +225,6 @@ def _match(points: PairPoints, name: str) -> int:
 
 def _load_pairs(output: str) -> LabelledPairs:
     return LabelledPairs.from_parquet(storage.read_bytes(storage.join(output, PAIRS_FILE)))
-
-
-def predicted_shards(predictions: str) -> list[Shard]:
-    """The annotation tables of a run, under the names of the shards that they are of.
-
-    Raises:
-        ConfigError: there is no run, or it has committed nothing.
-    """
-    commits = Ledger(predictions).commits()
-    if not commits:
-        raise ConfigError(f"--predictions {predictions}: no annotation run has committed there")
-    shards = []
-    for commit in commits:
-        path = f"annotations/{commit.shard}.parquet"
-        location = storage.join(predictions, *path.split("/"))
-        shards.append(Shard(location, commit.uri, int(commit.files[path]["bytes"])))
-    return shards
 
 
 def count_predictions(predictions: str, pairs: LabelledPairs) -> pa.Table:

@@ -19,7 +19,6 @@ from pipeline.evaluation.point_counters import (
     PAIRS_FILE,
     MakeMapCounter,
     MakePredictionCounter,
-    predicted_shards,
     repeated_images,
 )
 from pipeline.evaluation.point_scores import (
@@ -32,6 +31,7 @@ from pipeline.evaluation.point_scores import (
     threshold_sweep,
     unseen,
 )
+from pipeline.evaluation.predictions import predicted_shards
 from pipeline.evaluation.running import MakeCounter, Merged, count_shards
 from pipeline.ledger import Ledger
 from pipeline.shards import find_shards

@@ -53,7 +53,7 @@ def bullet(notes: Iterable[str]) -> str:
     return "\n".join(f"- {note}" for note in notes)
 
 
-def figure(width: float = 7, height: float = 4.5) -> Figure:
+def figure(width: float = 7.0, height: float = 4.5) -> Figure:
     """An empty figure, in inches."""
     return Figure(figsize=(width, height), layout="constrained")
 
