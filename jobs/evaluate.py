@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pipeline.config import ConfigError
+from pipeline.evaluation.layer_stage import LayersConfig, study_layers
 from pipeline.evaluation.perturbation_stage import PerturbationConfig, score_perturbation
 from pipeline.evaluation.point_stage import PointsConfig, score_points
 from pipeline.evaluation.segmentation_stage import SegmentationConfig, score_segmentation
@@ -24,6 +25,7 @@ COMMANDS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "points": (PointsConfig, score_points),
     "segmentation": (SegmentationConfig, score_segmentation),
     "perturbation": (PerturbationConfig, score_perturbation),
+    "layers": (LayersConfig, study_layers),
 }
 
 

@@ -1,15 +1,20 @@
 """Annotation outputs made by hand, point files, and runs of evaluate.py."""
 
+import io
 import json
+import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from jobs import evaluate
 from pipeline.config import AnnotateConfig
+from pipeline.demo.quality import bundled_scenes
+from pipeline.demo.sprites import CLASSES
 from pipeline.evaluation.labels import Cleaning, read_labels
 from pipeline.evaluation.pairs import LabelledPairs
 from pipeline.ledger import Commit, Ledger, file_record
@@ -148,3 +153,27 @@ def run(tmp_path: Path) -> Callable[..., dict[str, Any]]:
         return json.loads((folder / "metrics.json").read_text()) if code != 2 else None
 
     return start
+
+
+@pytest.fixture
+def classes(tmp_path: Path) -> str:
+    """A class file with the classes of the demo."""
+    entries = [f"- {{id: {i}, name: {name}}}" for i, name in enumerate(CLASSES, 1)]
+    (tmp_path / "classes.yaml").write_text("\n".join(entries))
+    return str(tmp_path / "classes.yaml")
+
+
+@pytest.fixture
+def imagenet_shard(tmp_path: Path) -> str:
+    """Three images in the layout of ImageNet's shards: a .jpg, a class number, a .json."""
+    path = tmp_path / "imagenet-validation-000000.tar"
+    with tarfile.open(path, "w") as archive:
+        for i, scene in enumerate(bundled_scenes()[:3]):
+            jpeg = io.BytesIO()
+            Image.fromarray(scene.image).save(jpeg, "JPEG")
+            members = {"jpg": jpeg.getvalue(), "cls": str(400 * i).encode(), "json": b"{}"}
+            for extension, data in members.items():
+                member = tarfile.TarInfo(f"ILSVRC2012_val_{i + 1:08d}.{extension}")
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
+    return str(path)

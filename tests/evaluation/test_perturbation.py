@@ -1,6 +1,5 @@
 """The perturbation stage: areas and orders by hand, and the model's own answers."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ import pytest
 import torch
 
 from pipeline.demo.model import ASSETS
-from pipeline.demo.sprites import CLASSES
 from pipeline.evaluation.labelled import ClassNames
 from pipeline.evaluation.perturbation import (
     CURVES,
@@ -85,13 +83,6 @@ def test_labels_of_samples() -> None:
     assert len(imagenet.names) == 1000 and imagenet.names[0] == "tench"
 
 
-@pytest.fixture
-def classes(tmp_path: Path) -> str:
-    entries = [f"- {{id: {i}, name: {name}}}" for i, name in enumerate(CLASSES, 1)]
-    (tmp_path / "classes.yaml").write_text("\n".join(entries))
-    return str(tmp_path / "classes.yaml")
-
-
 def test_the_demo_is_seen_where_the_map_is(run: Run, classes: str, tmp_path: Path) -> None:
     flags = ["--input", ASSETS / "shards" / "demo-00000.tar", "--limit_samples", 24]
     found = run("perturbation", *flags, "--classes", classes, "--label_field", "labels")
@@ -102,17 +93,10 @@ def test_the_demo_is_seen_where_the_map_is(run: Run, classes: str, tmp_path: Pat
     assert (tmp_path / "scores" / "curves.png").exists()
 
 
-def test_a_shard_as_of_imagenet(run: Run, tmp_path: Path, tar: Callable, picture: Callable) -> None:
-    members = [
-        (f"ILSVRC2012_val_{i:08d}.{name}", data)
-        for i in range(3)
-        for name, data in (("jpg", picture(i)), ("cls", str(i * 400).encode()), ("json", b"{}"))
-    ]
-    (tmp_path / "val-000000.tar").write_bytes(tar(members))
-    found = run("perturbation", "--input", tmp_path / "val-000000.tar")
+def test_a_shard_as_of_imagenet(run: Run, imagenet_shard: str) -> None:
+    found = run("perturbation", "--input", imagenet_shard)
     assert found["images"] == {"scored": 3}
-    content = json.dumps(found["settings"])
-    assert '"metric": "perturbation"' in content
+    assert found["settings"]["metric"] == "perturbation"
 
 
 def test_settings_that_are_refused(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
