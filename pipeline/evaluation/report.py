@@ -15,7 +15,7 @@ from pipeline.evaluation.running import Merged
 
 matplotlib.use("Agg")
 
-Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]
+Series = Mapping[str, tuple[Sequence[float | int], Sequence[float | int]]]
 """Name → x and y of a line."""
 
 
