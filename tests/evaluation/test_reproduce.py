@@ -50,10 +50,9 @@ def data(
     for number, scene in enumerate(bundled_scenes()[:3]):
         index = np.zeros(scene.image.shape[:2], dtype=np.uint8)
         for name, mask in scene.masks.items():
-            index[mask] = CLASSES.index(name) + 1
-        image = Image.fromarray(index, mode=None).convert("P")
-        image.putpalette(list(range(256)) * 3)
-        image.putdata(index.ravel().tolist())
+            index[mask] = list(CLASSES).index(name) + 1
+        image = Image.fromarray(index)
+        image.putpalette(list(range(256)) * 3)  # palette images, as VOC's are
         image.save(masks / f"scene{number:05d}.png")
     entries = [f"- {{id: {i}, name: {name}}}" for i, name in enumerate(CLASSES, 1)]
     (tmp_path / "voc.yaml").write_text("\n".join(entries))
