@@ -45,31 +45,29 @@ def commands(classes: str) -> dict[str, tuple[object, ...]]:
 
 # A process of its own: Ray warns about itself. It has room for four actors, whatever the machine.
 ON_RAY = """
-import json, sys, ray
+import sys, ray
 from jobs import evaluate
 ray.init(num_cpus=4, logging_level="ERROR")
-sys.exit(max(evaluate.main(arguments) for arguments in json.loads(sys.argv[1])))
+sys.exit(evaluate.main(sys.argv[1:]))
 """
 
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_equal_counts_whoever_counts(run: Run, parts: Path, classes: str, tmp_path: Path) -> None:
-    alone, arguments = {}, []
-    for command, flags in commands(classes).items():
-        alone[command] = run(command, "--input", parts, *flags, output=f"{command}-alone")
-        output = ("--output", tmp_path / f"{command}-many", "--engine.workers", PARTS)
-        words = (command, "--input", parts, *flags, *output, "--engine.threads", 1)
-        arguments.append([str(word) for word in words])
-    program = [sys.executable, "-c", ON_RAY, json.dumps(arguments)]
-    subprocess.run(program, cwd=ROOT, check=True, timeout=300)
-    for command, expected in alone.items():
-        many = tmp_path / f"{command}-many"
-        assert json.loads((many / "metrics.json").read_text()) == expected
-        counts = sorted((tmp_path / f"{command}-alone" / "counts").iterdir())
-        assert len(counts) == PARTS
-        for path in counts:
-            assert (many / "counts" / path.name).read_bytes() == path.read_bytes()
+@pytest.mark.parametrize("command", ["points", "segmentation", "perturbation"])
+def test_equal_counts_whoever_counts(
+    run: Run, parts: Path, classes: str, tmp_path: Path, command: str
+) -> None:
+    flags = ("--input", parts, *commands(classes)[command])
+    alone = run(command, *flags, output="alone")
+    many = ("--output", tmp_path / "many", "--engine.workers", PARTS, "--engine.threads", 1)
+    words = [str(word) for word in (command, *flags, *many)]
+    subprocess.run([sys.executable, "-c", ON_RAY, *words], cwd=ROOT, check=True, timeout=300)
+    assert json.loads((tmp_path / "many" / "metrics.json").read_text()) == alone
+    counts = sorted((tmp_path / "alone" / "counts").iterdir())
+    assert len(counts) == PARTS
+    for path in counts:
+        assert (tmp_path / "many" / "counts" / path.name).read_bytes() == path.read_bytes()
 
 
 def test_an_interrupted_count_goes_on(
