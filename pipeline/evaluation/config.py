@@ -10,6 +10,18 @@ from pipeline.config import AnnotateConfig, ConfigError, EngineConfig, ModelConf
 
 
 @dataclass(frozen=True)
+class CountingRun(AnnotateConfig):
+    """An evaluation, as the engine takes it: what its counts depend on is its result settings."""
+
+    counted: dict[str, Any] = field(default_factory=dict)
+    """Settings that the counts depend on, as JSON values."""
+
+    def results(self) -> dict[str, Any]:
+        """These settings."""
+        return self.counted
+
+
+@dataclass(frozen=True)
 class EvaluationConfig:
     """One evaluation: shards in, counts out, metrics from the sum of the counts."""
 
@@ -56,9 +68,10 @@ class EvaluationConfig:
             if value is not None and value < 1:
                 raise ConfigError(f"--{name} {value}: must be at least 1")
 
-    def run(self) -> AnnotateConfig:
-        """The same settings as the engine takes them."""
-        return AnnotateConfig(
+    def run(self, results: dict[str, Any]) -> CountingRun:
+        """The same settings as the engine takes them, for counts that depend on `results`."""
+        return CountingRun(
+            counted=results,
             input=self.input,
             output=self.output,
             input_root=self.input_root,

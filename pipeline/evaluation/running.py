@@ -159,7 +159,7 @@ def count_shards(
     """
     if not config.output:
         raise ConfigError("--output is needed: a directory or an s3:// or gs:// prefix")
-    run = config.run()
+    run = config.run(dict(results))
     ledger = Ledger(config.output)
     ledger.open(dict(results), asdict(config), [], redo=config.on_mismatch == "redo")
     for path, data in (files or {}).items():
