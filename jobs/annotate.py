@@ -9,7 +9,6 @@ setting or the model does not load, 3 finished but shards failed, 143 stopped.
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -19,10 +18,11 @@ from pipeline.classes import load_classes
 from pipeline.config import AnnotateConfig, ConfigError
 from pipeline.demo import run as demo
 from pipeline.demo.model import NAME as DEMO_MODEL
+from pipeline.executors import make_executor
 from pipeline.ledger import Ledger, Summary
 from pipeline.models import ModelError
 from pipeline.options import parse
-from pipeline.passes import Run, plan, run_passes
+from pipeline.passes import plan, run_passes
 from pipeline.progress import print_dry_run, print_failures, print_plan, print_summary
 from pipeline.shards import find_shards
 
@@ -71,7 +71,7 @@ def annotate(config: AnnotateConfig) -> Summary:
     try:
         if todo.todo:
             ledger.summarise(names, "running")
-            executor = _executor(config)
+            executor = make_executor(config)
             ledger.forget(todo.changed)
             run_passes(config, ledger, todo.todo, executor)
         state = "finished"
@@ -97,22 +97,6 @@ def _open(ledger: Ledger, config: AnnotateConfig) -> None:
     classes = load_classes(config.prompts.classes) if config.prompts.classes else []
     categories = [{"id": category.id, "name": category.name} for category in classes]
     ledger.open(config.results(), config.described(), categories, redo=config.on_mismatch == "redo")
-
-
-def _executor(config: AnnotateConfig) -> Run:
-    """What runs the shards. Each is imported alone, for Ray takes seconds to load."""
-    executor: Run
-    if config.engine.executor == "local":
-        from pipeline.local import LocalExecutor
-
-        executor = LocalExecutor(config)
-    else:
-        from pipeline.engine import RayExecutor
-
-        executor = RayExecutor(config)
-    # Ray has handlers of its own, and sets them when it starts: this one has to come after.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    return executor
 
 
 if __name__ == "__main__":

@@ -132,6 +132,20 @@ def vocabulary(
     return report(choosing.markdown(results), results, json)
 
 
+def points(rows: int = 5_000_000, images: int = 100_000, json: Path | None = None) -> int:
+    """Measure the points stage of evaluate.py on a synthetic file of point labels.
+
+    Args:
+        rows: of the file.
+        images: that the rows are of.
+        json: also write the figures to this file.
+    """
+    from jobs.benchmarks import points as stage
+
+    results = stage.measure(rows, images)
+    return report(stage.markdown(results), results, json)
+
+
 def report(text: str, results: dict[str, Any], file: Path | None) -> int:
     """Print the tables and write the figures."""
     print(f"\n{text}")
@@ -153,6 +167,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "gpu": gpu,
     "engine": engine,
     "vocabulary": vocabulary,
+    "points": points,
 }
 
 

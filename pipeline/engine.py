@@ -29,7 +29,7 @@ from pipeline.local import Tally
 from pipeline.models import ModelError
 from pipeline.progress import Meter, shown
 from pipeline.shards import Shard
-from pipeline.worker import MakeWorker, Outcome, Worker
+from pipeline.worker import MakeWorker, Outcome, ShardWorker, Worker
 
 
 class RayExecutor:
@@ -172,7 +172,7 @@ class _ShardActor:
         this = ray.get_runtime_context()
         register.join.remote(this.get_actor_id(), this.current_actor)
         # Ray would start the actor again, a few times, and say no more than that it died.
-        self._worker: Worker | None = None
+        self._worker: ShardWorker | None = None
         self._error = ""
         self._told = False
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 import traceback
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -48,34 +49,23 @@ class Outcome:
     final: bool = False
 
 
-class Worker:
-    """A model, and what it takes to annotate shard after shard with it.
+class ShardWorker(ABC):
+    """Does shard after shard. What goes wrong with one is told, and leaves the others alone.
 
-    Several threads may each annotate a shard at once.
+    Several threads may each do a shard at once.
     """
 
-    def __init__(
-        self,
-        config: AnnotateConfig,
-        make_explainer: Callable[[AnnotateConfig], SampleExplainer] = PromptExplainer,
-    ) -> None:
-        """Load the model; see `PromptExplainer` for what may go wrong."""
-        torch.set_num_threads(config.engine.cpu_threads())
+    def __init__(self, config: AnnotateConfig) -> None:
+        """Watch over the shards as `config.engine` says, and commit them in `config.output`."""
         self.config = config
-        self.explain = make_explainer(config)
-        self.annotator = Annotator(self.explain, config.mask)
-        vectors = config.prompts.source == "embeddings"
-        self.read_prompts = PromptReader(
-            config.prompts, self.explain.embed_width if vectors else None
-        )
         self.ledger = Ledger(config.output)
         self.watchdog = Watchdog(config.engine.stall_seconds)
 
     def try_shard(self, shard: Shard, attempt: int, on_images: Callable[[int], object]) -> Outcome:
-        """Annotate and commit a shard; whatever goes wrong is in the outcome."""
+        """Do and commit a shard; whatever goes wrong is in the outcome."""
         try:
             with self.watchdog.watch() as alive:
-                self.annotate_shard(shard, attempt, on_images, alive)
+                self.do_shard(shard, attempt, on_images, alive)
         except (ShardError, TooManyRejects) as error:
             final = isinstance(error, TooManyRejects)
             return Outcome(shard.name, shard.size, str(error), final)
@@ -87,7 +77,7 @@ class Worker:
 
     def _leave_if_broken(self) -> None:
         """End the process if its GPU is: it would fail every other shard as well, in no time."""
-        if self.explain.device.type != "cuda":
+        if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             return
         try:
             torch.cuda.synchronize()
@@ -95,7 +85,43 @@ class Worker:
             print(f"the GPU no longer works, this worker ends: {error}", flush=True)
             os._exit(1)
 
-    def annotate_shard(
+    @abstractmethod
+    def do_shard(
+        self,
+        shard: Shard,
+        attempt: int,
+        on_images: Callable[[int], object],
+        alive: Callable[[], None],
+    ) -> None:
+        """Do every sample of the shard and commit it; what it raises is the reason why not.
+
+        Args:
+            shard: what to read.
+            attempt: which one this is, from 1.
+            on_images: told how many more samples are done, after every batch.
+            alive: called after every batch.
+        """
+
+
+class Worker(ShardWorker):
+    """A model, and what it takes to annotate shard after shard with it."""
+
+    def __init__(
+        self,
+        config: AnnotateConfig,
+        make_explainer: Callable[[AnnotateConfig], SampleExplainer] = PromptExplainer,
+    ) -> None:
+        """Load the model; see `PromptExplainer` for what may go wrong."""
+        torch.set_num_threads(config.engine.cpu_threads())
+        super().__init__(config)
+        self.explain = make_explainer(config)
+        self.annotator = Annotator(self.explain, config.mask)
+        vectors = config.prompts.source == "embeddings"
+        self.read_prompts = PromptReader(
+            config.prompts, self.explain.embed_width if vectors else None
+        )
+
+    def do_shard(
         self,
         shard: Shard,
         attempt: int,
@@ -103,12 +129,6 @@ class Worker:
         alive: Callable[[], None],
     ) -> None:
         """Annotate every sample of the shard, write its tables and commit it.
-
-        Args:
-            shard: what to read.
-            attempt: which one this is, from 1.
-            on_images: told how many more samples are done, after every batch.
-            alive: called after every batch.
 
         Raises:
             ShardError: the shard cannot be read to its end; nothing was written.
@@ -220,7 +240,7 @@ class Worker:
             raise error
 
 
-MakeWorker = Callable[[AnnotateConfig], Worker]
+MakeWorker = Callable[[AnnotateConfig], ShardWorker]
 
 
 def _done(verdict: Rejected) -> Future[Sample | Rejected]:

@@ -17,7 +17,7 @@ import numpy as np
 import open_clip
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from jsonargparse import auto_cli
 
 import legrad
@@ -25,6 +25,7 @@ from pipeline import storage
 from pipeline.demo.model import ASSETS, TEMPLATE, WEIGHTS, create, normalise, tokenize
 from pipeline.demo.scenes import Scene, sample_points
 from pipeline.evaluation.points import PointCounts
+from pipeline.evaluation.precision import average_precision
 from pipeline.images import decode as decode_image
 from pipeline.masks import decode as decode_mask
 from pipeline.shards import find_shards, read_samples
@@ -112,20 +113,6 @@ def measure(
         pointing_other=float(np.mean(other_hits)),
         images_per_second=1 / float(np.median(seconds)),
     )
-
-
-def average_precision(
-    heat: Float[np.ndarray, "height width"], truth: Bool[np.ndarray, "height width"]
-) -> float:
-    """Σ (R_k − R_{k−1}) P_k over the distinct values of `heat`, from the highest down.
-
-    Pixels of one value are found together, whatever their order.
-    """
-    order = np.argsort(heat, axis=None)[::-1]
-    values, found = heat.flat[order], np.cumsum(truth.flat[order])
-    last = np.append(np.flatnonzero(np.diff(values)), values.size - 1)
-    precision, recall = found[last] / (last + 1), found[last] / found[-1]
-    return float(np.sum(np.diff(recall, prepend=0.0) * precision))
 
 
 @torch.no_grad()

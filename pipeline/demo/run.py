@@ -8,7 +8,9 @@ import io
 from pipeline import storage
 from pipeline.config import AnnotateConfig
 from pipeline.demo.model import ASSETS
-from pipeline.evaluation.points import read_points, score_annotations
+from pipeline.evaluation.labels import read_labels
+from pipeline.evaluation.point_counters import count_predictions
+from pipeline.evaluation.point_scores import PairCounts
 from pipeline.preview import draw_preview
 from pipeline.shards import find_shards
 
@@ -24,10 +26,10 @@ def configure(config: AnnotateConfig) -> AnnotateConfig:
 
 def report(output: str) -> None:
     """Print how well the masks fit the bundled points, and draw some of them."""
-    points = read_points(ASSETS / "points.csv", ASSETS / "class-descriptions.csv")
-    masks, control = score_annotations(output, points)
-    print(f"p-mIoU on the bundled points: {masks.p_miou():.3f}")
-    print(f"  for masks that cover everything: {control.p_miou():.3f}")
+    pairs, _ = read_labels(str(ASSETS / "points.csv"), str(ASSETS / "class-descriptions.csv"))
+    counts = PairCounts.of(count_predictions(output, pairs))
+    print(f"p-mIoU on the bundled points: {counts.p_miou():.3f}")
+    print(f"  for masks that cover everything: {counts.constant(True).p_miou():.3f}")
     path = storage.join(output, "preview.png")
     png = io.BytesIO()
     draw_preview(output, find_shards([str(SHARDS)])[0], PREVIEWED).save(png, "PNG")

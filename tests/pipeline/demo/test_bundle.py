@@ -14,7 +14,8 @@ from pipeline.demo.model import ASSETS, CONFIG, WEIGHTS, create
 from pipeline.demo.quality import bundled_scenes
 from pipeline.demo.scenes import Scene
 from pipeline.demo.sprites import CLASSES
-from pipeline.evaluation.points import pixel_of, read_points
+from pipeline.evaluation.labels import read_labels
+from pipeline.evaluation.points import pixels_of
 from pipeline.shards import find_shards, read_samples
 
 COUNT = SHARDS * SCENES_PER_SHARD
@@ -63,13 +64,16 @@ def test_labels_are_the_classes_in_the_ground_truth(scenes: list[Scene]) -> None
 
 
 def test_points_agree_with_the_masks(scenes: list[Scene]) -> None:
-    points = read_points(ASSETS / "points.csv", ASSETS / "class-descriptions.csv")
-    by_key = {key_of(i): scene for i, scene in enumerate(scenes)}
-    assert set(points) == {(key, name) for key, scene in by_key.items() for name in scene.masks}
-    for (key, name), of_pair in points.items():
-        mask = by_key[key].masks[name]
-        assert any(point.yes for point in of_pair)
-        assert all(mask[pixel_of(point, SIDE, SIDE)] == point.yes for point in of_pair)
+    pairs, _ = read_labels(str(ASSETS / "points.csv"), str(ASSETS / "class-descriptions.csv"))
+    found = pairs.of_images(pairs.images)
+    assert {
+        image: {points.label.name for points in of_image} for image, of_image in found.items()
+    } == {key_of(i): set(scene.masks) for i, scene in enumerate(scenes)}
+    for i, scene in enumerate(scenes):
+        for points in found[key_of(i)]:
+            assert points.yes.any()
+            where = pixels_of(points.x, points.y, SIDE, SIDE)
+            assert (scene.masks[points.label.name][where] == points.yes).all()
 
 
 def test_the_weights_are_small_and_load(scenes: list[Scene]) -> None:

@@ -1,0 +1,107 @@
+"""What all evaluations can be told; the text under a field is its help text."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from pipeline.config import AnnotateConfig, ConfigError, EngineConfig, ModelConfig, PromptConfig
+
+
+@dataclass(frozen=True)
+class CountingRun(AnnotateConfig):
+    """An evaluation, as the engine takes it: what its counts depend on is its result settings."""
+
+    counted: dict[str, Any] = field(default_factory=dict)
+    """Settings that the counts depend on, as JSON values."""
+
+    def results(self) -> dict[str, Any]:
+        """These settings."""
+        return self.counted
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """One evaluation: shards in, counts out, metrics from the sum of the counts."""
+
+    output: str = ""
+    """Directory or s3:// / gs:// prefix for counts and metrics."""
+    input: list[str] | str = ""
+    """Shards of images, spelled as for annotate.py, to score the maps of a method on them."""
+    input_root: str = ""
+    """Prefix taken off shard URIs before they are named, so that data can move."""
+    limit_shards: int | None = None
+    """Take only the first shards."""
+    limit_samples: int | None = None
+    """Take only the first samples of every shard."""
+    max_pixels: int = 100_000_000
+    """Images with more pixels than this are rejected unread (decompression bombs)."""
+    retry_failed: bool = False
+    """Try the shards again that an earlier run gave up."""
+    allow_failed: int = 0
+    """Exit with 0 although so many shards failed; the metrics say which are missing."""
+    on_mismatch: Literal["refuse", "redo"] = "refuse"
+    """What to do with an output that other settings made: refuse, or delete it and start over."""
+    method: str = "legrad"
+    """Explainability method (a name in legrad.METHODS)."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Options of the method, as legrad.build takes them: '{relu: false}'."""
+    layers: int | list[int] | None = None
+    """Blocks to explain: all, the last k, or a list of 0-based indices."""
+    algorithm: Literal["closed_form", "autograd"] = "closed_form"
+    """closed_form: LeGrad without autograd; autograd: its slow, literal definition."""
+    empty_text: str = ""
+    """A text without content ("a photo of a"), to take out of every map what it finds too; meant
+    for SigLIP."""
+    templates: list[str] = field(default_factory=lambda: ["a photo of a {}."])
+    """Sentences that a class name is put into; several are averaged as embeddings."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+
+    IMAGE_SIZE: ClassVar[int | None] = None
+    """Side of the square that images become, where --model.image_size does not say."""
+
+    def __post_init__(self) -> None:
+        for name in ("limit_shards", "limit_samples"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"--{name} {value}: must be at least 1")
+
+    def run(self, results: dict[str, Any]) -> CountingRun:
+        """The same settings as the engine takes them, for counts that depend on `results`."""
+        return CountingRun(
+            counted=results,
+            input=self.input,
+            output=self.output,
+            input_root=self.input_root,
+            limit_shards=self.limit_shards,
+            limit_samples=self.limit_samples,
+            max_pixels=self.max_pixels,
+            retry_failed=self.retry_failed,
+            method=self.method,
+            layers=self.layers,
+            algorithm=self.algorithm,
+            model=self.sized_model(),
+            prompts=PromptConfig(templates=self.templates),
+            engine=self.engine,
+        )
+
+    def sized_model(self) -> ModelConfig:
+        """The model with the size of its input."""
+        size = self.model.image_size or self.IMAGE_SIZE
+        return dataclasses.replace(self.model, image_size=size)
+
+    def method_results(self) -> dict[str, Any]:
+        """What decides the maps of a method, as JSON values."""
+        return {
+            "method": self.method,
+            "options": self.options,
+            "layers": self.layers,
+            "algorithm": self.algorithm,
+            "empty_text": self.empty_text,
+            "templates": self.templates,
+            "model": dataclasses.asdict(self.sized_model()),
+            "limit_samples": self.limit_samples,
+            "max_pixels": self.max_pixels,
+        }

@@ -1,0 +1,63 @@
+"""Images with one class each, and the classes to choose from."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+
+import open_clip
+
+from pipeline.classes import load_classes
+from pipeline.rejects import Reject
+from pipeline.shards import RawSample
+
+
+@dataclass(frozen=True)
+class ClassNames:
+    """The classes that a model chooses from.
+
+    Attributes:
+        names: what they are called.
+        ids: what a sample's `.cls` calls each of them.
+        field: the json field with class names, to read instead of `.cls`; empty for `.cls`.
+    """
+
+    names: list[str]
+    ids: list[int]
+    field: str = ""
+
+    @classmethod
+    def load(cls, classes: str, field: str) -> ClassNames:
+        """The classes of a class file; without one, open_clip's 1000 names for ImageNet."""
+        if not classes:
+            names = list(open_clip.IMAGENET_CLASSNAMES)
+            return cls(names, list(range(len(names))), field)
+        found = load_classes(classes)
+        return cls([category.name for category in found], [c.id for c in found], field)
+
+    def target(self, raw: RawSample) -> int | None:
+        """Position of a sample's class; None where it has no label, or more than one.
+
+        Raises:
+            Reject: `bad_label`: it is none of the classes.
+        """
+        if self.field:
+            return self._named(raw)
+        if "cls" not in raw.fields:
+            return None
+        text = raw.fields["cls"].decode("ascii", "replace").strip()
+        if not re.fullmatch("[0-9]{1,18}", text) or int(text) not in self.ids:
+            raise Reject("bad_label", f".cls {text[:40]!r} is no class")
+        return self.ids.index(int(text))
+
+    def _named(self, raw: RawSample) -> int | None:
+        try:
+            labels = json.loads(raw.fields.get("json", b"{}")).get(self.field, [])
+        except (ValueError, AttributeError, RecursionError) as error:
+            raise Reject("bad_label", f"the .json does not parse: {error}") from error
+        if not isinstance(labels, list) or len(labels) != 1:
+            return None
+        if labels[0] not in self.names:
+            raise Reject("bad_label", f"{str(labels[0])[:40]!r} is no class")
+        return self.names.index(labels[0])

@@ -1,0 +1,208 @@
+"""`evaluate.py layers`: how many layers, which layers, and LeGrad without its parts."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+from pipeline import storage
+from pipeline.config import ConfigError
+from pipeline.evaluation import paper, report
+from pipeline.evaluation.config import EvaluationConfig
+from pipeline.evaluation.layers import MakeGradientCounter, gradient_distribution
+from pipeline.evaluation.model import EvaluatedModel
+from pipeline.evaluation.perturbation_stage import PerturbationConfig, score_perturbation
+from pipeline.evaluation.point_stage import PointsConfig, score_points
+from pipeline.evaluation.running import Merged, count_shards
+from pipeline.evaluation.truth import CocoTruth, FindTruth, IndexTruth
+from pipeline.shards import find_shards
+
+
+@dataclass(frozen=True)
+class Variant:
+    """LeGrad without some of its parts.
+
+    Attributes:
+        title: for people.
+        published: its row in the paper's table: whether it has the ReLU, and the score of every
+            layer; None where it has none.
+        changes: to the settings. What crosses several blocks has no closed form.
+        options: of the method.
+    """
+
+    title: str
+    published: tuple[bool, bool] | None
+    changes: dict[str, Any]
+    options: dict[str, Any]
+
+
+LAST: dict[str, Any] = {"score_layer": "last"}
+AUTOGRAD: dict[str, Any] = {"algorithm": "autograd"}
+VARIANTS = (
+    Variant(
+        "signed gradients, last layer's score", (False, False), AUTOGRAD, {"relu": False} | LAST
+    ),
+    Variant("ReLU, last layer's score", (True, False), AUTOGRAD, LAST),
+    Variant("signed gradients, every layer's score", (False, True), {}, {"relu": False}),
+    Variant("LeGrad", (True, True), {}, {}),
+    Variant("the last layer alone", None, {"layers": 1}, {}),
+)
+
+
+@dataclass(frozen=True)
+class LayersConfig(EvaluationConfig):
+    """Studies of the layers."""
+
+    study: Literal["sweep", "gradient", "ablation"] = "sweep"
+    """sweep: scores over the number of last layers (figure 4); gradient: where the gradient is
+    (figure 6); ablation: without ReLU, and with the last layer's score alone (table 9)."""
+    points: str = ""
+    """sweep: CSV of point labels, for p-mIoU."""
+    descriptions: str = ""
+    """CSV of class descriptions, with --points."""
+    classes: str = ""
+    """Class file, for perturbation (without it ImageNet's) and for --masks."""
+    label_field: str = ""
+    """Perturbation: a field of the .json with one class name, instead of .cls."""
+    coco: str = ""
+    """gradient: COCO ground truth."""
+    masks: str = ""
+    """gradient: folder of class-index PNGs, with ids from --classes."""
+    per_layer_minmax: bool = False
+    """gradient: normalise every layer's map first, which takes its magnitude away."""
+    last: list[int] | None = None
+    """sweep: numbers of last layers; all by default."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.input:
+            raise ConfigError("--input is needed: shards of images")
+        if self.study == "gradient" and bool(self.coco) == bool(self.masks):
+            raise ConfigError("--study gradient needs --coco or --masks")
+        if self.masks and not self.classes:
+            raise ConfigError("--masks needs --classes")
+        if bool(self.points) != bool(self.descriptions):
+            raise ConfigError("--points and --descriptions are needed together")
+
+
+@dataclass(frozen=True)
+class LayersResult:
+    """What the study found, and the counts that miss the most shards."""
+
+    content: dict[str, Any]
+    merged: Merged
+
+
+def study_layers(config: LayersConfig) -> LayersResult:
+    """Run the study. Each of its evaluations has a folder of its own, and is resumed there."""
+    studies = {"sweep": _sweep, "gradient": _gradient, "ablation": _ablation}
+    content, merged = studies[config.study](config)
+    worst = max(merged, key=lambda counts: len(counts.missing))
+    report.write_json(config.output, {"study": config.study, **content, **report.header(worst)})
+    return LayersResult(content, worst)
+
+
+def _sweep(config: LayersConfig) -> tuple[dict[str, Any], list[Merged]]:
+    """p-mIoU with --points, otherwise negative and positive areas for the target class."""
+    counts = config.last or list(range(1, EvaluatedModel(config).depth + 1))
+    rows: list[dict[str, float]] = []
+    merged = []
+    for last in counts:
+        if config.points:
+            points = score_points(
+                _of(config, PointsConfig, f"last-{last}", layers=last, bootstrap=0, sweep=False)
+            )
+            rows.append({"layers": last, "p_miou": 100 * points.p_miou})
+            merged.append(points.merged)
+        else:
+            areas, counted = _areas(config, f"last-{last}", layers=last)
+            rows.append({"layers": last, **areas})
+            merged.append(counted)
+    names = [name for name in rows[0] if name != "layers"]
+    report.write_markdown(
+        config.output,
+        "Number of last layers",
+        [report.table(("last layers", *names), [tuple(row.values()) for row in rows])],
+    )
+    series = {name: ([r["layers"] for r in rows], [r[name] for r in rows]) for name in names}
+    report.plot_lines(config.output, "layers.png", series, "number of last layers", "%")
+    return {"rows": rows}, merged
+
+
+def _ablation(config: LayersConfig) -> tuple[dict[str, Any], list[Merged]]:
+    """Areas for the target class without parts of LeGrad."""
+    known = paper.known_model(config.method_results()) if not config.classes else None
+    rows: list[tuple[object, ...]] = []
+    merged: list[Merged] = []
+    content: dict[str, dict[str, float]] = {}
+    for number, variant in enumerate(VARIANTS):
+        changes = variant.changes | {"options": config.options | variant.options}
+        areas, counted = _areas(config, f"variant-{number}", **changes)
+        content[variant.title] = areas
+        published: tuple[float | None, float | None] = (None, None)
+        if variant.published and known:
+            published = paper.ABLATION[variant.published].get(known, published)
+        rows.append(
+            (variant.title, areas["negative"], published[0], areas["positive"], published[1])
+        )
+        merged.append(counted)
+    head = ("variant", "negative", "paper", "positive", "paper")
+    report.write_markdown(config.output, "LeGrad without its parts", [report.table(head, rows)])
+    return {"rows": content}, merged
+
+
+def _areas(config: LayersConfig, folder: str, **changes: Any) -> tuple[dict[str, float], Merged]:
+    """Negative and positive area for the target class."""
+    result = score_perturbation(_of(config, PerturbationConfig, folder, **changes))
+    areas = result.scores["auc"]
+    found = {"negative": areas["negative_target"], "positive": areas["positive_target"]}
+    return found, result.merged
+
+
+def _gradient(config: LayersConfig) -> tuple[dict[str, Any], list[Merged]]:
+    """Mean raw map inside the objects, layer by layer."""
+    truth = config.coco or config.masks
+    results: dict[str, Any] = {"metric": "gradient", "truth": truth}
+    for name in ("coco", "classes"):
+        if location := getattr(config, name):
+            content = storage.read_bytes(location)
+            results[name] = hashlib.sha256(content).hexdigest()[:16]
+    results |= {"per_layer_minmax": config.per_layer_minmax} | config.method_results()
+    patterns = [config.input] if isinstance(config.input, str) else config.input
+    shards = find_shards(patterns, config.input_root)[: config.limit_shards]
+    make = MakeGradientCounter(config, config.per_layer_minmax, partial(_truth, config))
+    merged = count_shards(config, shards, results, make)
+    if not merged.table.num_rows:
+        raise ConfigError("no image of the shards has ground truth")
+    found = gradient_distribution(merged.table)
+    layers = list(range(1, len(found["layers"]) + 1))
+    rows = zip(layers, found["raw"], found["layers"], strict=True)
+    table = report.table(
+        ("layer", "mean inside the object", "min-max over layers"),
+        ((layer, f"{raw:.3e}", value) for layer, raw, value in rows),
+    )
+    report.write_markdown(config.output, "Gradient over the layers", [table])
+    series = {"all classes": (layers, found["layers"])}
+    report.plot_lines(config.output, "layers.png", series, "layer", "gradient inside the object")
+    return found, [merged]
+
+
+def _truth(config: LayersConfig) -> FindTruth:
+    if config.coco:
+        return CocoTruth(config.coco)
+    return IndexTruth(config.masks, "", config.classes)
+
+
+def _of(config: LayersConfig, kind: Any, folder: str, **changes: Any) -> Any:
+    """The settings of one evaluation of a study."""
+    names: Iterable[str] = {f.name for f in dataclasses.fields(kind)}
+    shared = {
+        field.name: getattr(config, field.name)
+        for field in dataclasses.fields(config)
+        if field.name in names
+    }
+    return kind(**shared | {"output": storage.join(config.output, folder)} | changes)

@@ -1,0 +1,112 @@
+"""Where the gradient is: mean of each layer's raw map inside the object, per image and class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+
+import legrad
+from pipeline.evaluation.batches import Batches, Case
+from pipeline.evaluation.config import EvaluationConfig
+from pipeline.evaluation.model import EvaluatedModel
+from pipeline.evaluation.pairs import sorted_codes
+from pipeline.evaluation.running import Counted
+from pipeline.evaluation.truth import ClassMasks, FindTruth
+from pipeline.shards import Shard
+
+LAYER_MEANS = pa.schema(
+    [
+        pa.field("image", pa.string(), nullable=False),
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("means", pa.list_(pa.float64()), nullable=False),
+    ]
+)
+"""One row per image and class: the mean inside the mask, layer by layer."""
+
+
+@dataclass(frozen=True)
+class MakeGradientCounter:
+    """Makes a `GradientCounter` in the process that counts."""
+
+    config: EvaluationConfig
+    per_layer_minmax: bool
+    make_truth: Callable[[], FindTruth]
+
+    def __call__(self) -> GradientCounter:
+        """Load truth and model; see `EvaluatedModel` for what may go wrong."""
+        return GradientCounter(self.config, self.per_layer_minmax, self.make_truth())
+
+
+class GradientCounter:
+    """Measures the raw map of every layer inside the masks."""
+
+    SCHEMA = LAYER_MEANS
+
+    def __init__(self, config: EvaluationConfig, per_layer_minmax: bool, truth: FindTruth) -> None:
+        """Load the model; see `EvaluatedModel` for what may go wrong."""
+        self._minmax = per_layer_minmax
+        self._model = EvaluatedModel(config)
+        depth = range(self._model.depth)
+        self._layers = [self._model.explainer(layers=[layer]) for layer in depth]
+        self._batches = Batches(config, truth, self._model.squash, "without ground truth")
+
+    def __call__(self, shard: Shard, on_images: Callable[[int], object]) -> Counted:
+        """Measure every image of the shard that has ground truth."""
+        counted = Counted()
+        for batch in self._batches(shard, counted, on_images):
+            for case in batch:
+                counted.rows += self._rows(case)
+                counted.prompts += len(case.truth.names)
+                counted.masks += len(case.truth.names)
+        return counted
+
+    def _rows(self, case: Case[ClassMasks]) -> list[dict[str, Any]]:
+        names, truth = case.truth.names, case.truth
+        with self._model.turn:
+            images = self._model.images(case.pixels[None])
+            text = self._model.text([name.lower() for name in names])
+            index = torch.zeros(len(names), dtype=torch.long, device=self._model.device)
+            maps = torch.stack([explainer(images, text, index) for explainer in self._layers])
+        if self._minmax:
+            maps = torch.stack([legrad.minmax(of_layer) for of_layer in maps])
+        maps = maps.cpu()
+        rows = []
+        for position, name in enumerate(names):
+            inside = torch.from_numpy(truth.masks[position] & ~truth.ignored)
+            if inside.any():
+                upsampled = _upsampled(maps[:, position], (inside.shape[0], inside.shape[1]))
+                means = upsampled[:, inside].mean(1, dtype=torch.float64).tolist()
+                rows.append({"image": case.key, "name": name, "means": means})
+        return rows
+
+
+def _upsampled(
+    maps: Float[torch.Tensor, "layer rows columns"], size: tuple[int, int]
+) -> Float[torch.Tensor, "layer height width"]:
+    """At image size, without any normalisation: the magnitude is what is measured."""
+    return F.interpolate(maps[None].float(), size, mode="bilinear", align_corners=False)[0]
+
+
+def gradient_distribution(table: pa.Table) -> dict[str, Any]:
+    """Mean over the images of a class, then over classes, then min-max over the layers."""
+    names, codes = sorted_codes(table["name"])
+    means = np.array(table["means"].to_pylist(), dtype=np.float64)
+    per_class = {
+        name: stretched(means[codes == code].mean(0)).tolist() for code, name in enumerate(names)
+    }
+    overall = np.mean([means[codes == code].mean(0) for code in range(len(names))], axis=0)
+    return {"raw": overall.tolist(), "layers": stretched(overall).tolist(), "classes": per_class}
+
+
+def stretched(values: Float[np.ndarray, " layer"]) -> Float[np.ndarray, " layer"]:
+    """Min-max over the layers; zeros for a flat curve."""
+    span = values.max() - values.min()
+    result: np.ndarray = (values - values.min()) / span if span > 0 else 0 * values
+    return result

@@ -1,0 +1,95 @@
+"""`evaluate.py perturbation`: maps scored by what the model no longer sees without them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.config import ConfigError
+from pipeline.evaluation import paper, report
+from pipeline.evaluation.config import EvaluationConfig
+from pipeline.evaluation.labelled import ClassNames
+from pipeline.evaluation.perturbation import (
+    CURVES,
+    STEPS,
+    MakePerturbationCounter,
+    perturbation_scores,
+)
+from pipeline.evaluation.running import Merged, count_shards
+from pipeline.shards import find_shards
+
+
+@dataclass(frozen=True)
+class PerturbationConfig(EvaluationConfig):
+    """Scoring by perturbation."""
+
+    classes: str = ""
+    """Class file, a YAML list of id and name; without it, the 1000 classes of ImageNet."""
+    label_field: str = ""
+    """A field of the .json with a list of class names: samples with exactly one are scored.
+    Without it, the class id in .cls."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.input:
+            raise ConfigError("--input is needed: shards with a class for every image")
+
+
+@dataclass(frozen=True)
+class PerturbationResult:
+    """What the stage found: accuracies in 0..1, areas in 0..90, and the counts."""
+
+    scores: dict[str, Any]
+    merged: Merged
+
+
+def score_perturbation(config: PerturbationConfig) -> PerturbationResult:
+    """Run the stage: count, score, write metrics and plots."""
+    classes = ClassNames.load(config.classes, config.label_field)
+    names = "\n".join(f"{i} {name}" for i, name in zip(classes.ids, classes.names, strict=True))
+    results = {
+        "metric": "perturbation",
+        "classes": hashlib.sha256(names.encode()).hexdigest()[:16],
+        "label_field": config.label_field,
+        **config.method_results(),
+    }
+    patterns = [config.input] if isinstance(config.input, str) else config.input
+    shards = find_shards(patterns, config.input_root)[: config.limit_shards]
+    merged = count_shards(config, shards, results, MakePerturbationCounter(config, classes))
+    if not merged.table.num_rows:
+        raise ConfigError("no image of the shards has exactly one class")
+    result = PerturbationResult(perturbation_scores(merged.table), merged)
+    _write(config, result)
+    return result
+
+
+def _write(config: PerturbationConfig, result: PerturbationResult) -> None:
+    scores, merged = result.scores, result.merged
+    report.write_json(config.output, report.header(merged) | {"scores": scores})
+    known = paper.known_model(merged.results) if not config.classes else None
+    published = paper.PERTURBATION.get(config.method, {}).get(known or "")
+    rows = []
+    # The paper's order is that of `CURVES`: negative for both classes, then positive.
+    for position, curve in enumerate(CURVES):
+        sign, _, kind = curve.partition("_")
+        better = "higher is better" if sign == "negative" else "lower is better"
+        value = published[position] if published else None
+        rows.append((f"{sign}, {kind} class ({better})", scores["auc"][curve], value))
+    accuracy = scores["accuracy"]
+    notes = [
+        f"{merged.table.num_rows:,} images ({merged.samples}); the paper has "
+        f"{paper.PERTURBATION_IMAGES:,}.",
+        f"Accuracy on clean images {100 * accuracy:.2f} %, so that no area exceeds "
+        f"{90 * accuracy:.2f} unless removing pixels helps.",
+    ]
+    if merged.missing:
+        notes.append(f"Shards without counts: {', '.join(merged.missing)}.")
+    parts = [report.table(("AUC", "score", "paper"), rows), report.bullet(notes)]
+    report.write_markdown(config.output, "Perturbation", parts)
+    removed = [0.0, *STEPS]
+    series = {
+        curve.replace("_", ", "): (removed, [100 * accuracy, *(100 * v for v in values)])
+        for curve, values in scores["curves"].items()
+    }
+    report.plot_lines(config.output, "curves.png", series, "pixels removed", "accuracy, %")

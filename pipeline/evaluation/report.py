@@ -1,0 +1,109 @@
+"""Writing results: metrics.json for programs, metrics.md and plots for people."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from pipeline import storage
+from pipeline.evaluation.running import Merged
+
+matplotlib.use("Agg")
+
+Series = Mapping[str, tuple[Sequence[float | int], Sequence[float | int]]]
+"""Name → x and y of a line."""
+
+
+def header(merged: Merged) -> dict[str, Any]:
+    """What every metrics.json says about its making."""
+    return {
+        "fingerprint": merged.fingerprint,
+        "settings": merged.results,
+        "images": merged.samples,
+        "rejected": merged.rejects,
+        "missing_shards": merged.missing,
+    }
+
+
+def write_json(output: str, content: Mapping[str, Any]) -> None:
+    """Write metrics.json; a number that does not exist becomes null."""
+    text = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
+    storage.write_bytes(storage.join(output, "metrics.json"), text.encode() + b"\n")
+
+
+def write_markdown(output: str, title: str, parts: Iterable[str], name: str = "metrics.md") -> None:
+    """Write a page."""
+    text = "\n\n".join([f"# {title}", *(part for part in parts if part)]) + "\n"
+    storage.write_bytes(storage.join(output, name), text.encode())
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table; floats with two digits."""
+    lines = [_line(head), _line(["---"] * len(head)), *(_line(row) for row in rows)]
+    return "\n".join(lines)
+
+
+def bullet(notes: Iterable[str]) -> str:
+    """A Markdown list."""
+    return "\n".join(f"- {note}" for note in notes)
+
+
+def figure(width: float = 7.0, height: float = 4.5) -> Figure:
+    """An empty figure, in inches."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def save(output: str, name: str, drawn: Figure) -> None:
+    """Write a figure as PNG."""
+    data = io.BytesIO()
+    drawn.savefig(data, format="png", dpi=110)
+    storage.write_bytes(storage.join(output, name), data.getvalue())
+
+
+def plot_lines(output: str, name: str, series: Series, x_label: str, y_label: str) -> None:
+    """Write a plot of lines."""
+    drawn = figure()
+    axes = drawn.add_subplot()
+    for label, (x, y) in series.items():
+        axes.plot(x, y, marker="o", markersize=3, label=label)
+    axes.set(xlabel=x_label, ylabel=y_label)
+    axes.grid(alpha=0.3)
+    if len(series) > 1:
+        axes.legend()
+    save(output, name, drawn)
+
+
+def plot_bars(output: str, name: str, values: Mapping[str, float], label: str) -> None:
+    """Write a plot of horizontal bars, first on top."""
+    drawn = figure(height=1 + 0.22 * len(values))
+    axes = drawn.add_subplot()
+    axes.barh(list(values), list(values.values()))
+    axes.invert_yaxis()
+    axes.set(xlabel=label)
+    axes.grid(alpha=0.3, axis="x")
+    save(output, name, drawn)
+
+
+def _line(cells: Sequence[object]) -> str:
+    return f"| {' | '.join(_cell(cell) for cell in cells)} |"
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.2f}" if isinstance(value, float) else str(value).replace("|", "\\|")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    return value

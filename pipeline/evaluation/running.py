@@ -1,0 +1,204 @@
+"""Evaluation on the engine of annotation: shards in, mergeable counts out.
+
+OUT/counts/<shard>.parquet holds the counts of a shard, and its commit says that they are complete.
+Merging is putting tables one below the other, in the order of the shards' names, and adding up:
+the result does not depend on which process counted what.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from pipeline import storage
+from pipeline.config import AnnotateConfig, ConfigError, fingerprint
+from pipeline.evaluation.config import EvaluationConfig
+from pipeline.executors import make_executor
+from pipeline.ledger import Commit, Ledger, file_record
+from pipeline.passes import plan, run_passes
+from pipeline.progress import print_failures, print_plan
+from pipeline.shards import Shard
+from pipeline.worker import ShardWorker
+
+
+@dataclass
+class Counted:
+    """What was counted in a shard.
+
+    Attributes:
+        rows: the counts, finest first: one row per thing that is counted.
+        statuses: samples by what became of them.
+        rejects: samples that could not be read, by reason.
+        prompts: maps that were asked for.
+        masks: maps that there were.
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    statuses: Counter[str] = field(default_factory=Counter)
+    rejects: Counter[str] = field(default_factory=Counter)
+    prompts: int = 0
+    masks: int = 0
+
+    def reject(self, reason: str) -> None:
+        """Note a sample that cannot be read."""
+        self.statuses["rejected"] += 1
+        self.rejects[reason] += 1
+
+
+class ShardCounter(Protocol):
+    """Counts one shard after the other; several threads may call it at once."""
+
+    SCHEMA: pa.Schema
+    """Columns of the counts."""
+
+    def __call__(self, shard: Shard, on_images: Callable[[int], object]) -> Counted:
+        """Count a whole shard, and tell of every few images that are done."""
+
+
+MakeCounter = Callable[[], ShardCounter]
+
+
+class CountingWorker(ShardWorker):
+    """Counts shards, and commits the counts of each."""
+
+    def __init__(self, make_counter: MakeCounter, config: AnnotateConfig) -> None:
+        """Make the counter; it may load a model, and raise what that raises."""
+        torch.set_num_threads(config.engine.cpu_threads())
+        super().__init__(config)
+        self.count = make_counter()
+
+    def do_shard(
+        self,
+        shard: Shard,
+        attempt: int,
+        on_images: Callable[[int], object],
+        alive: Callable[[], None],
+    ) -> None:
+        """Count the shard and commit it.
+
+        Raises:
+            ShardError: the shard cannot be read to its end; nothing was written.
+            OSError: reading or writing failed; nothing was committed.
+        """
+        started = time.monotonic()
+
+        def step(images: int) -> None:
+            on_images(images)
+            alive()
+
+        counted = self.count(shard, step)
+        data = _to_parquet(counted.rows, self.count.SCHEMA)
+        files = {counts_path(shard.name): data}
+        commit = Commit(
+            shard=shard.name,
+            fingerprint=self.config.fingerprint(),
+            uri=shard.uri,
+            bytes=shard.size,
+            samples=counted.statuses.total(),
+            statuses=dict(sorted(counted.statuses.items())),
+            rejects=dict(sorted(counted.rejects.items())),
+            prompts=counted.prompts,
+            prompts_cut=0,
+            masks=counted.masks,
+            files={path: file_record(content) for path, content in files.items()},
+            seconds=round(time.monotonic() - started, 3),
+            attempt=attempt,
+            degraded=False,
+            incomplete="",
+        )
+        self.ledger.commit(commit, files)
+
+
+@dataclass(frozen=True)
+class Merged:
+    """The counts of all shards.
+
+    Attributes:
+        table: theirs, one below the other.
+        samples: images by what became of them.
+        rejects: images that could not be read, by reason.
+        missing: shards without counts.
+        fingerprint: of the settings that the counts depend on.
+        results: these settings.
+    """
+
+    table: pa.Table
+    samples: dict[str, int]
+    rejects: dict[str, int]
+    missing: list[str]
+    fingerprint: str
+    results: dict[str, Any]
+
+
+def count_shards(
+    config: EvaluationConfig,
+    shards: Sequence[Shard],
+    results: Mapping[str, Any],
+    make_counter: MakeCounter,
+    files: Mapping[str, bytes] | None = None,
+) -> Merged:
+    """Count every shard that has no commit yet, and merge the counts of all.
+
+    Args:
+        config: of the run.
+        shards: all of them.
+        results: settings that the counts depend on, as JSON values.
+        make_counter: called once in every worker process; has to travel there.
+        files: path below the output → what workers read from there.
+
+    Raises:
+        ConfigError: the output holds counts of other settings.
+        ModelError: the model does not load.
+    """
+    if not config.output:
+        raise ConfigError("--output is needed: a directory or an s3:// or gs:// prefix")
+    run = config.run(dict(results))
+    ledger = Ledger(config.output)
+    ledger.open(dict(results), asdict(config), [], redo=config.on_mismatch == "redo")
+    for path, data in (files or {}).items():
+        storage.write_bytes(storage.join(config.output, *path.split("/")), data)
+    todo = plan(run, ledger, list(shards))
+    print_plan(todo)
+    if todo.todo:
+        ledger.forget(todo.changed)
+        execute = make_executor(run, partial(CountingWorker, make_counter))
+        run_passes(run, ledger, todo.todo, execute)
+    summary = ledger.summarise(shard.name for shard in shards)
+    print_failures(ledger.failures(), summary)
+    names = sorted({shard.name for shard in shards} - set(summary.missing))
+    tables = [_read_counts(config.output, name) for name in names]
+    if not tables:
+        raise ConfigError(f"no shard could be counted; see {config.output}/failed")
+    return Merged(
+        table=pa.concat_tables(tables),
+        samples=summary.statuses,
+        rejects=summary.rejects,
+        missing=summary.missing,
+        fingerprint=fingerprint(dict(results)),
+        results=dict(results),
+    )
+
+
+def counts_path(shard: str) -> str:
+    """Where the counts of a shard are, below the output."""
+    return f"counts/{shard}.parquet"
+
+
+def _to_parquet(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), sink, compression="zstd")
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def _read_counts(output: str, shard: str) -> pa.Table:
+    data = storage.read_bytes(storage.join(output, *counts_path(shard).split("/")))
+    return pq.read_table(pa.BufferReader(data))

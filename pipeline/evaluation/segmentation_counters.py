@@ -1,0 +1,172 @@
+"""Counting pixels of a method's maps on images, or of the masks that a run has written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+
+from pipeline.evaluation.batches import Batches, Case
+from pipeline.evaluation.config import EvaluationConfig
+from pipeline.evaluation.model import EvaluatedModel, heatmaps
+from pipeline.evaluation.predictions import image_id_of, read_rows, stored_heat
+from pipeline.evaluation.running import Counted
+from pipeline.evaluation.segmentation import REGION_COUNTS, region_rows
+from pipeline.evaluation.truth import ClassMasks, FindTruth, MatTruth
+from pipeline.masks import decode
+from pipeline.rejects import Reject
+from pipeline.shards import RawSample, Shard
+
+UNSCORED = "without ground truth"
+
+
+@dataclass(frozen=True)
+class MakeRegionCounter:
+    """Makes a `RegionCounter` in the process that counts."""
+
+    config: EvaluationConfig
+    threshold: float
+    make_truth: Callable[[], FindTruth | MatTruth]
+
+    def __call__(self) -> RegionCounter:
+        """Load truth and model; see `EvaluatedModel` for what may go wrong."""
+        return RegionCounter(self.config, self.threshold, self.make_truth())
+
+
+class RegionCounter:
+    """Explains the classes of every image, at the model's size, and counts pixels."""
+
+    SCHEMA = REGION_COUNTS
+
+    def __init__(
+        self, config: EvaluationConfig, threshold: float, truth: FindTruth | MatTruth
+    ) -> None:
+        """Load the model; see `EvaluatedModel` for what may go wrong."""
+        self._config, self._threshold, self._truth = config, threshold, truth
+        self._model = EvaluatedModel(config)
+        self._explainer = self._model.explainer()
+
+    def __call__(self, shard: Shard, on_images: Callable[[int], object]) -> Counted:
+        """Count every image of the shard that has ground truth."""
+        counted = Counted()
+        for batch in self._batches(shard, counted, on_images):
+            for case, heat in zip(batch, self._heat(batch), strict=True):
+                truth = case.truth.resized(self._model.size)
+                fixed = heat > np.float32(self._threshold)
+                counted.rows += region_rows(case.key, truth, heat, fixed)
+                counted.prompts += len(truth.names)
+                counted.masks += len(truth.names)
+        return counted
+
+    def _batches(
+        self, shard: Shard, counted: Counted, on_images: Callable[[int], object]
+    ) -> Iterator[list[Case[ClassMasks]]]:
+        if not isinstance(self._truth, MatTruth):
+            batches = Batches(self._config, self._sample_truth, self._model.squash, UNSCORED)
+            yield from batches(shard, counted, on_images)
+            return
+        start, end = map(int, shard.location.split(":"))
+        batch: list[Case[ClassMasks]] = []
+        for entry in self._truth.entries(start, end):
+            if isinstance(entry, Reject):
+                counted.reject(entry.reason)
+                continue
+            position, pixels, truth = entry
+            counted.statuses["scored"] += 1
+            batch.append(Case(position, f"{position:06d}", self._model.squash(pixels), truth))
+            if len(batch) == self._config.engine.batch_size:
+                yield batch
+                on_images(len(batch))
+                batch = []
+        if batch:
+            yield batch
+            on_images(len(batch))
+
+    def _sample_truth(self, raw: RawSample) -> ClassMasks | None:
+        assert not isinstance(self._truth, MatTruth)
+        return self._truth(raw)
+
+    def _heat(self, batch: list[Case[ClassMasks]]) -> list[Float32[np.ndarray, "class side side"]]:
+        """Heatmaps of all classes of every image."""
+        names = [name for case in batch for name in case.truth.names]
+        owner = [i for i, case in enumerate(batch) for _ in case.truth.names]
+        with self._model.turn:
+            images = self._model.images(torch.stack([case.pixels for case in batch]))
+            text = self._model.text([name.lower() for name in names])
+            raw = self._explainer(images, text, torch.tensor(owner, device=self._model.device))
+        side = self._model.size
+        parts = torch.split_with_sizes(raw, [len(case.truth.names) for case in batch])
+        return [heatmaps(self._explainer, p, (side, side)).cpu().numpy() for p in parts]
+
+
+@dataclass(frozen=True)
+class MakeWrittenCounter:
+    """Makes a `WrittenCounter` in the process that counts."""
+
+    predictions: str
+    make_truth: Callable[[], FindTruth]
+
+    def __call__(self) -> WrittenCounter:
+        """Load the truth."""
+        return WrittenCounter(self.predictions, self.make_truth())
+
+
+class WrittenCounter:
+    """Counts the pixels of the masks that an annotation run has written, at their own size."""
+
+    SCHEMA = REGION_COUNTS
+
+    def __init__(self, predictions: str, truth: FindTruth) -> None:
+        """Score the run in `predictions`."""
+        self._predictions, self._truth = predictions, truth
+
+    def __call__(self, shard: Shard, on_images: Callable[[int], object]) -> Counted:
+        """Count every image of the shard that has ground truth."""
+        counted = Counted()
+        rows = read_rows(self._predictions, f"annotations/{shard.name}.parquet")
+        by_key: dict[str, dict[str, dict[str, Any]]] = {}
+        for row in rows:
+            by_key.setdefault(row["key"], {}).setdefault((row["category"] or "").lower(), row)
+        images = read_rows(self._predictions, f"images/{shard.name}.parquet", ["key"])
+        for image in images:
+            truth = self._truth(RawSample(0, image["key"], {}))
+            if truth is None:
+                counted.statuses[UNSCORED] += 1
+                continue
+            found = by_key.get(image["key"], {})
+            counted.statuses["scored"] += 1
+            counted.prompts += len(truth.names)
+            counted.masks += sum(name.lower() in found for name in truth.names)
+            counted.rows += _written_rows(image_id_of(image["key"]), truth, found)
+        on_images(len(images))
+        return counted
+
+
+def _written_rows(
+    image: str, truth: ClassMasks, found: dict[str, dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The counts of an image; a class without a mask was found nowhere.
+
+    Raises:
+        ValueError: masks and ground truth are of images of different size.
+    """
+    shape = truth.ignored.shape
+    fixed = np.zeros((len(truth.names), *shape), dtype=bool)
+    heat: np.ndarray | None = np.zeros(fixed.shape, dtype=np.float32)
+    for position, name in enumerate(truth.names):
+        row = found.get(name.lower())
+        if row is None:
+            continue
+        mask = decode(row["segmentation"])
+        if mask.shape != shape:
+            raise ValueError(f"{image}: a mask of {mask.shape} for ground truth of {shape}")
+        fixed[position] = mask
+        if row["heat"] is None:
+            heat = None
+        if heat is not None:
+            heat[position] = stored_heat(row)
+    return region_rows(image, truth, heat, fixed)

@@ -1,0 +1,148 @@
+"""`evaluate.py segmentation`: maps or masks scored by ground-truth masks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+from pipeline import storage
+from pipeline.config import ConfigError
+from pipeline.evaluation import paper, report
+from pipeline.evaluation.config import EvaluationConfig
+from pipeline.evaluation.predictions import predicted_shards
+from pipeline.evaluation.running import MakeCounter, Merged, count_shards
+from pipeline.evaluation.segmentation import RULES, segmentation_scores
+from pipeline.evaluation.segmentation_counters import MakeRegionCounter, MakeWrittenCounter
+from pipeline.evaluation.truth import CocoTruth, FindTruth, IndexTruth, MatTruth, mat_shards
+from pipeline.ledger import Ledger
+from pipeline.shards import Shard, find_shards
+
+
+@dataclass(frozen=True)
+class SegmentationConfig(EvaluationConfig):
+    """Scoring by masks."""
+
+    predictions: str = ""
+    """Output of an annotation run: its masks are scored by --coco or --masks."""
+    mat: str = ""
+    """ImageNet-Segmentation, gtsegs_ijcv.mat: the images too, so that --input is not needed."""
+    wnids: str = ""
+    """With --mat: the names of its classes, 'n01440764 tench, Tinca tinca' per line."""
+    coco: str = ""
+    """COCO ground truth, a .json; images are found by their file names."""
+    masks: str = ""
+    """Folder of class-index PNGs, KEY.png: 0 background, 255 ignored; ids from --classes."""
+    mask_field: str = ""
+    """Field of the samples with such a PNG, instead of a folder."""
+    classes: str = ""
+    """Class file for --masks and --mask_field: YAML list of id and name."""
+    threshold: float = 0.5
+    """Foreground is above this; scores for the mean heat of each map stand beside it."""
+
+    IMAGE_SIZE: ClassVar[int | None] = 224
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        truths = [self.mat, self.coco, self.masks, self.mask_field]
+        if sum(map(bool, truths)) != 1:
+            raise ConfigError("give one of --mat, --coco, --masks and --mask_field")
+        if sum(map(bool, (self.mat, self.input, self.predictions))) != 1:
+            raise ConfigError("give one of --predictions, --input and --mat")
+        if self.predictions and self.mask_field:
+            raise ConfigError("--predictions has no samples: give --masks or --coco")
+        if self.mat and not self.wnids:
+            raise ConfigError("--mat needs the names of its classes: --wnids")
+        if (self.masks or self.mask_field) and not self.classes:
+            raise ConfigError("--masks and --mask_field need --classes")
+
+
+@dataclass(frozen=True)
+class SegmentationResult:
+    """What the stage found: scores in 0..1 and the counts."""
+
+    scores: dict[str, Any]
+    merged: Merged
+
+
+def score_segmentation(config: SegmentationConfig) -> SegmentationResult:
+    """Run the stage: count, score, write metrics and plots."""
+    truth = config.mat or config.coco or config.masks or config.mask_field
+    results: dict[str, Any] = {"metric": "segmentation", "truth": truth}
+    for name in ("coco", "classes", "wnids"):
+        if location := getattr(config, name):
+            content = storage.read_bytes(location)
+            results[name] = hashlib.sha256(content).hexdigest()[:16]
+    make: MakeCounter
+    if config.predictions:
+        results["predictions"] = Ledger(config.predictions).results()
+        make = MakeWrittenCounter(config.predictions, partial(_sample_truth, config))
+    else:
+        results |= config.method_results() | {"threshold": config.threshold}
+        make = MakeRegionCounter(config, config.threshold, _truth_maker(config))
+    merged = count_shards(config, _shards(config), results, make)
+    if not merged.table.num_rows:
+        raise ConfigError("no image of the shards has ground truth")
+    result = SegmentationResult(segmentation_scores(merged.table), merged)
+    _write(config, result)
+    return result
+
+
+def _shards(config: SegmentationConfig) -> list[Shard]:
+    if config.mat:
+        shards = mat_shards(config.mat)
+    elif config.predictions:
+        shards = predicted_shards(config.predictions)
+    else:
+        patterns = [config.input] if isinstance(config.input, str) else config.input
+        shards = find_shards(patterns, config.input_root)
+    return shards[: config.limit_shards]
+
+
+def _truth_maker(config: SegmentationConfig) -> Callable[[], FindTruth | MatTruth]:
+    if config.mat:
+        return partial(MatTruth, config.mat, config.wnids)
+    return partial(_sample_truth, config)
+
+
+def _sample_truth(config: SegmentationConfig) -> FindTruth:
+    if config.coco:
+        return CocoTruth(config.coco)
+    return IndexTruth(config.masks, config.mask_field, config.classes)
+
+
+def _write(config: SegmentationConfig, result: SegmentationResult) -> None:
+    scores, merged = result.scores, result.merged
+    report.write_json(config.output, report.header(merged) | {"scores": scores})
+    known = paper.known_model(merged.results)
+    published = paper.SEGMENTATION.get(config.method) if config.mat and known == paper.B16 else None
+    accuracy, miou, precision = published or (None, None, None)
+    rows: list[tuple[object, ...]] = []
+    for rule in RULES:
+        if rule in scores:
+            own = rule == "fixed"
+            title = f"threshold {config.threshold:g}" if own else "threshold: mean of each map"
+            title = "masks as written" if own and config.predictions else title
+            rows += [
+                (f"pixel accuracy, {title}", 100 * scores[rule]["pixel_accuracy"], accuracy),
+                (f"mIoU of foreground and background, {title}", 100 * scores[rule]["miou"], miou),
+            ]
+    for name, title, paper_value in (
+        ("two_channel_ap", "mAP, background and foreground", precision),
+        ("foreground_ap", "AP of the foreground", None),
+        ("multi_class_miou", "mIoU of all classes and background", None),
+    ):
+        if name in scores:
+            rows.append((title, 100 * scores[name], paper_value))
+    notes = [
+        f"{merged.samples} images, {scores['regions']:,} pairs of image and class. The paper's "
+        f"ImageNet-Segmentation has {paper.SEGMENTATION_IMAGES:,} images."
+    ]
+    if merged.missing:
+        notes.append(f"Shards without counts: {', '.join(merged.missing)}.")
+    parts = [report.table(("%", "score", "paper"), rows), report.bullet(notes)]
+    report.write_markdown(config.output, "Segmentation", parts)
+    best = sorted(scores["classes"].items(), key=lambda item: -item[1])[:40]
+    report.plot_bars(config.output, "classes.png", {k: 100 * v for k, v in best}, "IoU, %")

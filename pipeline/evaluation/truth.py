@@ -1,0 +1,218 @@
+"""Ground truth for segmentation: COCO instances, class-index PNGs, ImageNet-Segmentation."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from jaxtyping import Bool, UInt8
+from PIL import Image
+from pycocotools import mask as coco
+
+from pipeline import storage
+from pipeline.classes import load_classes
+from pipeline.config import ConfigError
+from pipeline.rejects import Reject
+from pipeline.shards import RawSample, Shard
+
+IGNORED = 255
+"""Value of pixels that do not count, in class-index masks."""
+ENTRIES = 64
+"""Entries of ImageNet-Segmentation in a shard."""
+
+
+@dataclass(frozen=True)
+class ClassMasks:
+    """Where the classes of an image are.
+
+    Attributes:
+        names: of the classes that are there.
+        masks: one per class; they may overlap.
+        ignored: pixels that do not count.
+    """
+
+    names: list[str]
+    masks: Bool[np.ndarray, "class height width"]
+    ignored: Bool[np.ndarray, "height width"]
+
+    def resized(self, size: int) -> ClassMasks:
+        """Squashed to a square, nearest pixel."""
+        masks = np.stack([_nearest(mask, size) for mask in self.masks])
+        return replace(self, masks=masks, ignored=_nearest(self.ignored, size))
+
+
+FindTruth = Callable[[RawSample], ClassMasks | None]
+
+
+class CocoTruth:
+    """COCO instances: the regions of a class in an image are one mask, crowds do not count."""
+
+    def __init__(self, location: str) -> None:
+        """Read the file.
+
+        Raises:
+            ConfigError: it is no COCO ground truth.
+        """
+        try:
+            content = json.loads(storage.read_bytes(location))
+            self._names = {entry["id"]: entry["name"] for entry in content["categories"]}
+            self._images = {
+                entry["id"]: (Path(entry["file_name"]).stem, entry["height"], entry["width"])
+                for entry in content["images"]
+            }
+            self._regions: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+            for entry in content["annotations"]:
+                self._regions[self._images[entry["image_id"]][0]].append(entry)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"--coco {location}: not COCO ground truth: {error!r}") from error
+
+    def __call__(self, raw: RawSample) -> ClassMasks | None:
+        """The classes of a sample, by the base name of its key."""
+        return self.of(raw.key.rpartition("/")[2])
+
+    def of(self, image: str) -> ClassMasks | None:
+        """The classes of an image; None where it is not in the file, or has none."""
+        masks: dict[str, np.ndarray] = {}
+        ignored: np.ndarray | None = None
+        for region in self._regions.get(image, []):
+            _, height, width = self._images[region["image_id"]]
+            mask = _region_mask(region["segmentation"], height, width)
+            ignored = np.zeros_like(mask) if ignored is None else ignored
+            if region.get("iscrowd"):
+                ignored |= mask
+                continue
+            name = self._names[region["category_id"]]
+            masks[name] = masks[name] | mask if name in masks else mask
+        if not masks or ignored is None:
+            return None
+        return ClassMasks(list(masks), np.stack(list(masks.values())), ignored)
+
+
+class IndexTruth:
+    """Class-index PNGs: 0 is background, 255 does not count, other values are ids of classes."""
+
+    def __init__(self, masks: str, field: str, classes: str) -> None:
+        """Take the class file, and where the masks are: a folder, or a field of the samples."""
+        self._masks, self._field = masks, field
+        self._names = {category.id: category.name for category in load_classes(classes)}
+
+    def __call__(self, raw: RawSample) -> ClassMasks | None:
+        """The classes of a sample; None where it has no mask, or only background.
+
+        Raises:
+            Reject: the mask does not decode.
+        """
+        if self._field:
+            data = raw.fields.get(self._field)
+        else:
+            location = storage.join(self._masks, f"{raw.key.rpartition('/')[2]}.png")
+            data = storage.read_bytes(location) if storage.exists(location) else None
+        if data is None:
+            return None
+        try:
+            with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+                index = np.array(image)
+        except Exception as error:  # damaged files lead Pillow's decoders to raise almost anything
+            raise Reject("bad_mask", f"{type(error).__name__}: {error}") from error
+        if index.ndim != 2:
+            raise Reject("bad_mask", f"the mask has {index.ndim} axes, and not one value per pixel")
+        return self.of(index)
+
+    def of(self, index: UInt8[np.ndarray, "height width"]) -> ClassMasks | None:
+        """The classes in a mask; ids that the class file does not know are background."""
+        ids = [int(i) for i in np.unique(index) if int(i) in self._names and i != IGNORED]
+        if not ids:
+            return None
+        masks = np.stack([index == i for i in ids])
+        return ClassMasks([self._names[i] for i in ids], masks, index == IGNORED)
+
+
+class MatTruth:
+    """ImageNet-Segmentation, `gtsegs_ijcv.mat` (MATLAB v7.3): images, masks and classes."""
+
+    def __init__(self, path: str, wnids: str) -> None:
+        """Take the file, and the file of class names (`n01440764 tench, Tinca tinca` per line)."""
+        self.path = path
+        self._names: dict[str, str] = {}
+        for line in storage.read_bytes(wnids).decode().splitlines():
+            wnid, _, names = line.strip().partition(" ")
+            self._names[wnid] = names.partition(",")[0].strip()
+
+    def entries(
+        self, start: int, end: int
+    ) -> Iterator[tuple[int, UInt8[torch.Tensor, "3 height width"], ClassMasks] | Reject]:
+        """Position, pixels and truth of some entries.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        with h5py.File(self.path, "r") as file:
+            value = file["value"]
+            for position in range(start, end):
+                try:
+                    yield position, *self._entry(file, value, position)
+                except Reject as reject:
+                    yield reject
+
+    def _entry(
+        self, file: Any, value: Any, position: int
+    ) -> tuple[UInt8[torch.Tensor, "3 height width"], ClassMasks]:
+        """MATLAB is column-major, so that every array comes transposed."""
+        wnid = "".join(chr(int(c)) for c in np.ravel(file[value["target"][position, 0]]))
+        if wnid not in self._names:
+            raise Reject("unknown_class", f"{wnid} has no name in --wnids")
+        image = np.array(file[value["img"][position, 0]]).T
+        if image.ndim == 2:
+            image = np.repeat(image[..., None], 3, axis=-1)
+        truth = np.array(file[file[value["gt"][position, 0]][0, 0]]).T
+        if truth.shape != image.shape[:2]:
+            raise Reject("bad_mask", f"a mask of {truth.shape} for an image of {image.shape}")
+        pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+        foreground = np.ascontiguousarray(truth) == 1
+        return pixels, ClassMasks([self._names[wnid]], foreground[None], truth < 0)
+
+
+def mat_shards(path: str) -> list[Shard]:
+    """Stretches of the file, as shards.
+
+    Raises:
+        ConfigError: the file is not ImageNet-Segmentation.
+        FileNotFoundError: there is none.
+    """
+    size = Path(path).stat().st_size
+    try:
+        with h5py.File(path, "r") as file:
+            count = len(file["value"]["img"])
+            missing = {"gt", "target"} - set(file["value"])
+    except (OSError, KeyError, TypeError) as error:
+        raise ConfigError(f"--mat {path}: not a v7.3 .mat with /value/img: {error}") from error
+    if missing:
+        raise ConfigError(f"--mat {path}: no /value/{', /value/'.join(sorted(missing))}")
+    uri = storage.normalise(path)
+    return [
+        Shard(f"{start}:{min(start + ENTRIES, count)}", f"{uri}-{start:06d}", size)
+        for start in range(0, count, ENTRIES)
+    ]
+
+
+def _region_mask(segmentation: Any, height: int, width: int) -> Bool[np.ndarray, "height width"]:
+    """Polygons, or run lengths of either kind."""
+    if isinstance(segmentation, list) or isinstance(segmentation["counts"], list):
+        segmentation = coco.frPyObjects(segmentation, height, width)
+    if isinstance(segmentation, list):
+        segmentation = coco.merge(segmentation)
+    mask: np.ndarray = coco.decode(segmentation).astype(bool)
+    return mask
+
+
+def _nearest(mask: Bool[np.ndarray, "height width"], size: int) -> Bool[np.ndarray, "size size"]:
+    squashed = Image.fromarray(mask).resize((size, size), Image.Resampling.NEAREST)
+    return np.array(squashed, dtype=bool)

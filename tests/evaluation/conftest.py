@@ -1,0 +1,180 @@
+"""Annotation outputs made by hand, point files, and runs of evaluate.py."""
+
+import io
+import json
+import tarfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jobs import evaluate
+from pipeline.config import AnnotateConfig
+from pipeline.demo.quality import bundled_scenes
+from pipeline.demo.sprites import CLASSES
+from pipeline.evaluation.labels import Cleaning, read_labels
+from pipeline.evaluation.pairs import LabelledPairs
+from pipeline.ledger import Commit, Ledger, file_record
+from pipeline.masks import encode, measure
+from pipeline.schema import ANNOTATIONS, IMAGES, footer, image_id, to_parquet
+from pipeline.shards import Shard
+
+LOCAL = ("--engine.executor", "local", "--engine.threads", "1", "--engine.log_seconds", "1000")
+NAMES = 'LabelName,DisplayName\r\n/m/d,Dog\r\n/m/c,Cat\r\n/m/b,"Bird, small"\r\n'
+# The layout of the real files, and their quirks: Windows line ends, a column that nobody knows,
+# ids that look like numbers, and all that can be wrong with a row. Masks will be x < 0.5.
+POINTS = "\r\n".join(
+    """ImageId,X,Y,Label,EstimatedYesNo,Source,YesVotes,NoVotes,UnsureVotes,TextLabel,New
+0001,0.10,0.50,/m/d,yes,ih,3,0,0,,
+0001,0.20,1.00,/m/d,yes,ih,3,0,0,,
+0001,1.00,0.50,/m/d,Yes,ih,3,0,0,,
+0001,0.49,0.50,/m/d,no,ih,0,3,0,,
+0001,0.50,0.50,/m/d,no,ih,0,3,0,,
+0001,0.10,0.10,/m/d,unsure,ih,0,0,3,,
+0002,0.90,0.10,/m/d,yes,ih,1,0,0,,
+0002,0.00,0.00,/m/c,yes,ih,1,0,0,,
+0002,0.00,0.00,/m/c,yes,cc,1,0,0,,
+0002,0.30,0.30,/m/c,yes,ih,1,0,0,,
+0002,0.30,0.30,/m/c,no,cc,0,1,0,,
+0002,0.20,0.20,/m/c,no,cc,0,1,0,,
+0001,0.10,0.10,/m/c,no,ih,0,1,0,,
+0001,0.10,0.10,/m/b,no,ih,0,1,0,,
+0002,1.20,0.50,/m/d,no,ih,0,1,0,,
+0002,,0.50,/m/d,no,ih,0,1,0,,
+0002,0.60,0.50,/q/own,yes,ih,1,0,0,Green lamp,
+0002,0.60,0.50,/q/none,yes,ih,1,0,0,,
+0003,0.60,0.50,/m/d,yes,ih,1,0,0,,
+0002,0.70,0.70,/m/c,maybe,ih,1,0,0,,
+""".splitlines()
+)
+
+Masks = Mapping[str, Mapping[str, np.ndarray]]
+
+
+@pytest.fixture
+def csvs(tmp_path: Path) -> tuple[str, str]:
+    """The point file and the descriptions above."""
+    points, names = tmp_path / "points.csv", tmp_path / "names.csv"
+    points.write_bytes(POINTS.encode())
+    names.write_bytes(NAMES.encode())
+    return str(points), str(names)
+
+
+@pytest.fixture
+def cleaned(csvs: tuple[str, str]) -> tuple[LabelledPairs, Cleaning]:
+    return read_labels(*csvs)
+
+
+@pytest.fixture
+def write_predictions(tmp_path: Path) -> Callable[..., str]:
+    """`write_predictions({key: {class: mask}}, scores=…, heat=…)` → an annotation output."""
+
+    def write(
+        shards: Masks | list[Masks],
+        scores: Mapping[tuple[str, str], float] | None = None,
+        heat: Mapping[tuple[str, str], np.ndarray] | None = None,
+        rejected: tuple[str, ...] = (),
+        name: str = "predictions",
+    ) -> str:
+        output = str(tmp_path / name)
+        config = AnnotateConfig(output=output)
+        ledger = Ledger(output)
+        ledger.open(config.results(), {}, [])
+        for number, masks in enumerate(shards if isinstance(shards, list) else [shards]):
+            shard = Shard("", f"s{number}.tar", 1)
+            images = [image_row(shard.name, key, rejected) for key in masks]
+            rows = [
+                mask_row(shard.name, key, category, mask, scores or {}, heat or {})
+                for key, of_image in masks.items()
+                for category, mask in of_image.items()
+            ]
+            files = {
+                f"annotations/{shard.name}.parquet": to_parquet(
+                    rows, ANNOTATIONS, footer(config.results())
+                ),
+                f"images/{shard.name}.parquet": to_parquet(
+                    images, IMAGES, footer(config.results())
+                ),
+            }
+            counts = dict(samples=len(images), statuses={}, rejects={}, prompts=0, prompts_cut=0)
+            end = dict(seconds=0.0, attempt=1, degraded=False, incomplete="", masks=len(rows))
+            records = {path: file_record(data) for path, data in files.items()}
+            made = config.fingerprint()
+            commit = Commit(shard.name, made, shard.uri, 1, **counts, files=records, **end)
+            ledger.commit(commit, files)
+        return output
+
+    return write
+
+
+def image_row(shard: str, key: str, rejected: tuple[str, ...]) -> dict[str, Any]:
+    bad = key in rejected
+    return {
+        **dict(shard=shard, sample_index=0, key=key, image_id=image_id(shard, key)),
+        **dict(height=None, width=None, status="rejected" if bad else "annotated"),
+        **dict(reason="undecodable" if bad else None, detail=None),
+        **dict(prompts=0, prompts_cut=0, masks=0, without_mask=[]),
+    }
+
+
+def mask_row(
+    shard: str,
+    key: str,
+    category: str | None,
+    mask: np.ndarray,
+    scores: Mapping[tuple[str, str], float],
+    heat: Mapping[tuple[str, str], np.ndarray],
+) -> dict[str, Any]:
+    (segmentation,) = encode(np.asfortranarray(mask[..., None], dtype=np.uint8))
+    area, bbox = measure(segmentation)
+    grid = heat.get((key, category or ""))
+    return {
+        **dict(shard=shard, sample_index=0, key=key, image_id=image_id(shard, key)),
+        **dict(height=mask.shape[0], width=mask.shape[1], prompt_index=0, prompt="a photo"),
+        **dict(category=category, category_id=None, score=scores.get((key, category or ""), 0.5)),
+        **dict(raw_max=1.0, heat_mean=1.0, threshold=0.5, area=area, bbox=bbox),
+        **dict(segmentation=segmentation, heat=None if grid is None else grid.tobytes()),
+        "heat_shape": None if grid is None else list(grid.shape),
+    }
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """`run("points", "--flag", value, …, code=0)` → metrics.json of evaluate.py, run here."""
+
+    def start(command: str, *flags: object, output: str = "scores", code: int = 0) -> Any:
+        folder = tmp_path / output
+        arguments = [command, "--output", str(folder), *map(str, flags)]
+        if "--engine.executor" not in arguments:
+            arguments += LOCAL
+        assert evaluate.main(arguments) == code
+        return json.loads((folder / "metrics.json").read_text()) if code != 2 else None
+
+    return start
+
+
+@pytest.fixture
+def classes(tmp_path: Path) -> str:
+    """A class file with the classes of the demo."""
+    entries = [f"- {{id: {i}, name: {name}}}" for i, name in enumerate(CLASSES, 1)]
+    (tmp_path / "classes.yaml").write_text("\n".join(entries))
+    return str(tmp_path / "classes.yaml")
+
+
+@pytest.fixture
+def imagenet_shard(tmp_path: Path) -> str:
+    """Three images in the layout of ImageNet's shards: a .jpg, a class number, a .json."""
+    path = tmp_path / "imagenet-validation-000000.tar"
+    with tarfile.open(path, "w") as archive:
+        for i, scene in enumerate(bundled_scenes()[:3]):
+            jpeg = io.BytesIO()
+            Image.fromarray(scene.image).save(jpeg, "JPEG")
+            members = {"jpg": jpeg.getvalue(), "cls": str(400 * i).encode(), "json": b"{}"}
+            for extension, data in members.items():
+                member = tarfile.TarInfo(f"ILSVRC2012_val_{i + 1:08d}.{extension}")
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
+    return str(path)

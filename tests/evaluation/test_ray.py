@@ -1,0 +1,98 @@
+"""One process and four Ray actors count the same, bit for bit; a killed count goes on."""
+
+import io
+import json
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.demo.model import ASSETS
+
+ROOT = Path(__file__).parents[2]
+PARTS, SAMPLES = 4, 3
+POINTS = ("--points", ASSETS / "points.csv", "--descriptions", ASSETS / "class-descriptions.csv")
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Path:
+    """The first scenes of the demo in four shards."""
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    with tarfile.open(ASSETS / "shards" / "demo-00000.tar") as archive:
+        members = [(m, archive.extractfile(m).read()) for m in archive]  # type: ignore[union-attr]
+    size = 3 * SAMPLES  # an image has three members
+    for part in range(PARTS):
+        with tarfile.open(folder / f"part-{part}.tar", "w") as archive:
+            for member, data in members[part * size : (part + 1) * size]:
+                archive.addfile(member, io.BytesIO(data))
+    return folder
+
+
+def commands(classes: str) -> dict[str, tuple[object, ...]]:
+    size = ("--model.image_size", 96)
+    return {
+        "points": (*POINTS, *size, "--bootstrap", 20),
+        "segmentation": ("--coco", ASSETS / "instances.json", *size),
+        "perturbation": ("--classes", classes, "--label_field", "labels"),
+    }
+
+
+# A process of its own: Ray warns about itself. It has room for four actors, whatever the machine.
+ON_RAY = """
+import sys, ray
+from jobs import evaluate
+ray.init(num_cpus=4, logging_level="ERROR")
+sys.exit(evaluate.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["points", "segmentation", "perturbation"])
+def test_equal_counts_whoever_counts(
+    run: Run, parts: Path, classes: str, tmp_path: Path, command: str
+) -> None:
+    flags = ("--input", parts, *commands(classes)[command])
+    alone = run(command, *flags, output="alone")
+    many = ("--output", tmp_path / "many", "--engine.workers", PARTS, "--engine.threads", 1)
+    words = [str(word) for word in (command, *flags, *many)]
+    subprocess.run([sys.executable, "-c", ON_RAY, *words], cwd=ROOT, check=True, timeout=300)
+    assert json.loads((tmp_path / "many" / "metrics.json").read_text()) == alone
+    counts = sorted((tmp_path / "alone" / "counts").iterdir())
+    assert len(counts) == PARTS
+    for path in counts:
+        assert (tmp_path / "many" / "counts" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_an_interrupted_count_goes_on(
+    run: Run, parts: Path, classes: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = commands(classes)["segmentation"]
+    whole = run("segmentation", "--input", parts, *flags)
+    commits = sorted((tmp_path / "scores" / "commits").iterdir())
+    before = commits[0].read_bytes()
+    for commit in commits[1:]:
+        commit.unlink()
+    capsys.readouterr()
+    assert run("segmentation", "--input", parts, *flags) == whole
+    assert "4 shards: 1 committed" in capsys.readouterr().out
+    assert commits[0].read_bytes() == before
+
+
+def test_a_damaged_shard_is_missing_and_said_so(
+    run: Run, parts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = parts / "part-1.tar"
+    damaged.write_bytes(damaged.read_bytes()[:2000])
+    flags = ("--coco", ASSETS / "instances.json", "--model.image_size", 96)
+    found = run("segmentation", "--input", parts, *flags, code=3)
+    assert len(found["missing_shards"]) == 1
+    assert "cut short" in capsys.readouterr().out
+    again = run("segmentation", "--input", parts, *flags, "--allow_failed", 1)
+    assert again["missing_shards"] == found["missing_shards"]

@@ -1,0 +1,225 @@
+"""The segmentation stage: by hand, against scikit-learn and torchmetrics, in every real format."""
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image
+from pycocotools import mask as coco
+from sklearn.metrics import average_precision_score
+from torchmetrics.functional.classification import multiclass_accuracy, multiclass_jaccard_index
+
+from pipeline.config import ConfigError
+from pipeline.demo.model import ASSETS
+from pipeline.demo.quality import bundled_scenes
+from pipeline.evaluation.precision import average_precision, two_channel_precision
+from pipeline.evaluation.segmentation import REGION_COUNTS, region_rows, segmentation_scores
+from pipeline.evaluation.truth import ClassMasks, CocoTruth, IndexTruth, MatTruth
+from pipeline.rejects import Reject
+from pipeline.shards import RawSample
+from tests.evaluation.formats import write_mat
+
+Run = Callable[..., Any]
+
+
+def table(*images: tuple[ClassMasks, np.ndarray]) -> pa.Table:
+    rows = [
+        row
+        for number, (truth, heat) in enumerate(images)
+        for row in region_rows(f"i{number}", truth, heat, heat > np.float32(0.5))
+    ]
+    return pa.Table.from_pylist(rows, schema=REGION_COUNTS)
+
+
+def truth(*masks: list[list[int]], ignored: np.ndarray | None = None) -> ClassMasks:
+    stack = np.array(masks, dtype=bool)
+    nothing = np.zeros(stack.shape[1:], dtype=bool)
+    return ClassMasks(
+        [f"c{i}" for i in range(len(masks))], stack, nothing if ignored is None else ignored
+    )
+
+
+def test_data_set_micro_by_hand() -> None:
+    # Image 1 is all object and all found; image 2 has 1 pixel of 4, and 2 found, 1 of them right.
+    first = (truth([[1, 1]]), np.array([[[1.0, 0.9]]], dtype=np.float32))
+    second = (truth([[1, 0, 0, 0]]), np.array([[[1.0, 0.9, 0.1, 0.0]]], dtype=np.float32))
+    scores = segmentation_scores(table(first, second))
+    assert scores["fixed"]["pixel_accuracy"] == pytest.approx(5 / 6)
+    assert scores["fixed"]["miou"] == pytest.approx((3 / 4 + 2 / 3) / 2)  # not means of images
+    # Mean heat of image 1 is 0.95: one pixel of two. Of image 2 it is 0.5: as before.
+    assert scores["mean"]["pixel_accuracy"] == pytest.approx(4 / 6)
+    assert scores["classes"] == {"background": pytest.approx(2 / 3), "c0": pytest.approx(3 / 4)}
+
+
+def test_ignored_pixels_do_not_count() -> None:
+    ignored = np.array([[False, False, True]])
+    one = (truth([[1, 0, 0]], ignored=ignored), np.array([[[1.0, 0.0, 1.0]]], dtype=np.float32))
+    scores = segmentation_scores(table(one))
+    assert scores["fixed"] == {"pixel_accuracy": 1.0, "miou": 1.0}
+    assert scores["two_channel_ap"] == scores["foreground_ap"] == 1.0
+
+
+def test_the_hottest_class_has_the_pixel() -> None:
+    two = truth([[1, 0, 0, 1]], [[0, 1, 0, 1]])  # the last pixel is of both: it does not count
+    heat = np.array([[[0.9, 0.8, 0.1, 1.0]], [[0.6, 0.7, 0.6, 1.0]]], dtype=np.float32)
+    # Found: c0, c0 (0.8 beats 0.7), c1; true: c0, c1, background.
+    assert segmentation_scores(table((two, heat)))["classes"] == {
+        "background": 0.0,
+        "c0": 1 / 2,
+        "c1": 0.0,
+    }
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_against_scikit_learn_and_torchmetrics(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    images = [
+        (truth((rng.random(shape) < 0.4).astype(int).tolist()), rng.random((1, *shape)).round(2))
+        for shape in ((7, 9), (12, 5), (3, 3))
+    ]
+    images = [(t, heat.astype(np.float32)) for t, heat in images]
+    scores = segmentation_scores(table(*images))
+    expected = torch.cat([torch.from_numpy(t.masks[0].ravel()).long() for t, _ in images])
+    found = torch.cat([torch.from_numpy((h > 0.5).ravel()).long() for _, h in images])
+    iou = multiclass_jaccard_index(found, expected, 2, average="macro")
+    accuracy = multiclass_accuracy(found, expected, 2, average="micro")
+    assert scores["fixed"]["miou"] == pytest.approx(float(iou), abs=1e-6)  # theirs is float32
+    assert scores["fixed"]["pixel_accuracy"] == pytest.approx(float(accuracy), abs=1e-6)
+    both = []
+    for t, heat in images:
+        inside, values = t.masks[0].ravel(), heat.ravel()
+        channels = np.concatenate([1 - values, values])
+        both.append(average_precision_score(np.concatenate([~inside, inside]), channels))
+        only = average_precision_score(inside, values)
+        assert average_precision(values, inside) == pytest.approx(only, abs=1e-9)
+    assert scores["two_channel_ap"] == pytest.approx(np.mean(both), abs=1e-9)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.35, 0.6])
+def test_a_random_map_has_half_whatever_the_object(share: float) -> None:
+    rng = np.random.default_rng(0)
+    inside, heat = rng.random(40_000) < share, rng.random(40_000)
+    assert two_channel_precision(heat, inside) == pytest.approx(0.5, abs=0.02)
+    assert average_precision(heat, inside) == pytest.approx(share, abs=0.02)
+    assert two_channel_precision(inside.astype(float), inside) == 1.0
+    # Inverted and of two values: all true entries come last, together with all false ones.
+    assert two_channel_precision(1.0 - inside, inside) == pytest.approx(0.5)
+    assert two_channel_precision(np.zeros(40_000), inside) == pytest.approx(0.5)
+
+
+def test_coco_regions_of_every_kind(tmp_path: Path) -> None:
+    square = np.zeros((6, 8), dtype=np.uint8, order="F")
+    square[1:3, 1:3] = 1
+    rle = coco.encode(square)
+    compressed = {"size": rle["size"], "counts": rle["counts"].decode()}
+    runs = {"size": [6, 8], "counts": [0, 6, 42]}  # the first column
+    polygon = [[4.0, 2.0, 8.0, 2.0, 8.0, 6.0, 4.0, 6.0]]
+    regions = [(1, compressed, 0), (1, runs, 0), (2, polygon, 0), (2, compressed, 1)]
+    content = {
+        "images": [{"id": 5, "file_name": "a/x.jpg", "height": 6, "width": 8}],
+        "categories": [{"id": 1, "name": "dog"}, {"id": 2, "name": "cat"}],
+        "annotations": [
+            {"id": i, "image_id": 5, "category_id": c, "segmentation": s, "iscrowd": crowd}
+            for i, (c, s, crowd) in enumerate(regions, 1)
+        ],
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(content))
+    found = CocoTruth(str(tmp_path / "coco.json"))(RawSample(0, "b/x", {}))
+    assert found is not None and found.names == ["dog", "cat"]
+    first_column = np.zeros((6, 8), dtype=bool)
+    first_column[:, 0] = True
+    np.testing.assert_array_equal(found.masks[0], square.astype(bool) | first_column)
+    assert found.masks[1].sum() == 16 and found.masks[1][2:, 4:].all()
+    np.testing.assert_array_equal(found.ignored, square.astype(bool))
+    assert CocoTruth(str(tmp_path / "coco.json")).of("y") is None
+    (tmp_path / "other.json").write_text("[]")
+    with pytest.raises(ConfigError, match="not COCO ground truth"):
+        CocoTruth(str(tmp_path / "other.json"))
+
+
+def test_index_masks(tmp_path: Path) -> None:
+    (tmp_path / "classes.yaml").write_text("- {id: 3, name: dog}\n- {id: 4, name: cat}\n")
+    png = io.BytesIO()
+    Image.fromarray(np.array([[0, 3, 255], [4, 4, 9]], dtype=np.uint8)).save(png, "PNG")
+    read = IndexTruth("", "seg.png", str(tmp_path / "classes.yaml"))
+    found = read(RawSample(0, "k", {"seg.png": png.getvalue()}))
+    assert found is not None and found.names == ["dog", "cat"]
+    assert found.masks.sum((1, 2)).tolist() == [1, 2] and found.ignored.sum() == 1
+    assert read(RawSample(0, "k", {})) is None
+    with pytest.raises(Reject, match="bad_mask"):
+        read(RawSample(0, "k", {"seg.png": png.getvalue()[:30]}))
+
+
+def test_a_mat_file_is_scored_as_its_images(run: Run, tmp_path: Path) -> None:
+    write_mat(tmp_path / "gtsegs.mat", 5)
+    scenes = bundled_scenes()[:5]
+    names = [next(iter(scene.masks)) for scene in scenes]
+    lines = [f"n{i:08d} {name}, also called so\n" for i, name in enumerate(names)]
+    (tmp_path / "wnids.txt").write_text("".join(lines))
+    read = MatTruth(str(tmp_path / "gtsegs.mat"), str(tmp_path / "wnids.txt"))
+    for entry, scene, name in zip(read.entries(0, 5), scenes, names, strict=True):
+        assert not isinstance(entry, Reject)
+        np.testing.assert_array_equal(entry[1].permute(1, 2, 0).numpy(), scene.image)
+        np.testing.assert_array_equal(entry[2].masks[0], scene.masks[name])
+        assert entry[2].names == [name]
+    flags = ["--mat", tmp_path / "gtsegs.mat", "--wnids", tmp_path / "wnids.txt"]
+    found = run("segmentation", *flags, "--model.image_size", 96)
+    assert found["images"] == {"scored": 5}
+    assert found["scores"]["fixed"]["pixel_accuracy"] > 0.85
+    (tmp_path / "wnids.txt").write_text("".join(lines[1:]))
+    found = run("segmentation", *flags, "--model.image_size", 96, output="again")
+    assert found["rejected"] == {"unknown_class": 1}
+
+
+@pytest.mark.parametrize("content", [b"", b"MATLAB 5.0 MAT-file"])
+def test_other_mat_files_are_refused(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    (tmp_path / "old.mat").write_bytes(content)
+    (tmp_path / "wnids.txt").write_text("")
+    flags = ["--mat", tmp_path / "old.mat", "--wnids", tmp_path / "wnids.txt"]
+    run("segmentation", *flags, code=2)
+    assert "not a v7.3 .mat" in capsys.readouterr().err
+
+
+def test_perfect_masks_and_written_sizes(write_predictions: Run, run: Run) -> None:
+    masks = {f"scene{i:05d}": dict(s.masks) for i, s in enumerate(bundled_scenes()[:8])}
+    predictions = write_predictions(masks)
+    coco_json = ASSETS / "instances.json"
+    found = run("segmentation", "--predictions", predictions, "--coco", coco_json)
+    assert found["scores"]["fixed"] == {"pixel_accuracy": 1.0, "miou": 1.0}
+    assert found["scores"]["multi_class_miou"] == 1.0
+    assert "two_channel_ap" not in found["scores"]  # no heat, no ranking
+    small = {"scene00000": {"hamburger": np.ones((4, 4), dtype=bool)}}
+    flags = ["--engine.max_attempts", 1]
+    run(
+        "segmentation",
+        *("--predictions", write_predictions(small, name="small"), "--coco", coco_json, *flags),
+        output="other",
+        code=2,
+    )
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        ((), "give one of --mat, --coco"),
+        (("--coco", "a", "--masks", "b"), "give one of --mat, --coco"),
+        (("--coco", "a"), "give one of --predictions, --input"),
+        (("--mat", "a"), "--wnids"),
+        (("--masks", "a", "--input", "b"), "need --classes"),
+        (("--mask_field", "a", "--predictions", "b"), "has no samples"),
+    ],
+)
+def test_settings_that_are_refused(
+    run: Run, capsys: pytest.CaptureFixture[str], flags: tuple[str, ...], words: str
+) -> None:
+    run("segmentation", *flags, code=2)
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
