@@ -59,15 +59,15 @@ def test_work_that_shows_signs_of_life_may_take_its_time() -> None:
     ended = run(
         """
         with watchdog.watch() as first:
-            for _ in range(5):
-                with watchdog.watch() as second:
-                    time.sleep(0.5)
+            with watchdog.watch() as second:
+                for _ in range(35):
+                    time.sleep(0.1)
                     first()
                     second()
-        time.sleep(2.2)  # nothing is watched
+        time.sleep(3.2)  # nothing is watched
         print("done")
         """,
-        patience=2.0,
+        patience=3.0,
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "done\n", "")
 
