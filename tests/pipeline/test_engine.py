@@ -2,7 +2,6 @@
 
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -64,7 +63,7 @@ class Fragile(Worker):
     def __init__(self, config: AnnotateConfig) -> None:
         super().__init__(config, Blank)
 
-    def annotate_shard(
+    def do_shard(
         self,
         shard: Shard,
         attempt: int,
@@ -73,13 +72,11 @@ class Fragile(Worker):
     ) -> None:
         if shard.name.startswith("deadly"):
             os._exit(1)
-        if shard.name.startswith("endless"):
-            time.sleep(3600)
         if shard.name.startswith("unlucky") and attempt == 1:
             os._exit(1)
         if shard.name.startswith("wrong"):
             raise RuntimeError("boom")
-        super().annotate_shard(shard, attempt, on_images, alive)
+        super().do_shard(shard, attempt, on_images, alive)
 
 
 @pytest.fixture(scope="session")
@@ -138,19 +135,18 @@ def test_only_the_guilty_shards_fail(
     folder = tmp_path / "shards"
     folder.mkdir()
     data = (SHARDS / "demo-00000.tar").read_bytes()
-    names = ["a", "b", "c", "deadly", "endless", "unlucky", "wrong", "x", "y"]
+    names = ["a", "b", "deadly", "unlucky", "wrong", "x", "y"]
     for name in names:
         (folder / f"{name}.tar").write_bytes(data)
     config = make_config(input=str(folder), limit_samples=4)
-    engine = replace(config.engine, workers=2, stall_seconds=8.0, max_attempts=1)
+    engine = replace(config.engine, workers=2, max_attempts=1)
     ledger = on_ray(replace(config, engine=engine), Fragile)
     by_name = {Path(shard.uri).stem: shard.name for shard in find_shards([str(folder)])}
     assert ledger.failures() == {
         by_name["deadly"]: WORKER_DIED,
-        by_name["endless"]: WORKER_DIED,
         by_name["wrong"]: "RuntimeError: boom",
     }
-    good = {by_name[name] for name in ("a", "b", "c", "unlucky", "x", "y")}
+    good = {by_name[name] for name in ("a", "b", "unlucky", "x", "y")}
     assert ledger.committed() == good
     assert len(list(Path(ledger.output, "annotations").iterdir())) == len(good)
 
@@ -160,4 +156,4 @@ def test_a_model_that_does_not_load_ends_the_run(
 ) -> None:
     model = ModelConfig("ViT-bigG14", "random")
     with pytest.raises(ModelError, match="ViT-bigG-14"):
-        on_ray(make_config(input=str(SHARDS), model=model))
+        on_ray(make_config(input=str(SHARDS / "demo-00000.tar"), model=model))
