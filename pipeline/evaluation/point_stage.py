@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
@@ -122,7 +121,7 @@ def _count(config: PointsConfig, pairs: LabelledPairs) -> Merged:
     data = pairs.to_parquet()
     results: dict[str, Any] = {
         "metric": "points",
-        "points": hashlib.sha256(data).hexdigest()[:16],
+        "points": pairs.digest(),
         "sweep": config.sweep,
     }
     make: MakeCounter
