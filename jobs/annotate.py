@@ -60,9 +60,8 @@ def annotate(config: AnnotateConfig) -> Summary:
     shards = find_shards(config.patterns, config.input_root)[: config.limit_shards]
     names = [shard.name for shard in shards]
     ledger = Ledger(config.output)
-    todo = plan(config, ledger, shards)
     if config.dry_run:
-        print_dry_run(config, todo, ledger.changes(config.results()))
+        print_dry_run(config, plan(config, ledger, shards), ledger.changes(config.results()))
         return ledger.summary(())
     _open(ledger, config)
     todo = plan(config, ledger, shards)
