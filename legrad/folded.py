@@ -145,7 +145,8 @@ def positive_sums(
         some = slice(first, first + texts_at_once)
         for start in range(0, heads, heads_at_once):
             part = slice(start, start + heads_at_once)
-            tile = (rows[:, some, part] @ columns[:, :, part]).clamp_(min=0)  # [G, some, part, N, N]
+            # [G, some, part, N, N]
+            tile = (rows[:, some, part] @ columns[:, :, part]).clamp_(min=0)
             sums[:, some] += tile.sum(dim=(2, 3), dtype=sums.dtype)
     return sums
 
