@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float32
 from pipeline import storage
 from pipeline.evaluation.batches import Batches, Case
 from pipeline.evaluation.config import EvaluationConfig
-from pipeline.evaluation.model import EvaluatedModel, heatmaps
+from pipeline.evaluation.model import heatmaps
 from pipeline.evaluation.pairs import LabelledPairs, PairPoints
 from pipeline.evaluation.points import pixels_of
 from pipeline.evaluation.predictions import (
@@ -26,6 +26,7 @@ from pipeline.evaluation.predictions import (
 )
 from pipeline.evaluation.running import Counted
 from pipeline.evaluation.runs import pixels_set
+from pipeline.evaluation.towers import EvaluatedClip
 from pipeline.masks import decode
 from pipeline.shards import RawSample, Shard
 
@@ -123,7 +124,7 @@ class MakeMapCounter:
     output: str
 
     def __call__(self) -> MapCounter:
-        """Load the pairs and the model; see `EvaluatedModel` for what may go wrong."""
+        """Load the pairs and the model; see `EvaluatedClip` for what may go wrong."""
         return MapCounter(self.config, _load_pairs(self.output))
 
 
@@ -133,9 +134,9 @@ class MapCounter:
     SCHEMA = PAIR_COUNTS
 
     def __init__(self, config: EvaluationConfig, pairs: LabelledPairs) -> None:
-        """Load the model; see `EvaluatedModel` for what may go wrong."""
+        """Load the model; see `EvaluatedClip` for what may go wrong."""
         self._pairs = pairs
-        self._model = EvaluatedModel(config)
+        self._model = EvaluatedClip(config)
         self._explainer = self._model.explainer()
         self._batches = Batches(config, self._truth, self._model.squash, "without points")
 

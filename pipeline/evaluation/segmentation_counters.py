@@ -12,10 +12,11 @@ from jaxtyping import Float32
 
 from pipeline.evaluation.batches import Batches, Case
 from pipeline.evaluation.config import EvaluationConfig
-from pipeline.evaluation.model import EvaluatedModel, heatmaps
+from pipeline.evaluation.model import heatmaps
 from pipeline.evaluation.predictions import image_id_of, read_rows, stored_heat
 from pipeline.evaluation.running import Counted
 from pipeline.evaluation.segmentation import REGION_COUNTS, region_rows
+from pipeline.evaluation.towers import EvaluatedClip
 from pipeline.evaluation.truth import ClassMasks, FindTruth, MatTruth
 from pipeline.masks import decode
 from pipeline.rejects import Reject
@@ -33,7 +34,7 @@ class MakeRegionCounter:
     make_truth: Callable[[], FindTruth | MatTruth]
 
     def __call__(self) -> RegionCounter:
-        """Load truth and model; see `EvaluatedModel` for what may go wrong."""
+        """Load truth and model; see `EvaluatedClip` for what may go wrong."""
         return RegionCounter(self.config, self.threshold, self.make_truth())
 
 
@@ -45,9 +46,9 @@ class RegionCounter:
     def __init__(
         self, config: EvaluationConfig, threshold: float, truth: FindTruth | MatTruth
     ) -> None:
-        """Load the model; see `EvaluatedModel` for what may go wrong."""
+        """Load the model; see `EvaluatedClip` for what may go wrong."""
         self._config, self._threshold, self._truth = config, threshold, truth
-        self._model = EvaluatedModel(config)
+        self._model = EvaluatedClip(config)
         self._explainer = self._model.explainer()
 
     def __call__(self, shard: Shard, on_images: Callable[[int], object]) -> Counted:
