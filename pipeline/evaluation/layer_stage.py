@@ -40,6 +40,7 @@ class Variant:
     options: dict[str, Any]
 
 
+WITHOUT_EXTRAS: dict[str, Any] = {"bootstrap": 0, "sweep": False, "gallery": False}
 LAST: dict[str, Any] = {"score_layer": "last"}
 AUTOGRAD: dict[str, Any] = {"algorithm": "autograd"}
 VARIANTS = (
@@ -114,7 +115,7 @@ def _sweep(config: LayersConfig) -> tuple[dict[str, Any], list[Merged]]:
     for last in counts:
         if config.points:
             points = score_points(
-                _of(config, PointsConfig, f"last-{last}", layers=last, bootstrap=0, sweep=False)
+                _of(config, PointsConfig, f"last-{last}", layers=last, **WITHOUT_EXTRAS)
             )
             rows.append({"layers": last, "p_miou": 100 * points.p_miou})
             merged.append(points.merged)

@@ -71,6 +71,8 @@ class RegionCounter:
             yield from batches(shard, counted, on_images)
             return
         start, end = map(int, shard.location.split(":"))
+        if self._config.limit_samples is not None:
+            end = min(end, start + self._config.limit_samples)
         batch: list[Case[ClassMasks]] = []
         for entry in self._truth.entries(start, end):
             if isinstance(entry, Reject):
@@ -110,10 +112,11 @@ class MakeWrittenCounter:
 
     predictions: str
     make_truth: Callable[[], FindTruth]
+    limit: int | None
 
     def __call__(self) -> WrittenCounter:
         """Load the truth."""
-        return WrittenCounter(self.predictions, self.make_truth())
+        return WrittenCounter(self.predictions, self.make_truth(), self.limit)
 
 
 class WrittenCounter:
@@ -121,9 +124,9 @@ class WrittenCounter:
 
     SCHEMA = REGION_COUNTS
 
-    def __init__(self, predictions: str, truth: FindTruth) -> None:
-        """Score the run in `predictions`."""
-        self._predictions, self._truth = predictions, truth
+    def __init__(self, predictions: str, truth: FindTruth, limit: int | None) -> None:
+        """Score the run in `predictions`, or only the first `limit` samples of every shard."""
+        self._predictions, self._truth, self._limit = predictions, truth, limit
 
     def __call__(self, shard: Shard, on_images: Callable[[int], object]) -> Counted:
         """Count every image of the shard that has ground truth."""
@@ -133,6 +136,7 @@ class WrittenCounter:
         for row in rows:
             by_key.setdefault(row["key"], {}).setdefault((row["category"] or "").lower(), row)
         images = read_rows(self._predictions, f"images/{shard.name}.parquet", ["key"])
+        images = images[: self._limit]
         for image in images:
             truth = self._truth(RawSample(0, image["key"], {}))
             if truth is None:
