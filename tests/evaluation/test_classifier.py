@@ -121,6 +121,23 @@ def test_the_paper_stands_beside_it() -> None:
     assert "jx_vit_base_p16_224" in cfg.url and cfg.mean == cfg.std == (0.5, 0.5, 0.5)
 
 
+def test_the_paper_stands_in_the_table(
+    run: Run,
+    imagenet_shard: str,
+    classifier: tuple[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name, weights = classifier
+    monkeypatch.setitem(paper.WEIGHTS, name, weights)
+    published = paper.PERTURBATION["legrad"][paper.SUPERVISED]
+    monkeypatch.setitem(paper.PERTURBATION["legrad"], name, published)
+    run("perturbation", "--input", imagenet_shard, *model_flags(classifier))
+    lines = (tmp_path / "scores" / "metrics.md").read_text().splitlines()
+    cells = [line.split(" | ") for line in lines if line.startswith(("| negative", "| positive"))]
+    assert [float(row[-1].rstrip(" |")) for row in cells] == [54.72, 56.43, 15.20, 14.13]
+
+
 def test_a_study_of_its_layers(run: Run, imagenet_shard: str, classifier: tuple[str, str]) -> None:
     flags = ("--input", imagenet_shard, "--limit_samples", 1, *model_flags(classifier))
     found = run("layers", *flags, "--last", "[1, 6]")
