@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,10 +14,10 @@ from torchvision.transforms.v2 import functional as transforms
 
 import legrad
 from legrad.towers import open_tower
-from pipeline.config import ConfigError
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.explanation import DTYPES
 from pipeline.images import Preprocess
+from pipeline.method import make_explainer
 from pipeline.models import choose_device, load_model
 from pipeline.prompts import Prompt
 from pipeline.text import TextEncoder
@@ -46,25 +47,14 @@ class EvaluatedModel:
         self._encode_text = TextEncoder(self._model, config.model.name, config.templates)
 
     def explainer(self, **changes: Any) -> legrad.Explainer:
-        """The explainer of the configuration, with other options or `layers` if wanted.
+        """The explainer of the configuration, with other `MethodConfig` settings if wanted.
 
         Raises:
-            ConfigError: the method cannot explain this model, or not with these options.
+            ConfigError: the method cannot explain this model, or not with these settings.
         """
-        config = self._config
-        settings = {
-            "layers": config.layers,
-            "engine": config.algorithm,
-            "memory_budget": config.engine.memory_budget,
-            **config.options,
-            **changes,
-        }
-        if config.empty_text:
-            settings["empty_text"] = self._embed([Prompt(0, None, None, (config.empty_text,))])[0]
-        try:
-            return legrad.build(config.method, self._model, **settings)
-        except ValueError as error:
-            raise ConfigError(f"--method {config.method}: {error}") from error
+        config = replace(self._config, **changes)
+        embed = self._encode_text.caption
+        return make_explainer(config, self._model, embed, config.engine.memory_budget)
 
     def text(self, names: Sequence[str]) -> Float32[Tensor, "name embed"]:
         """L2-normalised embeddings of class names, put into the templates."""

@@ -119,6 +119,15 @@ def test_a_method_that_does_not_fit_the_model(
     assert value.strip("[]") in message
 
 
+def test_an_option_that_the_method_does_not_have(
+    refused: Callable[..., str], tmp_path: Path
+) -> None:
+    message = refused(*DEMO, "--output", str(tmp_path / "out"), "--method", "gradcam",
+                      "--options", "{with_clss: true}")  # fmt: skip
+    assert "gradcam has no option 'with_clss' (did you mean with_cls?); known: with_cls" in message
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_image_size_that_does_not_fit_the_patches(
     refused: Callable[..., str], tmp_path: Path
 ) -> None:
