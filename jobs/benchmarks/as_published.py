@@ -106,7 +106,7 @@ def _lrp(tower: Tower, weights: Weights, image: Tensor, text: Tensor) -> Tensor:
 
 def _transformer_attribution(tower: Tower, weights: Weights, image: Tensor, text: Tensor) -> Tensor:
     found = Published(own=True).propagate(tower, weights, image, text)
-    r = torch.eye(found.gradients[0].shape[-1])
+    r = torch.eye(found.gradients[0].shape[-1], dtype=image.dtype)
     for gradient, share in list(zip(found.gradients, found.relevances, strict=True))[1:]:
         r = plus_identity((gradient * share).clamp(min=0).mean(dim=1))[0] @ r
     return _map(tower, r[0], tower.grid(image))
