@@ -64,6 +64,19 @@ def methods(
     return report(methods.markdown(results), results, json)
 
 
+def siglip(rounds: int = 5, json: Path | None = None) -> int:
+    """Measure what 100 prompts per image cost against one on this CPU: ViT-B-16-SigLIP, 224².
+
+    Args:
+        rounds: how often each case is measured, in turns.
+        json: also write the figures to this file.
+    """
+    from jobs.benchmarks import siglip as pooled
+
+    results = pooled.measure(pooled.random_tower(), 224, rounds)
+    return report(pooled.markdown(results), results, json)
+
+
 def published(folder: Path | None = None) -> int:
     """Make an interpreter with the published package, outside this repository.
 
@@ -163,6 +176,7 @@ def fail(reason: str) -> int:
 COMMANDS: dict[str, Callable[..., int]] = {
     "legrad": legrad,
     "methods": methods,
+    "siglip": siglip,
     "published": published,
     "gpu": gpu,
     "engine": engine,

@@ -76,7 +76,8 @@ def markdown(rows: Sequence[tuple[str, Quality]], scenes: int, objects: int) -> 
         [
             "# Methods",
             "Written by `python jobs/methods.py`. Every method is an explainer behind "
-            "`legrad.build(method, model, layers, **options)` and a name for `--method`.",
+            "`legrad.build(method, model, layers, **options)` and a name for `--method`, with "
+            "`--layers` and `--options '{name: value}'`.",
             "## On the demo's scenes",
             f"The bundled CLIP on its {scenes} held-out scenes with {objects} objects, masks at a "
             "threshold of 0.5. p-mIoU is the IoU over labelled points, mean over classes; "
@@ -95,7 +96,8 @@ def described() -> str:
     """What each method computes, from the docstrings of the classes that do."""
     parts = ["## What they are", f"### legrad\n\n{inspect.getdoc(LeGradOptions)}"]
     for name, kind in BASELINES.items():
-        options = ", ".join(legrad.options_of(name)) or "none"
+        known = [f"`{key}: {json.dumps(value)}`" for key, value in legrad.options_of(name).items()]
+        options = ", ".join(known) or "none"
         source = (inspect.getdoc(inspect.getmodule(kind)) or "").partition("\n")[0]
         parts.append(f"### {name}\n\n{source}\n\n{inspect.getdoc(kind)}\n\nOptions: {options}.")
     return "\n\n".join(parts)

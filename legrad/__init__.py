@@ -6,7 +6,7 @@ Example:
     heat = legrad.heatmap(raw, size=(H, W))  # [Q, H, W] in [0, 1]
 """
 
-from legrad.explainer import ENGINES, METHODS, Encoding, Explainer, build, options_of
+from legrad.explainer import ENGINES, METHODS, Encoding, Explainer, build, check_options, options_of
 from legrad.heatmap import degenerate, heatmap, minmax
 from legrad.towers import UnsupportedModelError
 
@@ -17,6 +17,7 @@ __all__ = [
     "Explainer",
     "UnsupportedModelError",
     "build",
+    "check_options",
     "degenerate",
     "heatmap",
     "minmax",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, TypeAlias
 
@@ -18,12 +19,15 @@ from legrad.options import LeGradOptions
 from legrad.pooled import PooledLeGrad
 from legrad.towers import Tower, open_tower
 
-__all__ = ["ENGINES", "METHODS", "Encoding", "Explainer", "build", "options_of"]
+__all__ = ["ENGINES", "METHODS", "Encoding", "Explainer", "build", "check_options", "options_of"]
 
 METHODS: tuple[str, ...] = ("legrad", *BASELINES)
 ENGINES: tuple[str, ...] = ("closed_form", "autograd")
 
 DEFAULT_MEMORY_BUDGET = 1 << 30
+
+ARGUMENTS = ("layers", "engine", "empty_text", "empty_threshold")
+"""Of `build`, for every method."""
 
 Layers: TypeAlias = int | Sequence[int] | None
 
@@ -65,16 +69,11 @@ def build(
             positive.
         UnsupportedModelError: the method has no exact form for this model (a `ValueError` too).
     """
-    if method not in METHODS:
-        raise ValueError(f"unknown method {method!r}; known: {', '.join(METHODS)}")
     if engine not in ENGINES:
         raise ValueError(f"unknown engine {engine!r}; known: {', '.join(ENGINES)}")
     if memory_budget <= 0:
         raise ValueError(f"memory_budget={memory_budget}: must be a positive number of bytes")
-    unknown = sorted(options.keys() - set(options_of(method)))
-    if unknown:
-        known = ", ".join(options_of(method)) or "none"
-        raise ValueError(f"{method} has no option {unknown[0]!r}; known: {known}")
+    check_options(method, options)
     tower = open_tower(model)
     if method == "legrad":
         explainer = _legrad(tower, layers, engine, memory_budget, LeGradOptions(**options))
@@ -89,12 +88,41 @@ def build(
     return EmptyPromptCorrection(explainer, empty_text[None], empty_threshold)
 
 
-def options_of(method: str) -> tuple[str, ...]:
-    """The names of a method's own options, which `build` takes as keywords."""
+def options_of(method: str) -> dict[str, Any]:
+    """A method's own options, which `build` takes as keywords, and their defaults."""
     if method == "legrad":
-        return tuple(field.name for field in fields(LeGradOptions))
+        return {field.name: field.default for field in fields(LeGradOptions)}
     parameters = inspect.signature(BASELINES[method].__init__).parameters.values()
-    return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def check_options(method: str, options: Mapping[str, Any]) -> None:
+    """Refuse what cannot be right whatever the model is.
+
+    Raises:
+        ValueError: an unknown method or option, with the nearest one that there is, or a value of
+            another type than the option's default.
+    """
+    if method not in METHODS:
+        hint = _near(method, METHODS)
+        raise ValueError(f"unknown method {method!r}{hint}; known: {', '.join(METHODS)}")
+    known = options_of(method)
+    for name, value in options.items():
+        if name not in known:
+            hint = _near(name, known)
+            if not hint and (own := difflib.get_close_matches(name, ARGUMENTS, 1)):
+                hint = f" ({own[0]} is a setting beside the options)"
+            listed = ", ".join(known) or "none"
+            raise ValueError(f"{method} has no option {name!r}{hint}; known: {listed}")
+        # Tensors have no default. By the exact type: to Python a bool is an int, too.
+        kind = Tensor if known[name] is None else type(known[name])
+        if type(value) is not kind:
+            raise ValueError(f"{name}={value!r}: must be of type {kind.__name__}")
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def _legrad(

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 
+import legrad
 from pipeline import storage
 from pipeline.demo.model import NAME as DEMO_MODEL
 
@@ -142,8 +143,45 @@ class EngineConfig:
         return self.threads or (4 if torch.cuda.is_available() else os.cpu_count() or 1)
 
 
+@dataclass(frozen=True, kw_only=True)  # so that they come last in --help
+class MethodConfig:
+    """How maps are made."""
+
+    method: str = "legrad"
+    """Explainability method (a name in legrad.METHODS)."""
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Options of the method, as docs/methods.md lists them: '{relu: false}'."""
+    layers: int | list[int] | None = None
+    """Blocks to explain: null for the method's own choice (LeGrad: all), k for the last k, or a
+    list of 0-based indices."""
+    algorithm: Literal["closed_form", "autograd"] = "closed_form"
+    """closed_form: LeGrad without autograd; autograd: its slow, literal definition."""
+    empty_text: str = "auto"
+    """A text without content; what it finds too is taken out of every map. auto: "a photo of a"
+    for LeGrad on SigLIP, as its authors do, and none for all else; '' for none."""
+    empty_threshold: float = 0.8
+    """Level of that text's map, 0 to 1 over each image, above which a cell is taken out."""
+
+    def __post_init__(self) -> None:
+        try:
+            legrad.check_options(self.method, {})
+        except ValueError as error:
+            raise ConfigError(f"--method {self.method}: {error}") from error
+        try:
+            legrad.check_options(self.method, self.options)
+        except ValueError as error:
+            raise ConfigError(f"--options: {error}") from error
+        if not 0 <= self.empty_threshold <= 1:
+            raise ConfigError(f"--empty_threshold {self.empty_threshold}: must lie in 0 to 1")
+
+    def maps_settings(self) -> dict[str, Any]:
+        """These settings, as JSON values: all of them change results."""
+        fields = dataclasses.fields(MethodConfig)
+        return {field.name: copy.deepcopy(getattr(self, field.name)) for field in fields}
+
+
 @dataclass(frozen=True)
-class AnnotateConfig:
+class AnnotateConfig(MethodConfig):
     """One annotation run."""
 
     input: list[str] | str = ""
@@ -176,18 +214,13 @@ class AnnotateConfig:
     """Print what would be done, and stop."""
     status: str = ""
     """Print the state of the run in this output directory, and stop."""
-    method: str = "legrad"
-    """Explainability method (a name in legrad.METHODS)."""
-    layers: int | list[int] | None = None
-    """Blocks to explain: null for all, k for the last k, or a list of 0-based indices."""
-    algorithm: Literal["closed_form", "autograd"] = "closed_form"
-    """closed_form: LeGrad without autograd; autograd: its slow, literal definition."""
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     prompts: PromptConfig = dataclasses.field(default_factory=PromptConfig)
     mask: MaskConfig = dataclasses.field(default_factory=MaskConfig)
     engine: EngineConfig = dataclasses.field(default_factory=EngineConfig)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("limit_shards", "limit_samples", "max_pixels"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -255,9 +288,7 @@ class AnnotateConfig:
             "limit_samples": self.limit_samples,
             "max_pixels": self.max_pixels,
             "max_sample_bytes": self.max_sample_bytes,
-            "method": self.method,
-            "layers": self.layers,
-            "algorithm": self.algorithm,
+            **self.maps_settings(),
             "model": model,
             "prompts": prompts,
             "mask": dataclasses.asdict(self.mask),

@@ -13,6 +13,7 @@ from torch import Tensor
 import legrad
 from pipeline.config import AnnotateConfig, ConfigError
 from pipeline.images import Preprocess
+from pipeline.method import make_explainer
 from pipeline.models import Clip, choose_device, load_model
 from pipeline.prompts import Prompt, PromptReader, of_category
 from pipeline.samples import Sample
@@ -78,8 +79,8 @@ class PromptExplainer:
         self._dtype = DTYPES[config.model.precision]
         model = load_model(config.model, self._device, self._dtype)
         self._preprocess = Preprocess(model, config.model.image_size)
-        self._explainer = self._build(config, model)
         self._encode_text = TextEncoder(model, config.model.name, config.prompts.templates)
+        self._explainer = self._build(config, model)
         self._vocabulary = (
             _Vocabulary(config, self._encode_text)
             if config.prompts.source == "vocabulary"
@@ -87,19 +88,14 @@ class PromptExplainer:
         )
 
     def _build(self, config: AnnotateConfig, model: Clip) -> legrad.Explainer:
-        try:
-            explainer = legrad.build(
-                config.method,
-                model,
-                config.layers,
-                engine=config.algorithm,
-                memory_budget=config.engine.memory_budget,
-            )
-            if side := config.model.image_size:  # to find out now whether it can have that size
-                image = torch.zeros(1, 3, side, side, device=self._device, dtype=self._dtype)
+        embed = self._encode_text.caption
+        explainer = make_explainer(config, model, embed, config.engine.memory_budget)
+        if side := config.model.image_size:  # to find out now whether it can have that size
+            image = torch.zeros(1, 3, side, side, device=self._device, dtype=self._dtype)
+            try:
                 explainer.encode(image)
-        except ValueError as error:
-            raise ConfigError(f"--method {config.method}: {error}") from error
+            except ValueError as error:
+                raise ConfigError(f"--model.image_size {side}: {error}") from error
         return explainer
 
     @property

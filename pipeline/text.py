@@ -67,6 +67,11 @@ class TextEncoder:
             return torch.empty(0, self.embed_width, device=self._device), cut
         return F.normalize(torch.stack(rows), dim=-1), cut
 
+    def caption(self, text: str) -> Float32[Tensor, " embed"]:
+        """The embedding of one text as it is, without a template."""
+        embedding: Tensor = self([Prompt(0, None, None, (text,))])[0][0]
+        return embedding
+
     def sentences(self, prompt: Prompt, text: str) -> list[str]:
         """What is encoded for one text of a prompt; nothing for a vector."""
         if prompt.embedding is not None:

@@ -2,45 +2,46 @@
 
 The formulas are this project's; what is kept from the published code is the work it does: a graph
 through the whole network, a backward pass per block (CheferCAM), full matrix products instead of
-one row, relevance through every block whatever is read from it, all heads' contributions one by
-one. LeGrad itself is timed with the authors' package (`side.py`).
+one row, all heads' contributions one by one, and for LRP and its kin what `published_relevance`
+says. LeGrad itself is timed with the authors' package (`side.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 import legrad
+from jobs.benchmarks.published_relevance import Published
 from legrad.baselines import BASELINES
 from legrad.baselines.base import plus_identity
-from legrad.baselines.partial_lrp import PartialLrp
-from legrad.baselines.relevance import block_relevance, head_relevance
-from legrad.baselines.rules import Rules
-from legrad.baselines.transformer_attribution import TransformerAttribution
 from legrad.recording import Recording, record, score_gradients
 from legrad.towers import Tower, open_tower
 
 Run = Callable[[Tensor, Tensor], Tensor]
+Weights = Sequence[torch.nn.Parameter]
 ONE = torch.tensor([0])
 
 
 def runs(model: torch.nn.Module) -> dict[str, Run]:
     """For every baseline a function of one image [1, 3, H, W] and one text [1, E] to a raw map."""
     tower = open_tower(model)
+    weights = [p for p in getattr(model, "visual", model).parameters() if p.requires_grad]
     own: dict[str, Run] = {
         "rollout": lambda image, text: _rollout(tower, image),
         "gradcam": lambda image, text: _gradcam(tower, image, text),
         "attention_cam": lambda image, text: _attention_cam(tower, image, text),
         "chefer_cam": lambda image, text: _chefer_cam(tower, image, text),
-        "transformer_attribution": lambda image, text: _transformer_attribution(tower, image, text),
-        "partial_lrp": lambda image, text: _partial_lrp(tower, image, text),
+        "transformer_attribution": partial(_transformer_attribution, tower, weights),
+        "lrp": partial(_lrp, tower, weights),
+        "partial_lrp": partial(_partial_lrp, tower, weights),
         "text_span": lambda image, text: _text_span(tower, image, text),
     }
-    # Raw attention, full LRP and the dense methods do per text what this project's forms do.
+    # Raw attention and the dense methods do per text what this project's forms do.
     return {name: own.get(name) or _plain(name, model) for name in BASELINES}
 
 
@@ -92,33 +93,23 @@ def _chefer_cam(tower: Tower, image: Tensor, text: Tensor) -> Tensor:
     return _map(tower, r[0], recording.grid)
 
 
-def _partial_lrp(tower: Tower, image: Tensor, text: Tensor) -> Tensor:
-    recording = record(tower, image, 0, graph=False)
-    relevance = _relevances(tower, recording, text, PartialLrp.rules)
-    return _map(tower, relevance[-1].clamp(min=0).mean(dim=1)[0, 0], recording.grid)
+def _partial_lrp(tower: Tower, weights: Weights, image: Tensor, text: Tensor) -> Tensor:
+    found = Published(own=False).propagate(tower, weights, image, text)
+    cam = found.relevances[-1].clamp(min=0).mean(dim=1)
+    return _map(tower, cam[0, 0], tower.grid(image))
 
 
-def _transformer_attribution(tower: Tower, image: Tensor, text: Tensor) -> Tensor:
-    recording = _graph(tower, image)
-    weights = [step.weights for step in recording.steps]
-    gradients = score_gradients(recording, weights, text, ONE)
-    relevance = _relevances(tower, recording, text, TransformerAttribution.rules)
-    r = torch.eye(weights[0].shape[-1])
-    for gradient, share in list(zip(gradients, relevance, strict=True))[1:]:
+def _lrp(tower: Tower, weights: Weights, image: Tensor, text: Tensor) -> Tensor:
+    rules = Published(own=False)
+    return rules.pixels(tower, image, rules.propagate(tower, weights, image, text))
+
+
+def _transformer_attribution(tower: Tower, weights: Weights, image: Tensor, text: Tensor) -> Tensor:
+    found = Published(own=True).propagate(tower, weights, image, text)
+    r = torch.eye(found.gradients[0].shape[-1], dtype=image.dtype)
+    for gradient, share in list(zip(found.gradients, found.relevances, strict=True))[1:]:
         r = plus_identity((gradient * share).clamp(min=0).mean(dim=1))[0] @ r
-    return _map(tower, r[0], recording.grid)
-
-
-@torch.no_grad()
-def _relevances(tower: Tower, recording: Recording, text: Tensor, rules: Rules) -> list[Tensor]:
-    """Relevance of every block's attention, propagated down to the first block."""
-    r = head_relevance(tower, recording.steps[-1].output, text, rules)
-    found: list[Tensor] = []
-    for block, step in zip(reversed(tower.blocks), reversed(recording.steps), strict=True):
-        relevant = block_relevance(block, step, r, rules)
-        r = relevant.stream
-        found.insert(0, relevant.weights)
-    return found
+    return _map(tower, r[0], tower.grid(image))
 
 
 @torch.no_grad()

@@ -6,7 +6,14 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from pipeline.config import AnnotateConfig, ConfigError, EngineConfig, ModelConfig, PromptConfig
+from pipeline.config import (
+    AnnotateConfig,
+    ConfigError,
+    EngineConfig,
+    MethodConfig,
+    ModelConfig,
+    PromptConfig,
+)
 
 
 @dataclass(frozen=True)
@@ -22,7 +29,7 @@ class CountingRun(AnnotateConfig):
 
 
 @dataclass(frozen=True)
-class EvaluationConfig:
+class EvaluationConfig(MethodConfig):
     """One evaluation: shards in, counts out, metrics from the sum of the counts."""
 
     output: str = ""
@@ -43,17 +50,6 @@ class EvaluationConfig:
     """Exit with 0 although so many shards failed; the metrics say which are missing."""
     on_mismatch: Literal["refuse", "redo"] = "refuse"
     """What to do with an output that other settings made: refuse, or delete it and start over."""
-    method: str = "legrad"
-    """Explainability method (a name in legrad.METHODS)."""
-    options: dict[str, Any] = field(default_factory=dict)
-    """Options of the method, as legrad.build takes them: '{relu: false}'."""
-    layers: int | list[int] | None = None
-    """Blocks to explain: all, the last k, or a list of 0-based indices."""
-    algorithm: Literal["closed_form", "autograd"] = "closed_form"
-    """closed_form: LeGrad without autograd; autograd: its slow, literal definition."""
-    empty_text: str = ""
-    """A text without content ("a photo of a"), to take out of every map what it finds too; meant
-    for SigLIP."""
     templates: list[str] = field(default_factory=lambda: ["a photo of a {}."])
     """Sentences that a class name is put into; several are averaged as embeddings."""
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -63,6 +59,7 @@ class EvaluationConfig:
     """Side of the square that images become, where --model.image_size does not say."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("limit_shards", "limit_samples"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -79,9 +76,7 @@ class EvaluationConfig:
             limit_samples=self.limit_samples,
             max_pixels=self.max_pixels,
             retry_failed=self.retry_failed,
-            method=self.method,
-            layers=self.layers,
-            algorithm=self.algorithm,
+            **self.maps_settings(),
             model=self.sized_model(),
             prompts=PromptConfig(templates=self.templates),
             engine=self.engine,
@@ -95,11 +90,7 @@ class EvaluationConfig:
     def method_results(self) -> dict[str, Any]:
         """What decides the maps of a method, as JSON values."""
         return {
-            "method": self.method,
-            "options": self.options,
-            "layers": self.layers,
-            "algorithm": self.algorithm,
-            "empty_text": self.empty_text,
+            **self.maps_settings(),
             "templates": self.templates,
             "model": dataclasses.asdict(self.sized_model()),
             "limit_samples": self.limit_samples,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 import legrad
 from legrad.towers import open_tower
-from pipeline.config import ConfigError
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.labelled import ClassNames
+from pipeline.method import make_explainer
 
 
 @dataclass(frozen=True)
@@ -54,25 +54,13 @@ class EvaluatedModel(ABC):
         self._config, self._model = config, model
 
     def explainer(self, **changes: Any) -> legrad.Explainer:
-        """The explainer of the configuration, with other options or `layers` if wanted.
+        """The explainer of the configuration, with other `MethodConfig` settings if wanted.
 
         Raises:
-            ConfigError: the method cannot explain this model, or not with these options.
+            ConfigError: the method cannot explain this model, or not with these settings.
         """
-        config = self._config
-        settings = {
-            "layers": config.layers,
-            "engine": config.algorithm,
-            "memory_budget": config.engine.memory_budget,
-            **config.options,
-            **changes,
-        }
-        if config.empty_text:
-            settings["empty_text"] = self.empty_text()
-        try:
-            return legrad.build(config.method, self._model, **settings)
-        except ValueError as error:
-            raise ConfigError(f"--method {config.method}: {error}") from error
+        config = replace(self._config, **changes)
+        return make_explainer(config, self._model, self.caption, config.engine.memory_budget)
 
     @property
     def depth(self) -> int:
@@ -80,8 +68,8 @@ class EvaluatedModel(ABC):
         return len(open_tower(self._model).blocks)
 
     @abstractmethod
-    def empty_text(self) -> Float32[Tensor, " embed"]:
-        """Embedding of the text without content.
+    def caption(self, text: str) -> Float32[Tensor, " embed"]:
+        """L2-normalised embedding of a text as it is, without templates.
 
         Raises:
             ConfigError: the model does not take texts.

@@ -54,15 +54,12 @@ class EvaluatedClip(EvaluatedModel):
 
     def text(self, names: Sequence[str]) -> Float32[Tensor, "name embed"]:
         """L2-normalised embeddings of class names, put into the templates."""
-        return self._embed([Prompt(i, name, None, (name,)) for i, name in enumerate(names)])
+        prompts = [Prompt(i, name, None, (name,)) for i, name in enumerate(names)]
+        return self._encode_text(prompts)[0].float()
 
-    def empty_text(self) -> Float32[Tensor, " embed"]:
-        """L2-normalised embedding of the text without content."""
-        return self._embed([Prompt(0, None, None, (self._config.empty_text,))])[0]
-
-    def _embed(self, prompts: list[Prompt]) -> Float32[Tensor, "prompt embed"]:
-        embeddings: Tensor = self._encode_text(prompts)[0].float()
-        return embeddings
+    def caption(self, text: str) -> Float32[Tensor, " embed"]:
+        """L2-normalised embedding of a text as it is, without templates."""
+        return self._encode_text.caption(text).float()
 
     def squash(self, pixels: UInt8[Tensor, "3 height width"]) -> UInt8[Tensor, "3 size size"]:
         """The whole image at the model's size."""
@@ -113,15 +110,13 @@ class EvaluatedClassifier(EvaluatedModel):
             torch.tensor(settings[name]).view(3, 1, 1) for name in ("mean", "std")
         )
 
-    def empty_text(self) -> Float32[Tensor, " embed"]:
+    def caption(self, text: str) -> Float32[Tensor, " embed"]:
         """There is none.
 
         Raises:
             ConfigError: always.
         """
-        raise ConfigError(
-            f"--empty_text {self._config.empty_text!r}: {self._config.model.name} takes no texts"
-        )
+        raise ConfigError(f"--empty_text {text!r}: {self._config.model.name} takes no texts")
 
     def fit(self, pixels: UInt8[Tensor, "3 height width"]) -> UInt8[Tensor, "3 size size"]:
         """The whole image, squashed bilinearly.

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -119,6 +120,15 @@ def test_a_method_that_does_not_fit_the_model(
     assert value.strip("[]") in message
 
 
+def test_an_option_that_the_method_does_not_have(
+    refused: Callable[..., str], tmp_path: Path
+) -> None:
+    message = refused(*DEMO, "--output", str(tmp_path / "out"), "--method", "gradcam",
+                      "--options", "{with_clss: true}")  # fmt: skip
+    assert "gradcam has no option 'with_clss' (did you mean with_cls?); known: with_cls" in message
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_image_size_that_does_not_fit_the_patches(
     refused: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -224,6 +234,27 @@ def test_status_of_a_run(shards: str, tmp_path: Path, capsys: pytest.CaptureFixt
 def test_the_first_shards_only(shards: str, tmp_path: Path) -> None:
     assert run(tmp_path, "--input", shards, "--limit_shards", "1") == 0
     assert [p.name[0] for p in (tmp_path / "out" / "commits").iterdir()] == ["a"]
+
+
+def test_options_and_the_empty_text_make_other_maps(
+    shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They reach the method, are written down, and belong to the fingerprint."""
+    method = ("--input", shards, "--limit_shards", "1", "--method", "gradcam", "--layers", "[1]")
+    assert run(tmp_path, *method) == 0
+    (table,) = (tmp_path / "out" / "annotations").iterdir()
+    peaks = pq.read_table(table)["raw_max"].to_pylist()
+    for name, text, value in (
+        ("options", "{with_cls: false}", {"with_cls": False}),
+        ("empty_text", "a drawing", "a drawing"),
+    ):
+        changed = (*method, f"--{name}", text)
+        assert run(tmp_path, *changed) == 2
+        assert name in capsys.readouterr().err
+        assert run(tmp_path, *changed, "--on_mismatch", "redo") == 0
+        assert pq.read_table(table)["raw_max"].to_pylist() != peaks
+        assert json.loads((tmp_path / "out" / "run.json").read_text())["results"][name] == value
+        assert json.loads(pq.read_metadata(table).metadata[b"config"])[name] == value
 
 
 def test_a_stopped_run_ends_with_143_and_soon(tmp_path: Path) -> None:

@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 import legrad
 from jobs.benchmarks import as_published
 from jobs.methods import VARIANTS, described, markdown
 from pipeline.demo.quality import Quality
-from tests.legrad.conftest import make_case
+from tests.legrad.conftest import EMBED_DIM, make_case
 
 
 @pytest.mark.parametrize("method", list(as_published.runs(make_case().model)))
@@ -17,6 +18,41 @@ def test_published_loops_give_the_same_maps(method: str) -> None:
     loop = as_published.runs(case.model)[method](image, text).detach()
     ours = legrad.build(method, case.model)(image, text, torch.tensor([0]))
     torch.testing.assert_close(legrad.minmax(loop), legrad.minmax(ours), rtol=0, atol=1e-4)
+
+
+RELEVANCE = ["lrp", "partial_lrp", "transformer_attribution"]
+
+
+@pytest.mark.parametrize("method", RELEVANCE)
+def test_published_relevance_is_ours_to_the_last_digits(method: str) -> None:
+    case = make_case(dtype=torch.float64)
+    image, text = case.images[:1], case.text[:1]
+    loop = as_published.runs(case.model)[method](image, text).detach()
+    ours = legrad.build(method, case.model)(image, text, torch.tensor([0]))
+    torch.testing.assert_close(loop, ours, rtol=1e-8, atol=1e-8 * float(ours.abs().max()))
+
+
+@pytest.mark.parametrize("method", RELEVANCE)
+def test_published_relevance_does_the_published_work(method: str) -> None:
+    """Products per layer: forward, two of the backward pass, and those of its relevance."""
+    case = make_case()
+    run = as_published.runs(case.model)[method]
+    with FlopCounterMode(display=False) as counter:
+        run(case.images[:1], case.text[:1])
+    assert all(parameter.grad is None for parameter in case.model.parameters())
+
+    tokens, width, hidden, depth = 17, 24, 96, 3
+    linear = depth * 2 * tokens * width * (4 * width + 2 * hidden)
+    attention = depth * 2 * 2 * tokens**2 * width
+    patches = 2 * (tokens - 1) * 48 * width
+    read_out = (1 + 2 + 1 + 8) * 2 * width * EMBED_DIM + 8 * 2 * EMBED_DIM
+    rollout = (depth - 1) * 2 * tokens**3
+    expected = (1 + 2 + 8) * linear + (1 + 2 + 3) * attention + (1 + 1) * patches + read_out
+    if method == "lrp":
+        expected += 9 * patches
+    if method == "transformer_attribution":
+        expected += rollout
+    assert counter.get_total_flops() == expected
 
 
 def test_every_method_is_a_row_and_is_described() -> None:

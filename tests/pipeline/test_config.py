@@ -43,6 +43,11 @@ def test_what_changes_no_result_leaves_the_fingerprint(changes: dict[str, object
         {"layers": 2},
         {"layers": [0, 1]},
         {"algorithm": "autograd"},
+        {"method": "gradcam"},
+        {"options": {"relu": False}},
+        {"empty_text": ""},
+        {"empty_text": "a photo of"},
+        {"empty_threshold": 0.9},
         {"model": ModelConfig(precision="bfloat16")},
         {"model": ModelConfig(pretrained="random")},
         {"prompts": PromptConfig("caption")},
@@ -54,6 +59,14 @@ def test_what_changes_no_result_leaves_the_fingerprint(changes: dict[str, object
 )
 def test_what_changes_results_changes_the_fingerprint(changes: dict[str, object]) -> None:
     assert replace(BASE, **changes).fingerprint() != BASE.fingerprint()
+
+
+def test_result_settings_are_a_copy() -> None:
+    config = AnnotateConfig(options={"relu": False}, layers=[0])
+    config.results()["options"]["relu"] = True
+    config.results()["layers"].append(1)
+    assert config.results()["options"] == {"relu": False}
+    assert config.results()["layers"] == [0]
 
 
 def test_a_class_file_counts_by_its_contents(tmp_path: Path) -> None:
@@ -86,6 +99,29 @@ def test_a_class_file_counts_by_its_contents(tmp_path: Path) -> None:
         (lambda: EngineConfig(workers=-1), "--engine.workers -1"),
         (lambda: EngineConfig(stall_seconds=0.0), "--engine.stall_seconds 0.0"),
         (lambda: ModelConfig("ViT-B-16", "demo"), "these weights belong to legrad-demo"),
+        (lambda: AnnotateConfig(empty_threshold=1.1), "--empty_threshold 1.1"),
+        (
+            lambda: AnnotateConfig(method="gradcm"),
+            "--method gradcm: unknown method 'gradcm' (did you mean gradcam?); known: legrad, raw_",
+        ),
+        (
+            lambda: AnnotateConfig(method="gradcam", options={"with_clss": True}),
+            "--options: gradcam has no option 'with_clss' (did you mean with_cls?); "
+            "known: with_cls",
+        ),
+        (
+            lambda: AnnotateConfig(method="gradcam", options={"layer": 8}),
+            "--options: gradcam has no option 'layer' (layers is a setting beside the options); "
+            "known: with_cls",
+        ),
+        (
+            lambda: AnnotateConfig(method="lrp", options={"relu": True}),
+            "--options: lrp has no option 'relu'; known: none",
+        ),
+        (
+            lambda: AnnotateConfig(options={"relu": "no"}),
+            "--options: relu='no': must be of type bool",
+        ),
         (lambda: AnnotateConfig(limit_shards=0), "--limit_shards 0"),
         (lambda: AnnotateConfig(limit_samples=0), "--limit_samples 0"),
         (lambda: AnnotateConfig(max_reject_fraction=float("nan")), "--max_reject_fraction nan"),

@@ -58,6 +58,11 @@ def test_input_may_be_several_patterns() -> None:
     assert configure("--input", "s/{000..127}.tar").patterns == ["s/{000..127}.tar"]
 
 
+def test_options_of_a_method_are_a_mapping() -> None:
+    config = configure("--method", "gradcam", "--options", "{with_cls: false}", "--empty_text", "")
+    assert (config.options, config.empty_text) == ({"with_cls": False}, "")
+
+
 def test_flags_beat_the_file(tmp_path: Path) -> None:
     path = write(tmp_path, output="from-file", mask={"threshold": 0.3, "min_area": 2})
     config = configure("--config", path, "--mask.threshold", "0.7")

@@ -1,0 +1,62 @@
+"""The explainer that the settings of a run ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+import legrad
+from legrad.options import is_siglip
+from legrad.towers import open_tower
+from pipeline.config import ConfigError, MethodConfig
+
+EMPTY_TEXT = "a photo of a"
+"""The dummy text in the code of LeGrad's authors; their paper (eq. 13) has "a photo of"."""
+
+Embed = Callable[[str], Float[Tensor, " embed"]]
+
+
+def make_explainer(
+    config: MethodConfig, model: nn.Module, embed: Embed, memory_budget: int
+) -> legrad.Explainer:
+    """Build the explainer of a model.
+
+    Args:
+        config: what is asked for.
+        model: what is explained, in its final type and place.
+        embed: the L2-normalised embedding of a text as it is, without templates.
+        memory_budget: bytes that LeGrad's temporaries may take.
+
+    Raises:
+        ConfigError: the method cannot explain this model, or not with these settings.
+    """
+    try:
+        empty = empty_text(config, model)
+        return legrad.build(
+            config.method,
+            model,
+            config.layers,
+            engine=config.algorithm,
+            memory_budget=memory_budget,
+            empty_text=embed(empty) if empty else None,
+            empty_threshold=config.empty_threshold,
+            **config.options,
+        )
+    except ValueError as error:
+        raise ConfigError(f"--method {config.method}: {error}") from error
+
+
+def empty_text(config: MethodConfig, model: nn.Module) -> str:
+    """The text that `--empty_text` stands for with this model; empty for no correction.
+
+    Raises:
+        UnsupportedModelError: the model's tower cannot be explained (a `ValueError` too).
+    """
+    if config.empty_text != "auto":
+        return config.empty_text
+    tower = open_tower(model)
+    # A classifier may pool as SigLIP does, but its classes have no text.
+    corrected = config.method == "legrad" and is_siglip(tower) and tower.head.unit
+    return EMPTY_TEXT if corrected else ""

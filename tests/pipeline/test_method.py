@@ -1,0 +1,169 @@
+"""The explainer of a run: what its settings ask for, and when SigLIP's correction is on."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from open_clip.timm_model import TimmModel
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+import legrad
+from pipeline.config import AnnotateConfig, ConfigError, EngineConfig, MethodConfig, PromptConfig
+from pipeline.demo.model import create
+from pipeline.evaluation.config import EvaluationConfig
+from pipeline.evaluation.model import EvaluatedModel
+from pipeline.explanation import PromptExplainer
+from pipeline.method import EMPTY_TEXT, make_explainer
+from pipeline.prompts import Prompt
+from pipeline.samples import Sample
+
+WIDTH = 24
+ENGINE = EngineConfig(executor="local", threads=1)
+
+
+class Clip(nn.Module):
+    """An image tower where `legrad` looks for one."""
+
+    def __init__(self, visual: nn.Module) -> None:
+        super().__init__()
+        self.visual = visual
+
+
+def siglip() -> nn.Module:
+    """No configuration is as small as this, so that the constructor cannot make it."""
+    torch.manual_seed(3)
+    visual = TimmModel.__new__(TimmModel)
+    nn.Module.__init__(visual)
+    visual.trunk, visual.head = pooling_trunk(num_classes=0), nn.Sequential()
+    return Clip(visual).eval()
+
+
+def pooling_trunk(num_classes: int) -> VisionTransformer:
+    trunk = VisionTransformer(
+        img_size=16, patch_size=4, embed_dim=WIDTH, depth=2, num_heads=3, num_classes=num_classes,
+        class_token=False, global_pool="map",
+    )  # fmt: skip
+    with torch.no_grad():
+        for parameter in trunk.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return trunk.eval()
+
+
+class Embed:
+    """Stands for a text tower, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def __call__(self, text: str) -> Tensor:
+        self.asked.append(text)
+        generator = torch.Generator().manual_seed(len(text))
+        return nn.functional.normalize(torch.randn(WIDTH, generator=generator), dim=0)
+
+
+def maps(model: nn.Module, **settings: object) -> tuple[Tensor, list[str]]:
+    """Maps of two texts in one image, and the texts that were embedded for the explainer."""
+    embed = Embed()
+    explainer = make_explainer(MethodConfig(**settings), model, embed, 1 << 20)
+    generator = torch.Generator().manual_seed(5)
+    image = torch.randn(1, 3, 16, 16, generator=generator)
+    text = nn.functional.normalize(torch.randn(2, WIDTH, generator=generator), dim=1)
+    return explainer(image, text, torch.tensor([0, 0])), embed.asked
+
+
+def test_siglip_is_corrected_unless_told_otherwise() -> None:
+    model = siglip()
+    auto, asked = maps(model)
+    assert asked == [EMPTY_TEXT]
+    plain, asked = maps(model, empty_text="")
+    assert asked == []
+    named, asked = maps(model, empty_text=EMPTY_TEXT)
+    assert asked == [EMPTY_TEXT]
+
+    assert torch.equal(auto, named)
+    assert not torch.equal(auto, plain)
+    changed = auto != plain
+    assert auto[changed].eq(0).all()
+    off, _ = maps(model, empty_threshold=1.0)
+    assert torch.equal(off, plain)
+
+
+@pytest.mark.parametrize(
+    ("make", "method"),
+    [
+        pytest.param(siglip, "gradcam", id="another method"),
+        pytest.param(lambda: pooling_trunk(num_classes=WIDTH), "legrad", id="a classifier"),
+    ],
+)
+def test_nothing_else_is_corrected_unasked(make: Callable[[], nn.Module], method: str) -> None:
+    model = make()
+    auto, asked = maps(model, method=method)
+    assert asked == []
+    if method != "legrad":
+        named, asked = maps(model, method=method, empty_text="nothing")
+        assert asked == ["nothing"]
+        assert not torch.equal(auto, named)
+
+
+def test_options_reach_the_method() -> None:
+    model = siglip()
+    expected = legrad.build("legrad", model, 1, apply_trunk_norm=True, relu=False)
+    options = {"apply_trunk_norm": True, "relu": False}
+    made = make_explainer(
+        MethodConfig(options=options, layers=1, empty_text=""), model, Embed(), 1 << 20
+    )
+    arguments = torch.ones(1, 3, 16, 16), torch.ones(1, WIDTH), torch.tensor([0])
+    assert torch.equal(made(*arguments), expected(*arguments))
+
+
+def test_what_does_not_fit_the_model_is_a_config_error() -> None:
+    for settings, message in [
+        ({"method": "lrp"}, "--method lrp: "),
+        ({"options": {"pool": "cls"}}, "--method legrad: pool='cls'"),
+        ({"layers": 9}, "--method legrad: layers=9"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            make_explainer(MethodConfig(**settings), siglip(), Embed(), 1 << 20)
+
+
+# --- annotation and evaluation
+
+
+SETTINGS: dict[str, object] = {
+    "method": "gradcam",
+    "options": {"with_cls": False},
+    "layers": [1],
+    "empty_text": "a drawing",
+    "empty_threshold": 0.6,
+}
+
+
+def test_annotation_and_evaluation_make_the_same_maps() -> None:
+    annotating = PromptExplainer(AnnotateConfig(engine=ENGINE, **SETTINGS))
+    evaluated = EvaluatedModel(EvaluationConfig(engine=ENGINE, **SETTINGS))
+    pixels = torch.randint(0, 256, (3, 96, 96), generator=torch.Generator().manual_seed(1))
+    pixels = annotating.squash(pixels.to(torch.uint8))
+    sample = Sample(0, "0", 96, 96, pixels, [Prompt(0, "dog", None, ("dog",))])
+
+    (annotated,) = annotating([sample])
+    images = evaluated.images(pixels[None])
+    expected = evaluated.explainer()(images, evaluated.text(["dog"]), torch.tensor([0]))
+    torch.testing.assert_close(annotated.raw, expected)
+
+    plain = legrad.build("gradcam", create().requires_grad_(False), [1], with_cls=False)
+    uncorrected = plain(images, evaluated.text(["dog"]), torch.tensor([0]))
+    changed = ~torch.isclose(annotated.raw, uncorrected)
+    assert changed.any()
+    assert annotated.raw[changed].eq(0).all()
+
+
+def test_no_class_of_a_vocabulary_in_an_image_with_a_correction(tmp_path: Path) -> None:
+    (tmp_path / "classes.yaml").write_text("- {id: 1, name: dog}")
+    prompts = PromptConfig("vocabulary", classes=str(tmp_path / "classes.yaml"), presence=1.0)
+    explain = PromptExplainer(AnnotateConfig(prompts=prompts, engine=ENGINE, empty_text="a"))
+    pixels = explain.squash(torch.zeros(3, 40, 40, dtype=torch.uint8))
+    (found,) = explain([Sample(0, "0", 40, 40, pixels, [])])
+    assert found.prompts == []
+    assert len(found.raw) == 0
