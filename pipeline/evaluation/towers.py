@@ -12,7 +12,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 from pipeline.classifiers import class_layer, is_classifier, load_classifier
-from pipeline.config import ConfigError
+from pipeline.config import ConfigError, PromptConfig
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.labelled import ClassNames
 from pipeline.evaluation.model import ClassHead, EvaluatedModel
@@ -99,7 +99,13 @@ class EvaluatedClassifier(EvaluatedModel):
 
         Raises:
             ModelError: the model or its weights do not load.
+            ConfigError: templates are asked for.
         """
+        if config.templates != PromptConfig().templates:
+            raise ConfigError(
+                f"--templates {config.templates}: the classes of {config.model.name} are rows of "
+                "its head, not texts"
+            )
         device = choose_device(config.engine.device)
         self._dtype = DTYPES[config.model.precision]
         model: Any = load_classifier(config.sized_model(), device, self._dtype)
