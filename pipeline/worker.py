@@ -21,8 +21,9 @@ from pipeline.explanation import PromptExplainer, SampleExplainer
 from pipeline.ledger import Commit, Ledger, file_record
 from pipeline.prompts import PromptReader
 from pipeline.samples import Rejected, Sample, SampleReader
-from pipeline.shards import RawSample, Shard, ShardError, read_samples
+from pipeline.shards import Shard
 from pipeline.tables import ShardTables
+from pipeline.tars import RawSample, ShardError, read_samples
 from pipeline.watchdog import Watchdog
 
 DECODE_THREADS = 2

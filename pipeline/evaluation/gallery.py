@@ -20,7 +20,8 @@ from pipeline.ledger import Ledger
 from pipeline.masks import decode as decode_mask
 from pipeline.rejects import Reject
 from pipeline.samples import image_bytes
-from pipeline.shards import find_shards, read_samples
+from pipeline.shards import find_shards
+from pipeline.tars import read_samples
 
 EACH = 6
 """Images drawn of the worst, and of the best."""

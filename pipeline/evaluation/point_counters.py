@@ -27,7 +27,8 @@ from pipeline.evaluation.predictions import (
 from pipeline.evaluation.running import Counted
 from pipeline.evaluation.runs import pixels_set
 from pipeline.masks import decode
-from pipeline.shards import RawSample, Shard
+from pipeline.shards import Shard
+from pipeline.tars import RawSample
 
 Row = dict[str, Any]
 

@@ -16,7 +16,8 @@ from PIL import Image
 from pipeline.config import AnnotateConfig
 from pipeline.ledger import Ledger
 from pipeline.masks import decode, measure
-from pipeline.shards import find_shards, read_samples
+from pipeline.shards import find_shards
+from pipeline.tars import read_samples
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "coco-val-100"
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason=f"{DATA} is not there")

@@ -17,7 +17,8 @@ from moto.server import ThreadedMotoServer
 from jobs.annotate import main
 from pipeline import storage
 from pipeline.demo.run import SHARDS
-from pipeline.shards import ShardError, find_shards, read_samples
+from pipeline.shards import find_shards
+from pipeline.tars import ShardError, read_samples
 
 
 @pytest.fixture
