@@ -38,7 +38,7 @@ class Plan:
         todo: what is left.
     """
 
-    shards: list[Shard]
+    shards: Sequence[Shard]
     committed: set[str]
     changed: set[str]
     given_up: set[str]
@@ -49,13 +49,13 @@ Run = Callable[[Sequence[Shard], int, int], list[Outcome]]
 """Tries some shards: (shards, attempt, how many at once on each worker) → what it knows of them."""
 
 
-def plan(config: AnnotateConfig, ledger: Ledger, shards: list[Shard]) -> Plan:
+def plan(config: AnnotateConfig, ledger: Ledger, shards: Sequence[Shard]) -> Plan:
     """Compare the input with what is committed."""
     sizes = {commit.shard: commit.bytes for commit in ledger.commits()}
     # A web server need not say how long a file is.
     changed = {s.name for s in shards if s.size and sizes.get(s.name, s.size) not in (s.size, 0)}
     committed = {s.name for s in shards if s.name in sizes} - changed
-    given_up = set() if config.retry_failed else set(ledger.failures()) - sizes.keys()
+    given_up = set() if config.retry_failed else ledger.failed() - sizes.keys()
     todo = [s for s in shards if s.name not in committed | given_up]
     return Plan(shards, committed, changed, given_up, todo)
 

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from braceexpand import braceexpand
 
 from pipeline import storage
+
+LISTED_FROM = 1000
+"""With so many names in it a directory is listed. That is a request for every thousand files that
+are there, one after the other, instead of one or two for every name, `LOOKUPS` at once: a few names
+are found sooner without it, however many files lie beside them."""
+
+LOOKUPS = 16
 
 
 @dataclass(frozen=True)
@@ -47,16 +56,15 @@ def find_shards(patterns: Iterable[str], input_root: str = "") -> list[Shard]:
     """
     root = storage.normalise(input_root).rstrip("/") + "/" if input_root else ""
     shards: dict[str, Shard] = {}
-    for pattern in patterns:
-        for location, size in _expand(pattern):
-            uri = storage.normalise(location)
-            if root and uri.startswith(root):
-                uri = uri[len(root) :]
-            shard = shards.setdefault(uri, Shard(location, uri, size))
-            if _address(shard.location) != _address(location):
-                raise FileNotFoundError(
-                    f"--input: {shard.location} and {location} would both be called {uri}"
-                )
+    for location, size in _look_up([place for pattern in patterns for place in _expand(pattern)]):
+        uri = storage.normalise(location)
+        if root and uri.startswith(root):
+            uri = uri[len(root) :]
+        shard = shards.setdefault(uri, Shard(location, uri, size))
+        if _address(shard.location) != _address(location):
+            raise FileNotFoundError(
+                f"--input: {shard.location} and {location} would both be called {uri}"
+            )
     return list(shards.values())
 
 
@@ -66,24 +74,69 @@ def _address(location: str) -> str:
     return storage.normalise(location) + query
 
 
-def _expand(pattern: str) -> Iterator[tuple[str, int]]:
+@dataclass(frozen=True)
+class _Place:
+    """A location to look at, and the pattern that named it."""
+
+    location: str
+    pattern: str
+
+
+def _expand(pattern: str) -> Iterator[_Place]:
+    """Lists and braces spelled out; globs and directories are left to the storage."""
     if pattern.startswith("@"):
         for line in storage.read_bytes(pattern[1:]).decode().splitlines():
             if line.strip() and not line.lstrip().startswith("#"):
                 yield from _expand(line.strip())
         return
-    for location in _braces(pattern):
-        try:
-            found = storage.find(location, suffix=".tar")
-        except OSError as error:
-            raise FileNotFoundError(f"--input {pattern}: {location}: {error}") from error
-        if not found:
-            raise FileNotFoundError(f"--input {pattern}: no shard at {location}")
-        yield from found.items()
-
-
-def _braces(pattern: str) -> list[str]:
     try:
-        return list(braceexpand(pattern))
+        locations = list(braceexpand(pattern))
     except ValueError:  # one is never closed: it is part of a name
-        return [pattern]
+        locations = [pattern]
+    yield from (_Place(location, pattern) for location in locations)
+
+
+def _look_up(places: Sequence[_Place]) -> list[tuple[str, int]]:
+    """Location and bytes of every shard at the places, in order."""
+    listed = _list_directories(place.location for place in places)
+    # What no listing has may be missing, but also a directory, a glob or on a web server.
+    rest = [place for place in places if place.location not in listed]
+    with ThreadPoolExecutor(LOOKUPS) as pool:
+        found = dict(zip(rest, pool.map(_find, rest), strict=True))
+    shards: list[tuple[str, int]] = []
+    for place in places:
+        at = place.location
+        shards += found[place].items() if place in found else [(at, listed[at])]
+    return shards
+
+
+def _find(place: _Place) -> dict[str, int]:
+    try:
+        found = storage.find(place.location, suffix=".tar")
+    except OSError as error:
+        raise FileNotFoundError(f"--input {place.pattern}: {place.location}: {error}") from error
+    if not found:
+        raise FileNotFoundError(f"--input {place.pattern}: no shard at {place.location}")
+    return found
+
+
+def _list_directories(locations: Iterable[str]) -> dict[str, int]:
+    """Location → bytes of those that are in directories of which many files are named."""
+    named: dict[str, dict[str, str]] = defaultdict(dict)
+    for location in locations:
+        if not storage.is_http(location):  # a web server has no listings
+            directory, name = storage.split(location)
+            named[directory][name] = location
+    found: dict[str, int] = {}
+    for directory, members in named.items():
+        if len(members) >= LISTED_FROM:
+            sizes = _sizes(directory)
+            found |= {at: sizes[name] for name, at in members.items() if name in sizes}
+    return found
+
+
+def _sizes(directory: str) -> dict[str, int]:
+    try:
+        return storage.list_files(directory)
+    except OSError:  # who may read files need not be allowed to list them
+        return {}

@@ -18,8 +18,9 @@ from pipeline import storage
 from pipeline.annotator import Annotator
 from pipeline.config import AnnotateConfig
 from pipeline.explanation import PromptExplainer, SampleExplainer
-from pipeline.ledger import Commit, Ledger, file_record
+from pipeline.ledger import Ledger
 from pipeline.prompts import PromptReader
+from pipeline.records import Commit, file_record
 from pipeline.samples import Rejected, Sample, SampleReader
 from pipeline.shards import Shard
 from pipeline.tables import ShardTables

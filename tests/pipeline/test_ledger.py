@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import AnnotateConfig, ConfigError, MaskConfig, ModelConfig
-from pipeline.ledger import Commit, Ledger, Summary, file_record
+from pipeline.ledger import Ledger
+from pipeline.records import Commit, Summary, file_record
 from pipeline.shards import Shard
 
 CONFIG = AnnotateConfig(input="in")

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import AnnotateConfig, EngineConfig
-from pipeline.ledger import Commit, Ledger
+from pipeline.ledger import Ledger
 from pipeline.passes import WORKER_DIED, plan, run_passes
+from pipeline.records import Commit
 from pipeline.shards import Shard
 from pipeline.worker import Outcome
 

@@ -1,10 +1,14 @@
 """Which shards patterns stand for, and what they are called."""
 
 import hashlib
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pipeline import shards, storage
 from pipeline.shards import Shard, find_shards
 
 # --- names
@@ -112,3 +116,81 @@ def test_a_brace_that_is_never_closed_is_part_of_a_name(tmp_path: Path) -> None:
         find_shards([f"{tmp_path}/a{{0..1.tar"])
     (tmp_path / "a{0..1.tar").write_bytes(b"")
     assert len(find_shards([f"{tmp_path}/a{{0..1.tar"])) == 1
+
+
+# --- at what price
+
+
+@pytest.fixture
+def tars(bucket: Any) -> Any:
+    """Five shards in the bucket's folder `in`, a note and a folder of two more."""
+    for name in (*(f"{i}.tar" for i in range(5)), "notes.txt", "more/5.tar", "more/6.tar"):
+        bucket.put_object(Bucket="data", Key=f"in/{name}", Body=name.encode())
+    return bucket
+
+
+def names(found: list[Shard]) -> list[str]:
+    return [shard.uri.removeprefix("s3://data/in/") for shard in found]
+
+
+def test_a_directory_of_many_names_is_listed(
+    tars: Any, requests: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "LISTED_FROM", 4)
+    found = find_shards(["s3://data/in/{4,{0..2}}.tar"])
+    assert names(found) == ["4.tar", "0.tar", "1.tar", "2.tar"]
+    assert {shard.size for shard in found} == {5}
+    assert len(requests) == 1 and "list-type=2" in requests[0]
+
+
+def test_few_names_are_looked_up_one_by_one(tars: Any, requests: list[str]) -> None:
+    assert names(find_shards(["s3://data/in/{4,0}.tar"])) == ["4.tar", "0.tar"]
+    assert sorted(line.split()[:2] for line in requests) == [
+        ["HEAD", "/data/in/0.tar"],
+        ["HEAD", "/data/in/4.tar"],
+    ]
+
+
+def test_what_a_listing_does_not_have_is_looked_up(
+    tars: Any, requests: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(shards, "LISTED_FROM", 3)
+    lines = ["s3://data/in/{0..2}.tar", "s3://data/in/more", "s3://data/in/[34].tar"]
+    (tmp_path / "list.txt").write_text("\n".join(lines))
+    expected = ["0.tar", "1.tar", "2.tar", "more/5.tar", "more/6.tar", "3.tar", "4.tar"]
+    assert names(find_shards([f"@{tmp_path}/list.txt"])) == expected
+
+
+@pytest.mark.parametrize("listed_from", [1, 1000])
+def test_the_first_missing_name_is_named(
+    tars: Any, monkeypatch: pytest.MonkeyPatch, listed_from: int
+) -> None:
+    monkeypatch.setattr(shards, "LISTED_FROM", listed_from)
+    message = r"^--input s3://data/in/\{3\.\.8\}\.tar: no shard at s3://data/in/5\.tar$"
+    with pytest.raises(FileNotFoundError, match=message):
+        find_shards(["s3://data/in/{3..8}.tar"])
+
+
+def test_a_directory_that_may_not_be_listed_can_still_be_read(
+    tars: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(directory: str) -> dict[str, int]:
+        raise PermissionError(directory)
+
+    monkeypatch.setattr(shards, "LISTED_FROM", 1)
+    monkeypatch.setattr(storage, "list_files", refuse)
+    assert names(find_shards(["s3://data/in/{0..2}.tar"])) == ["0.tar", "1.tar", "2.tar"]
+
+
+def test_a_web_server_is_asked_several_things_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    together = threading.Barrier(shards.LOOKUPS, timeout=30)
+
+    def find(location: str, suffix: str) -> dict[str, int]:
+        together.wait()
+        time.sleep(0.01 * (location[-5] == "0"))  # the order is that of the pattern all the same
+        return {location: 1}
+
+    monkeypatch.setattr(shards, "LISTED_FROM", 1)
+    monkeypatch.setattr(storage, "find", find)
+    found = find_shards([f"https://host/{{00..{shards.LOOKUPS - 1}}}.tar"])
+    assert [shard.uri[-6:-4] for shard in found] == [f"{i:02}" for i in range(shards.LOOKUPS)]
