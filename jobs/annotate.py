@@ -71,7 +71,10 @@ def annotate(config: AnnotateConfig) -> Summary:
 
 
 def show_status(output: str) -> int:
-    """Print what is committed and what was given up in an output, also while a run works on it."""
+    """Print what is committed and what was given up in an output, also while a run works on it.
+
+    An evaluation leaves the same records, so that this is good for its output too.
+    """
     ledger = Ledger(output)
     saved = ledger.saved_summary()
     summary = replace(ledger.summary(), planned=saved["planned"])

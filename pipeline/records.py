@@ -60,32 +60,31 @@ class Commit:
     degraded: bool
     incomplete: str
 
-    @classmethod
-    def of(
-        cls,
-        shard: Shard,
-        fingerprint: str,
-        counts: Counts,
-        files: Mapping[str, bytes],
-        *,
-        seconds: float,
-        attempt: int,
-        degraded: bool = False,
-        incomplete: str = "",
-    ) -> Commit:
-        """The record of a shard, from what is known of it and the complete files by their paths."""
-        return cls(
-            shard=shard.name,
-            fingerprint=fingerprint,
-            uri=shard.uri,
-            bytes=shard.size,
-            **counts,
-            files={path: file_record(data) for path, data in files.items()},
-            seconds=round(seconds, 3),
-            attempt=attempt,
-            degraded=degraded,
-            incomplete=incomplete,
-        )
+
+def make_commit(
+    shard: Shard,
+    fingerprint: str,
+    counts: Counts,
+    files: Mapping[str, bytes],
+    *,
+    seconds: float,
+    attempt: int,
+    degraded: bool = False,
+    incomplete: str = "",
+) -> Commit:
+    """The record of a shard, from what is known of it and its complete files by their paths."""
+    return Commit(
+        shard=shard.name,
+        fingerprint=fingerprint,
+        uri=shard.uri,
+        bytes=shard.size,
+        **counts,
+        files={path: file_record(data) for path, data in files.items()},
+        seconds=round(seconds, 3),
+        attempt=attempt,
+        degraded=degraded,
+        incomplete=incomplete,
+    )
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from pipeline.driver import run_shards
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.ledger import Ledger
 from pipeline.progress import print_failures
-from pipeline.records import Commit, Counts
+from pipeline.records import Counts, make_commit
 from pipeline.shards import Shard
 from pipeline.worker import ShardWorker
 
@@ -108,7 +108,7 @@ class CountingWorker(ShardWorker):
         counted = self.count(shard, step)
         data = _to_parquet(counted.rows, self.count.SCHEMA)
         files = {counts_path(shard.name): data}
-        commit = Commit.of(
+        commit = make_commit(
             shard,
             self.config.fingerprint(),
             counted.totals(),
