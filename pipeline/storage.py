@@ -14,18 +14,15 @@ from glob import has_magic
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Protocol, cast, runtime_checkable
-from urllib.error import HTTPError
 from urllib.parse import urlsplit, urlunsplit
-from urllib.request import Request, urlopen
 
 import pyarrow as pa
 from pyarrow import fs
 
+from pipeline import web
+
 READ_BUFFER = 8 << 20
 """Bytes per request. tarfile reads 10 KB at a time, which unbuffered is one S3 request each."""
-
-HTTP_SECONDS = 60.0
-"""Patience with a web server that says nothing."""
 
 
 @runtime_checkable
@@ -104,7 +101,7 @@ def open_read(location: str) -> Stream:
         OSError: the object does not exist or cannot be reached.
     """
     if is_http(location):
-        return cast(Stream, urlopen(location, timeout=HTTP_SECONDS))
+        return web.open_read(location)
     filesystem, path = resolve(location)
     return cast(Stream, filesystem.open_input_stream(path, buffer_size=READ_BUFFER))
 
@@ -141,7 +138,8 @@ def find(location: str, suffix: str = "") -> dict[str, int]:
     cannot be asked what it has: there, it is the file itself.
     """
     if is_http(location):
-        return _find_http(location)
+        about = web.headers(location)
+        return {} if about is None else {location: web.size(about)}
     filesystem, path = resolve(location)
     info = filesystem.get_file_info(path)
     if info.type == fs.FileType.File:
@@ -157,6 +155,26 @@ def find(location: str, suffix: str = "") -> dict[str, int]:
     below = fs.FileSelector(base, recursive=fixed < len(components) - 1, allow_not_found=True)
     files = _files(filesystem, below)
     return _located(location, {p: n for p, n in files.items() if PurePosixPath(p).match(path)})
+
+
+def version(location: str) -> str:
+    """A text that is another one when the file is: its size and when it was written.
+
+    A web server need not say either; then that much is not in the text.
+
+    Raises:
+        OSError: there is no such file, or it cannot be reached.
+    """
+    if is_http(location):
+        about = web.headers(location)
+        if about is not None:
+            return web.version(about)
+    else:
+        filesystem, path = resolve(location)
+        info = filesystem.get_file_info(path)
+        if info.type == fs.FileType.File:
+            return f"{info.size} bytes, written {info.mtime_ns} ns after 1970"
+    raise FileNotFoundError(f"{location}: there is no such file")
 
 
 def list_names(location: str, suffix: str = "") -> list[str]:
@@ -213,16 +231,6 @@ def _filesystem(root: str) -> tuple[fs.FileSystem, str]:
 def _files(filesystem: fs.FileSystem, selector: fs.FileSelector) -> dict[str, int]:
     infos = filesystem.get_file_info(selector)
     return {info.path: int(info.size) for info in infos if info.type == fs.FileType.File}
-
-
-def _find_http(location: str) -> dict[str, int]:
-    try:
-        with urlopen(Request(location, method="HEAD"), timeout=HTTP_SECONDS) as response:
-            return {location: int(response.headers.get("Content-Length", 0))}
-    except HTTPError as error:
-        if error.code in (404, 410):
-            return {}
-        raise
 
 
 def _located(location: str, files: dict[str, int]) -> dict[str, int]:
