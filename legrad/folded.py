@@ -28,6 +28,9 @@ from torch import Tensor
 
 from legrad.blocks import Tail, scaled, wide_type
 
+# What stays in a core's cache between the three passes over a tile.
+CPU_TILE_BYTES = 1 << 21
+
 
 @dataclass(frozen=True)
 class FoldedBlock:
@@ -65,11 +68,14 @@ class FoldedBlock:
 
         Without `relu`, the signed sum.
         """
+        gradient = self.gradient(attended, a, g)
         if not relu:
-            return signed_sums(self.gradient(attended, a, g), values)
-        # As many heads at a time as fit where y, [N, M] per text, has just been; at least one.
-        heads_at_once = max(1, self.block.hidden // attended.shape[1])
-        return positive_sums(self.gradient(attended, a, g), values, heads_at_once)
+            return signed_sums(gradient, values)
+        # No more memory than y, [N, M] per text, has just taken.
+        tile_bytes = self.block.hidden * gradient[..., 0].nbytes
+        if gradient.device.type == "cpu":
+            tile_bytes = min(tile_bytes, CPU_TILE_BYTES)
+        return positive_sums(gradient, values, tile_bytes)
 
     def gradient(
         self,
@@ -120,19 +126,28 @@ class FoldedBlock:
 
 
 def positive_sums(
-    gradient: Float[Tensor, "G P N D"], values: Float[Tensor, "G h N d_h"], heads_at_once: int
+    gradient: Float[Tensor, "G P N D"], values: Float[Tensor, "G h N d_h"], tile_bytes: int
 ) -> Float[Tensor, "G P N"]:
     """Σ_{k,i} max(0, ⟨G_{i,k}, V_{j,k}⟩) for each token j, over heads k and queries i.
 
-    The sums are float32 (float64 for float64).
+    The products are formed tile by tile, as many texts at a time as fit into `tile_bytes` with all
+    their heads, or else as many heads of one text; at least one. The sums are float32 (float64 for
+    float64).
     """
     images, texts, tokens, _ = gradient.shape
-    rows = gradient.view(images, texts * tokens, values.shape[1], -1).transpose(1, 2)
+    heads = values.shape[1]
+    rows = gradient.view(images, texts, tokens, heads, -1).transpose(2, 3)  # [G, P, h, N, d_h]
+    columns = values.mT[:, None]
+    at_once = max(1, tile_bytes // (images * tokens**2 * gradient.itemsize))  # pairs of both
+    texts_at_once, heads_at_once = max(1, at_once // heads), min(at_once, heads)
     sums = gradient.new_zeros(images, texts, tokens, dtype=wide_type(gradient.dtype))
-    for start in range(0, values.shape[1], heads_at_once):
-        some = slice(start, start + heads_at_once)
-        product = (rows[:, some] @ values[:, some].mT).clamp_(min=0)  # [G, some, P·N, N]
-        sums += product.view(images, -1, texts, tokens, tokens).sum(dim=(1, 3), dtype=sums.dtype)
+    for first in range(0, texts, texts_at_once):
+        some = slice(first, first + texts_at_once)
+        for start in range(0, heads, heads_at_once):
+            part = slice(start, start + heads_at_once)
+            # [G, some, part, N, N]
+            tile = (rows[:, some, part] @ columns[:, :, part]).clamp_(min=0)
+            sums[:, some] += tile.sum(dim=(2, 3), dtype=sums.dtype)
     return sums
 
 

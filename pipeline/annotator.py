@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -11,6 +10,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 import legrad
+from pipeline.concurrency import Rank, Turn
 from pipeline.config import MaskConfig
 from pipeline.explanation import Maps, SampleExplainer
 from pipeline.masks import Mask, encode_masks, threshold_maps
@@ -62,24 +62,28 @@ class Annotated:
 class Annotator:
     """Has samples explained on one device and makes masks of the maps.
 
-    Several threads may annotate at once: one at a time has the model, and what the others do on
-    the CPU overlaps with its turn.
+    Several threads may annotate at once: one at a time has the model, the one of lowest rank first,
+    and what the others do on the CPU overlaps with its turn.
     """
 
     def __init__(self, explain: SampleExplainer, mask: MaskConfig) -> None:
         """Take what makes the maps, and how masks are made of them."""
         self.explain, self.mask = explain, mask
-        self._turn = threading.Lock()
+        self._turn = Turn()
 
-    def annotate(self, batch: Sequence[Sample]) -> list[Annotated]:
+    def annotate(self, batch: Sequence[Sample], rank: Rank = ()) -> list[Annotated]:
         """The annotations of every sample.
 
         All prompts of the batch share one forward pass of the vision tower. A batch that does not
         fit into the device's memory is halved, down to one prompt of one image.
+
+        Args:
+            batch: in the order of the results.
+            rank: of the batch among those that wait for the model.
         """
         results = {sample.index: Annotated([]) for sample in batch}
         asked = [sample for sample in batch if self.explain.has_prompts(sample)]
-        for sample, annotated in self._within_memory(asked):
+        for sample, annotated in self._within_memory(asked, rank):
             before = results[sample.index]
             results[sample.index] = Annotated(
                 before.annotations + annotated.annotations,
@@ -89,12 +93,14 @@ class Annotator:
             )
         return [results[sample.index] for sample in batch]
 
-    def _within_memory(self, samples: Sequence[Sample]) -> list[tuple[Sample, Annotated]]:
+    def _within_memory(
+        self, samples: Sequence[Sample], rank: Rank
+    ) -> list[tuple[Sample, Annotated]]:
         """The annotations of `samples`, in halves where the device's memory does not suffice."""
         if not samples:
             return []
         try:
-            with self._turn:
+            with self._turn.take(rank):
                 maps = self.explain(samples)
             return [(s, self._annotated(s, m)) for s, m in zip(samples, maps, strict=True)]
         except torch.OutOfMemoryError:
@@ -106,7 +112,7 @@ class Annotator:
         return [
             (sample, replace(annotated, degraded=True))
             for half in halves
-            for sample, annotated in self._within_memory(half)
+            for sample, annotated in self._within_memory(half, rank)
         ]
 
     def _annotated(self, sample: Sample, maps: Maps) -> Annotated:

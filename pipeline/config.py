@@ -26,13 +26,14 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The CLIP that is explained."""
+    """The model that is explained."""
 
     name: str = DEMO_MODEL
-    """Model name as open_clip lists it (or the bundled legrad-demo)."""
+    """A CLIP as open_clip lists it (or the bundled legrad-demo); for evaluate.py perturbation and
+    layers also a classifier, timm/NAME with a name that timm lists."""
     pretrained: str = "demo"
-    """Weights: an open_clip tag, a local file, an s3:// or gs:// URI, demo, or random (to try out
-    speed and memory)."""
+    """Weights: an open_clip tag, timm (those of the classifier's name), a local file, an s3:// or
+    gs:// URI, demo, or random (to try out speed and memory)."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Number format of the vision and text towers; maps and scores come back in float32."""
     image_size: int | None = None
@@ -44,7 +45,7 @@ class ModelConfig:
         if self.pretrained == "demo" and self.name != DEMO_MODEL:
             raise ConfigError(
                 f"--model.name {self.name} --model.pretrained demo: these weights belong to "
-                f"{DEMO_MODEL} alone; name an open_clip tag, a file or random"
+                f"{DEMO_MODEL} alone; name an open_clip tag, timm, a file or random"
             )
 
 

@@ -83,6 +83,18 @@ def squash(
     return squashed
 
 
+def normalise(
+    batch: UInt8[Tensor, "batch 3 height width"],
+    mean: Float[Tensor, "3 1 1"],
+    std: Float[Tensor, "3 1 1"],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Float[Tensor, "batch 3 height width"]:
+    """From pixels to model input, (pixel / 255 - mean) / std, computed in float32 on `device`."""
+    values = batch.to(device).float() / 255
+    return ((values - mean.to(device)) / std.to(device)).to(dtype)
+
+
 class Preprocess:
     """The model's own preprocessing, with a squash instead of a crop: every pixel is seen.
 
@@ -114,5 +126,4 @@ class Preprocess:
         self, batch: UInt8[Tensor, "batch 3 height width"], device: torch.device, dtype: torch.dtype
     ) -> Float[Tensor, "batch 3 height width"]:
         """From pixels to model input, computed in float32 on `device`."""
-        values = batch.to(device).float() / 255
-        return ((values - self.mean.to(device)) / self.std.to(device)).to(dtype)
+        return normalise(batch, self.mean, self.std, device, dtype)

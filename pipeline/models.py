@@ -23,6 +23,8 @@ from pipeline.demo import model as demo
 
 Clip: TypeAlias = open_clip.CLIP | open_clip.CustomTextCLIP
 
+CLASSIFIERS = "timm/"
+"""How the names of classifiers begin; see `pipeline.classifiers`."""
 CACHE = Path.home() / ".cache" / "legrad-annotate" / "weights"
 COPY_BUFFER = 16 << 20
 
@@ -62,7 +64,7 @@ def load_model(config: ModelConfig, device: torch.device, dtype: torch.dtype) ->
     demo.register()
     CACHE.mkdir(parents=True, exist_ok=True)
     weights = _weights(config)
-    with torch.random.fork_rng(devices=[]), _quiet(weights is None):
+    with torch.random.fork_rng(devices=[]), said_if_random(weights is None):
         torch.manual_seed(0)
         try:
             with FileLock(CACHE / "open_clip.lock"):  # one process of a machine downloads
@@ -79,6 +81,11 @@ def load_model(config: ModelConfig, device: torch.device, dtype: torch.dtype) ->
 
 def _weights(config: ModelConfig) -> str | None:
     """What open_clip calls `pretrained`: a tag, a file, or None for random weights."""
+    if config.name.startswith(CLASSIFIERS):
+        raise ModelError(
+            f"--model.name {config.name}: a classifier has no text tower, so that it explains its "
+            "own classes only: evaluate.py perturbation and layers"
+        )
     if config.name not in open_clip.list_models():
         near = difflib.get_close_matches(config.name, open_clip.list_models(), 3, 0.4)
         raise ModelError(
@@ -90,7 +97,7 @@ def _weights(config: ModelConfig) -> str | None:
         return str(demo.WEIGHTS)
     tags = open_clip.list_pretrained_tags_by_model(config.name)
     if storage.is_uri(config.pretrained):
-        return str(_downloaded(config.pretrained))
+        return str(downloaded(config.pretrained))
     if config.pretrained not in tags and not Path(config.pretrained).is_file():
         raise ModelError(
             f"--model.pretrained {config.pretrained}: neither a file nor a tag of {config.name} "
@@ -99,7 +106,7 @@ def _weights(config: ModelConfig) -> str | None:
     return config.pretrained
 
 
-def _downloaded(location: str) -> Path:
+def downloaded(location: str) -> Path:
     """A local copy of remote weights, fetched once for all processes of this machine.
 
     Beside it lies what `storage.version` said of the original: other weights in the same place are
@@ -136,8 +143,8 @@ def _fetch(location: str, path: Path) -> None:
 
 
 @contextmanager
-def _quiet(random: bool) -> Iterator[None]:
-    """Replace open_clip's warning about random weights by one that nobody overlooks."""
+def said_if_random(random: bool) -> Iterator[None]:
+    """Replace a library's warning about random weights by one that nobody overlooks."""
     if not random:
         yield
         return

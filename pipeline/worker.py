@@ -6,16 +6,16 @@ import os
 import time
 import traceback
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 
 import torch
 
 from pipeline import storage
-from pipeline.annotator import Annotator
+from pipeline.annotator import Annotated, Annotator
+from pipeline.concurrency import map_ahead
 from pipeline.config import AnnotateConfig
 from pipeline.explanation import PromptExplainer, SampleExplainer
 from pipeline.ledger import Ledger
@@ -28,6 +28,10 @@ from pipeline.tars import RawSample, ShardError, read_samples
 from pipeline.watchdog import Watchdog
 
 DECODE_THREADS = 2
+BATCHES_AT_ONCE = 2
+"""Of one shard: while masks are made of the maps of one, the model has the next."""
+
+Batch = list[Sample | Rejected]
 
 
 class TooManyRejects(Exception):
@@ -118,6 +122,7 @@ class Worker(ShardWorker):
         super().__init__(config)
         self.explain = make_explainer(config)
         self.annotator = Annotator(self.explain, config.mask)
+        self._shards = count()
         vectors = config.prompts.source == "embeddings"
         self.read_prompts = PromptReader(
             config.prompts, self.explain.embed_width if vectors else None
@@ -141,8 +146,8 @@ class Worker(ShardWorker):
         tables = ShardTables(shard.name, self.config)
         incomplete = ""
         try:
-            for batch in self._batches(shard):
-                self._annotate_batch(batch, tables)
+            for batch, found in self._annotated(shard):
+                _add(batch, found, tables)
                 on_images(len(batch))
                 alive()
         except ShardError as error:
@@ -168,14 +173,25 @@ class Worker(ShardWorker):
         )
         self.ledger.commit(commit, files)
 
-    def _annotate_batch(self, batch: list[Sample | Rejected], tables: ShardTables) -> None:
-        samples = [sample for sample in batch if isinstance(sample, Sample)]
-        found = iter(self.annotator.annotate(samples))
-        for sample in batch:
-            if isinstance(sample, Rejected):
-                tables.add_rejected(sample)
-            else:
-                tables.add(sample, next(found))
+    def _annotated(self, shard: Shard) -> Iterator[tuple[Batch, list[Annotated]]]:
+        """Every batch of the shard in order, with what was found in those not rejected.
+
+        The shard that was begun first has the model first. So shards in flight do not end together,
+        and while one is being finished and the next opened, another has batches ready.
+
+        Raises:
+            ShardError: after the last batch that could be read.
+        """
+        turn = next(self._shards)
+
+        def annotate(numbered: tuple[int, Batch]) -> tuple[Batch, list[Annotated]]:
+            number, batch = numbered
+            samples = [sample for sample in batch if isinstance(sample, Sample)]
+            return batch, self.annotator.annotate(samples, (turn, number))
+
+        with ThreadPoolExecutor(BATCHES_AT_ONCE, thread_name_prefix="annotate") as pool:
+            batches = enumerate(self._batches(shard))
+            yield from map_ahead(pool, annotate, batches, BATCHES_AT_ONCE - 1)
 
     def _check_rejects(self, tables: ShardTables) -> None:
         counts = tables.counts()
@@ -188,7 +204,7 @@ class Worker(ShardWorker):
                 f"{self.config.max_reject_fraction}"
             )
 
-    def _batches(self, shard: Shard) -> Iterator[list[Sample | Rejected]]:
+    def _batches(self, shard: Shard) -> Iterator[Batch]:
         """The samples of a shard in order, cut after every `batch_size` that can be annotated.
 
         The cuts depend on the shard's contents only: a batch decides about the last bits of a
@@ -197,7 +213,7 @@ class Worker(ShardWorker):
         Raises:
             ShardError: after the last batch that could be read.
         """
-        batch: list[Sample | Rejected] = []
+        batch: Batch = []
         good = 0
         error: ShardError | None = None
         with storage.open_read(shard.location) as stream:
@@ -225,27 +241,23 @@ class Worker(ShardWorker):
             ShardError: after the last sample that could be read.
         """
         reader = SampleReader(self.read_prompts, self.config.max_pixels, self.explain.squash)
-        ahead: deque[Future[Sample | Rejected]] = deque()
-        error: ShardError | None = None
+        admitted = ((raw, reader.admit(raw)) for raw in raws)
+
+        def read(pair: tuple[RawSample, Rejected | None]) -> Sample | Rejected:
+            raw, verdict = pair
+            return verdict or reader(raw)
+
         with ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode") as pool:
-            try:
-                for raw in raws:
-                    verdict = reader.admit(raw)
-                    ahead.append(_done(verdict) if verdict else pool.submit(reader, raw))
-                    if len(ahead) > 2 * self.config.engine.batch_size:
-                        yield ahead.popleft().result()
-            except ShardError as caught:
-                error = caught
-            while ahead:
-                yield ahead.popleft().result()
-        if error:
-            raise error
+            yield from map_ahead(pool, read, admitted, 2 * self.config.engine.batch_size)
 
 
 MakeWorker = Callable[[AnnotateConfig], ShardWorker]
 
 
-def _done(verdict: Rejected) -> Future[Sample | Rejected]:
-    future: Future[Sample | Rejected] = Future()
-    future.set_result(verdict)
-    return future
+def _add(batch: Batch, found: list[Annotated], tables: ShardTables) -> None:
+    annotated = iter(found)
+    for sample in batch:
+        if isinstance(sample, Rejected):
+            tables.add_rejected(sample)
+        else:
+            tables.add(sample, next(annotated))

@@ -14,10 +14,10 @@ from pipeline.config import ConfigError
 from pipeline.evaluation import paper, report
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.layers import MakeGradientCounter, gradient_distribution
-from pipeline.evaluation.model import EvaluatedModel
 from pipeline.evaluation.perturbation_stage import PerturbationConfig, score_perturbation
 from pipeline.evaluation.point_stage import PointsConfig, score_points
 from pipeline.evaluation.running import Merged, count_shards
+from pipeline.evaluation.towers import load_evaluated
 from pipeline.evaluation.truth import CocoTruth, FindTruth, IndexTruth
 from pipeline.shards import find_shards
 
@@ -40,6 +40,7 @@ class Variant:
     options: dict[str, Any]
 
 
+WITHOUT_EXTRAS: dict[str, Any] = {"bootstrap": 0, "sweep": False, "gallery": False}
 LAST: dict[str, Any] = {"score_layer": "last"}
 AUTOGRAD: dict[str, Any] = {"algorithm": "autograd"}
 VARIANTS = (
@@ -108,13 +109,13 @@ def study_layers(config: LayersConfig) -> LayersResult:
 
 def _sweep(config: LayersConfig) -> tuple[dict[str, Any], list[Merged]]:
     """p-mIoU with --points, otherwise negative and positive areas for the target class."""
-    counts = config.last or list(range(1, EvaluatedModel(config).depth + 1))
+    counts = config.last or list(range(1, load_evaluated(config).depth + 1))
     rows: list[dict[str, float]] = []
     merged = []
     for last in counts:
         if config.points:
             points = score_points(
-                _of(config, PointsConfig, f"last-{last}", layers=last, bootstrap=0, sweep=False)
+                _of(config, PointsConfig, f"last-{last}", layers=last, **WITHOUT_EXTRAS)
             )
             rows.append({"layers": last, "p_miou": 100 * points.p_miou})
             merged.append(points.merged)

@@ -15,9 +15,9 @@ from jaxtyping import Float
 import legrad
 from pipeline.evaluation.batches import Batches, Case
 from pipeline.evaluation.config import EvaluationConfig
-from pipeline.evaluation.model import EvaluatedModel
 from pipeline.evaluation.pairs import sorted_codes
 from pipeline.evaluation.running import Counted
+from pipeline.evaluation.towers import EvaluatedClip
 from pipeline.evaluation.truth import ClassMasks, FindTruth
 from pipeline.shards import Shard
 
@@ -40,7 +40,7 @@ class MakeGradientCounter:
     make_truth: Callable[[], FindTruth]
 
     def __call__(self) -> GradientCounter:
-        """Load truth and model; see `EvaluatedModel` for what may go wrong."""
+        """Load truth and model; see `EvaluatedClip` for what may go wrong."""
         return GradientCounter(self.config, self.per_layer_minmax, self.make_truth())
 
 
@@ -50,9 +50,9 @@ class GradientCounter:
     SCHEMA = LAYER_MEANS
 
     def __init__(self, config: EvaluationConfig, per_layer_minmax: bool, truth: FindTruth) -> None:
-        """Load the model; see `EvaluatedModel` for what may go wrong."""
+        """Load the model; see `EvaluatedClip` for what may go wrong."""
         self._minmax = per_layer_minmax
-        self._model = EvaluatedModel(config)
+        self._model = EvaluatedClip(config)
         depth = range(self._model.depth)
         self._layers = [self._model.explainer(layers=[layer]) for layer in depth]
         self._batches = Batches(config, truth, self._model.squash, "without ground truth")

@@ -1,29 +1,43 @@
-"""A model that is evaluated: images and class names in, heatmaps and similarities out."""
+"""A model that is evaluated, as all stages use it: explainers over it, and a choice of class."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float, Float32, UInt8
-from torch import Tensor
-from torchvision.transforms.v2 import functional as transforms
+from torch import Tensor, nn
 
 import legrad
 from legrad.towers import open_tower
 from pipeline.config import ConfigError
 from pipeline.evaluation.config import EvaluationConfig
-from pipeline.explanation import DTYPES
-from pipeline.images import Preprocess
-from pipeline.models import choose_device, load_model
-from pipeline.prompts import Prompt
-from pipeline.text import TextEncoder
+from pipeline.evaluation.labelled import ClassNames
 
 
-class EvaluatedModel:
-    """A CLIP with explainers over it. One thread at a time may use it: hold `turn`.
+@dataclass(frozen=True)
+class ClassHead:
+    """How a model chooses one of some classes: the highest ⟨row, embedding⟩ + bias.
+
+    Attributes:
+        rows: one per class; what an explainer takes as the text of the class.
+        bias: one per class; a constant, which no map depends on.
+    """
+
+    rows: Float32[Tensor, "name embed"]
+    bias: Float32[Tensor, " name"]
+
+    def choose(self, embeddings: Float32[Tensor, "image embed"]) -> list[int]:
+        """Position of the class of every image."""
+        chosen: list[int] = (embeddings @ self.rows.T + self.bias).argmax(1).tolist()
+        return chosen
+
+
+class EvaluatedModel(ABC):
+    """A model with explainers over it. One thread at a time may use it: hold `turn`.
 
     Attributes:
         turn: whoever calls the model has this lock.
@@ -31,19 +45,13 @@ class EvaluatedModel:
         size: side of its input.
     """
 
-    def __init__(self, config: EvaluationConfig) -> None:
-        """Load the model.
+    size: int
 
-        Raises:
-            ModelError: the model or its weights do not load.
-        """
+    def __init__(self, config: EvaluationConfig, model: nn.Module, device: torch.device) -> None:
+        """Take a model that is on `device`."""
         self.turn = threading.Lock()
-        self.device = choose_device(config.engine.device)
-        self._config, self._dtype = config, DTYPES[config.model.precision]
-        self._model = load_model(config.model, self.device, self._dtype)
-        self._preprocess = Preprocess(self._model, config.sized_model().image_size)
-        self.size = self._preprocess.size
-        self._encode_text = TextEncoder(self._model, config.model.name, config.templates)
+        self.device = device
+        self._config, self._model = config, model
 
     def explainer(self, **changes: Any) -> legrad.Explainer:
         """The explainer of the configuration, with other options or `layers` if wanted.
@@ -60,46 +68,44 @@ class EvaluatedModel:
             **changes,
         }
         if config.empty_text:
-            settings["empty_text"] = self._embed([Prompt(0, None, None, (config.empty_text,))])[0]
+            settings["empty_text"] = self.empty_text()
         try:
             return legrad.build(config.method, self._model, **settings)
         except ValueError as error:
             raise ConfigError(f"--method {config.method}: {error}") from error
-
-    def text(self, names: Sequence[str]) -> Float32[Tensor, "name embed"]:
-        """L2-normalised embeddings of class names, put into the templates."""
-        return self._embed([Prompt(i, name, None, (name,)) for i, name in enumerate(names)])
-
-    def _embed(self, prompts: list[Prompt]) -> Float32[Tensor, "prompt embed"]:
-        embeddings: Tensor = self._encode_text(prompts)[0].float()
-        return embeddings
-
-    def squash(self, pixels: UInt8[Tensor, "3 height width"]) -> UInt8[Tensor, "3 size size"]:
-        """The whole image at the model's size."""
-        return self._preprocess.squash(pixels)
-
-    def crop(self, pixels: UInt8[Tensor, "3 height width"]) -> UInt8[Tensor, "3 size size"]:
-        """The middle of the image at the model's size, as zero-shot accuracy is measured."""
-        resized = transforms.resize(
-            pixels, [self.size], self._preprocess.interpolation, antialias=True
-        )
-        cropped: Tensor = transforms.center_crop(resized, [self.size, self.size])
-        return cropped
 
     @property
     def depth(self) -> int:
         """Blocks of the image tower."""
         return len(open_tower(self._model).blocks)
 
-    @torch.inference_mode()
-    def embed(self, images: Float[Tensor, "batch 3 h w"]) -> Float32[Tensor, "batch embed"]:
-        """L2-normalised image embeddings, as the model itself makes them."""
-        embeddings: Tensor = self._model.encode_image(images, normalize=True)
-        return embeddings.float()
+    @abstractmethod
+    def empty_text(self) -> Float32[Tensor, " embed"]:
+        """Embedding of the text without content.
 
+        Raises:
+            ConfigError: the model does not take texts.
+        """
+
+    @abstractmethod
+    def fit(self, pixels: UInt8[Tensor, "3 height width"]) -> UInt8[Tensor, "3 size size"]:
+        """The image at the model's size, as the accuracy of such a model is measured."""
+
+    @abstractmethod
     def images(self, pixels: UInt8[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch 3 h w"]:
         """Model input of pixels."""
-        return self._preprocess.normalise(pixels, self.device, self._dtype)
+
+    @abstractmethod
+    def embed(self, images: Float[Tensor, "batch 3 h w"]) -> Float32[Tensor, "batch embed"]:
+        """Image embeddings, as the model itself makes them."""
+
+    @abstractmethod
+    def head(self, classes: ClassNames) -> ClassHead:
+        """The choice among some classes.
+
+        Raises:
+            ConfigError: the model has other classes.
+        """
 
 
 def heatmaps(

@@ -20,8 +20,9 @@ from torch import Tensor
 from pipeline.evaluation.batches import Batches, Case
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.labelled import ClassNames
-from pipeline.evaluation.model import EvaluatedModel, heatmaps
+from pipeline.evaluation.model import heatmaps
 from pipeline.evaluation.running import Counted
+from pipeline.evaluation.towers import load_evaluated
 from pipeline.shards import Shard
 
 STEPS = tuple(round(0.1 * step, 1) for step in range(1, 10))
@@ -74,7 +75,7 @@ class MakePerturbationCounter:
     classes: ClassNames
 
     def __call__(self) -> PerturbationCounter:
-        """Load the model; see `EvaluatedModel` for what may go wrong."""
+        """Load the model; see `load_evaluated` for what may go wrong."""
         return PerturbationCounter(self.config, self.classes)
 
 
@@ -84,11 +85,11 @@ class PerturbationCounter:
     SCHEMA = IMAGE_COUNTS
 
     def __init__(self, config: EvaluationConfig, classes: ClassNames) -> None:
-        """Load the model; see `EvaluatedModel` for what may go wrong."""
-        self._model = EvaluatedModel(config)
+        """Load the model; see `load_evaluated` for what may go wrong."""
+        self._model = load_evaluated(config)
         self._explainer = self._model.explainer()
-        self._classes = self._model.text(classes.names)
-        self._batches = Batches(config, classes.target, self._model.crop, "without one class")
+        self._head = self._model.head(classes)
+        self._batches = Batches(config, classes.target, self._model.fit, "without one class")
 
     def __call__(self, shard: Shard, on_images: Callable[[int], object]) -> Counted:
         """Count every image of the shard that has one known class."""
@@ -117,15 +118,13 @@ class PerturbationCounter:
         """The heatmap of each class, at the size of the model's input."""
         images = self._model.images(case.pixels[None])
         index = torch.zeros(len(classes), dtype=torch.long, device=self._model.device)
-        raw = self._explainer(images, self._classes[classes], index)
+        raw = self._explainer(images, self._head.rows[classes], index)
         heat = heatmaps(self._explainer, raw, (self._model.size, self._model.size)).cpu()
         return dict(zip(classes, heat, strict=True))
 
     def _predictions(self, pixels: UInt8[Tensor, "batch 3 height width"]) -> list[int]:
-        """The most similar class of every image."""
-        embeddings = self._model.embed(self._model.images(pixels))
-        found: list[int] = (embeddings @ self._classes.T).argmax(1).tolist()
-        return found
+        """The class of every image, as the model sees it."""
+        return self._head.choose(self._model.embed(self._model.images(pixels)))
 
 
 def perturbation_scores(table: pa.Table) -> dict[str, Any]:

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float64, Int64
 
+from pipeline.evaluation.pair_counts import PAIR_COUNTS, THRESHOLDS
 from pipeline.evaluation.pairs import LabelledPairs, sorted_codes
-from pipeline.evaluation.point_counters import PAIR_COUNTS, THRESHOLDS
 from pipeline.evaluation.points import intersection_over_union, mean_over_classes
 
 PER_CLASS = "p-mIoU: classes"

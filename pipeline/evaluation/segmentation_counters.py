@@ -12,10 +12,11 @@ from jaxtyping import Float32
 
 from pipeline.evaluation.batches import Batches, Case
 from pipeline.evaluation.config import EvaluationConfig
-from pipeline.evaluation.model import EvaluatedModel, heatmaps
+from pipeline.evaluation.model import heatmaps
 from pipeline.evaluation.predictions import image_id_of, read_rows, stored_heat
 from pipeline.evaluation.running import Counted
 from pipeline.evaluation.segmentation import REGION_COUNTS, region_rows
+from pipeline.evaluation.towers import EvaluatedClip
 from pipeline.evaluation.truth import ClassMasks, FindTruth, MatTruth
 from pipeline.masks import decode
 from pipeline.rejects import Reject
@@ -34,7 +35,7 @@ class MakeRegionCounter:
     make_truth: Callable[[], FindTruth | MatTruth]
 
     def __call__(self) -> RegionCounter:
-        """Load truth and model; see `EvaluatedModel` for what may go wrong."""
+        """Load truth and model; see `EvaluatedClip` for what may go wrong."""
         return RegionCounter(self.config, self.threshold, self.make_truth())
 
 
@@ -46,9 +47,9 @@ class RegionCounter:
     def __init__(
         self, config: EvaluationConfig, threshold: float, truth: FindTruth | MatTruth
     ) -> None:
-        """Load the model; see `EvaluatedModel` for what may go wrong."""
+        """Load the model; see `EvaluatedClip` for what may go wrong."""
         self._config, self._threshold, self._truth = config, threshold, truth
-        self._model = EvaluatedModel(config)
+        self._model = EvaluatedClip(config)
         self._explainer = self._model.explainer()
 
     def __call__(self, shard: Shard, on_images: Callable[[int], object]) -> Counted:
@@ -71,6 +72,8 @@ class RegionCounter:
             yield from batches(shard, counted, on_images)
             return
         start, end = map(int, shard.location.split(":"))
+        if self._config.limit_samples is not None:
+            end = min(end, start + self._config.limit_samples)
         batch: list[Case[ClassMasks]] = []
         for entry in self._truth.entries(start, end):
             if isinstance(entry, Reject):
@@ -110,10 +113,11 @@ class MakeWrittenCounter:
 
     predictions: str
     make_truth: Callable[[], FindTruth]
+    limit: int | None
 
     def __call__(self) -> WrittenCounter:
         """Load the truth."""
-        return WrittenCounter(self.predictions, self.make_truth())
+        return WrittenCounter(self.predictions, self.make_truth(), self.limit)
 
 
 class WrittenCounter:
@@ -121,9 +125,9 @@ class WrittenCounter:
 
     SCHEMA = REGION_COUNTS
 
-    def __init__(self, predictions: str, truth: FindTruth) -> None:
-        """Score the run in `predictions`."""
-        self._predictions, self._truth = predictions, truth
+    def __init__(self, predictions: str, truth: FindTruth, limit: int | None) -> None:
+        """Score the run in `predictions`, or only the first `limit` samples of every shard."""
+        self._predictions, self._truth, self._limit = predictions, truth, limit
 
     def __call__(self, shard: Shard, on_images: Callable[[int], object]) -> Counted:
         """Count every image of the shard that has ground truth."""
@@ -133,6 +137,7 @@ class WrittenCounter:
         for row in rows:
             by_key.setdefault(row["key"], {}).setdefault((row["category"] or "").lower(), row)
         images = read_rows(self._predictions, f"images/{shard.name}.parquet", ["key"])
+        images = images[: self._limit]
         for image in images:
             truth = self._truth(RawSample(0, image["key"], {}))
             if truth is None:

@@ -78,7 +78,10 @@ def score_segmentation(config: SegmentationConfig) -> SegmentationResult:
     make: MakeCounter
     if config.predictions:
         results["predictions"] = Ledger(config.predictions).results()
-        make = MakeWrittenCounter(config.predictions, partial(_sample_truth, config))
+        results["limit_samples"] = config.limit_samples
+        make = MakeWrittenCounter(
+            config.predictions, partial(_sample_truth, config), config.limit_samples
+        )
     else:
         results |= config.method_results() | {"threshold": config.threshold}
         make = MakeRegionCounter(config, config.threshold, _truth_maker(config))

@@ -9,7 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from jobs import evaluate
 from pipeline.config import AnnotateConfig
@@ -163,6 +166,19 @@ def classes(tmp_path: Path) -> str:
     entries = [f"- {{id: {i}, name: {name}}}" for i, name in enumerate(CLASSES, 1)]
     (tmp_path / "classes.yaml").write_text("\n".join(entries))
     return str(tmp_path / "classes.yaml")
+
+
+@pytest.fixture(scope="session")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """The smallest transformer that timm lists, and a file of random weights for it."""
+    torch.manual_seed(0)
+    model = timm.create_model("test_vit")
+    with torch.no_grad():  # timm starts heads near zero, and without bias
+        for parameter in model.head.parameters():
+            parameter.normal_()
+    path = tmp_path_factory.mktemp("classifier") / "test_vit.safetensors"
+    save_file(model.state_dict(), path)
+    return "timm/test_vit", str(path)
 
 
 @pytest.fixture

@@ -15,8 +15,9 @@ from sklearn.metrics import jaccard_score
 
 from pipeline.demo.model import ASSETS
 from pipeline.evaluation.labels import Cleaning, read_labels
+from pipeline.evaluation.pair_counts import PAIR_COUNTS
 from pipeline.evaluation.pairs import LabelledPairs
-from pipeline.evaluation.point_counters import PAIR_COUNTS, count_predictions
+from pipeline.evaluation.point_counters import count_predictions
 from pipeline.evaluation.point_scores import (
     AVERAGES,
     PER_CLASS,
@@ -80,6 +81,16 @@ def test_missing_images_can_count_as_empty(
     flags = ["--points", csvs[0], "--descriptions", csvs[1], "--missing_images", "empty"]
     found = run("points", "--predictions", write_predictions(HALVES), *flags)
     assert found["scores"][PER_CLASS] == pytest.approx((2 / 6 + 1 / 2) / 3)
+
+
+def test_a_limit_takes_the_first_samples_of_the_run(
+    csvs: tuple[str, str], write_predictions: Run, run: Run
+) -> None:
+    flags = ["--points", csvs[0], "--descriptions", csvs[1], "--limit_samples", 1]
+    predictions = write_predictions([{"0001": HALVES["0001"]}, {"0002": {}, "0003": {}}])
+    found = run("points", "--predictions", predictions, *flags)
+    assert found["images"] == {"scored": 2} and found["settings"]["limit_samples"] == 1
+    assert found["images_without_predictions"] == ["0003"]
 
 
 def test_a_rejected_image_was_seen(csvs: tuple[str, str], write_predictions: Run, run: Run) -> None:

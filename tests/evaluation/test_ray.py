@@ -42,6 +42,8 @@ def commands(classes: str) -> dict[str, tuple[object, ...]]:
         "points": (*POINTS, *size, "--bootstrap", 20),
         "segmentation": ("--coco", ASSETS / "instances.json", *size),
         "perturbation": ("--classes", classes, "--label_field", "labels"),
+        "layers gradient": ("--study", "gradient", "--coco", ASSETS / "instances.json"),
+        "layers sweep": (*POINTS, *size, "--last", "[1, 6]"),
     }
 
 
@@ -56,20 +58,30 @@ sys.exit(evaluate.main(sys.argv[1:]))
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["points", "segmentation", "perturbation"])
+@pytest.mark.parametrize(
+    ("name", "evaluations"),
+    [
+        ("points", 1),
+        ("segmentation", 1),
+        ("perturbation", 1),
+        ("layers gradient", 1),
+        ("layers sweep", 2),
+    ],
+)
 def test_equal_counts_whoever_counts(
-    run: Run, parts: Path, classes: str, tmp_path: Path, command: str
+    run: Run, parts: Path, classes: str, tmp_path: Path, name: str, evaluations: int
 ) -> None:
-    flags = ("--input", parts, *commands(classes)[command])
+    command = name.partition(" ")[0]
+    flags = ("--input", parts, *commands(classes)[name])
     alone = run(command, *flags, output="alone")
     many = ("--output", tmp_path / "many", "--engine.workers", PARTS, "--engine.threads", 1)
     words = [str(word) for word in (command, *flags, *many)]
     subprocess.run([sys.executable, "-c", ON_RAY, *words], cwd=ROOT, check=True, timeout=300)
     assert json.loads((tmp_path / "many" / "metrics.json").read_text()) == alone
-    counts = sorted((tmp_path / "alone" / "counts").iterdir())
-    assert len(counts) == PARTS
+    counts = [path.relative_to(tmp_path / "alone") for path in tmp_path.glob("alone/**/counts/*")]
+    assert len(counts) == evaluations * PARTS
     for path in counts:
-        assert (tmp_path / "many" / "counts" / path.name).read_bytes() == path.read_bytes()
+        assert (tmp_path / "many" / path).read_bytes() == (tmp_path / "alone" / path).read_bytes()
 
 
 def test_an_interrupted_count_goes_on(

@@ -30,6 +30,7 @@ SHARD = ASSETS / "shards" / "demo-00000.tar"
 def data(
     tmp_path: Path,
     imagenet_shard: str,
+    classifier: tuple[str, str],
     csvs: tuple[str, str],
     write_predictions: Callable[..., str],
     monkeypatch: pytest.MonkeyPatch,
@@ -65,6 +66,8 @@ def data(
         "oidv7-class-descriptions.csv": csvs[1],
         "imagenet-validation/{000000..000049}.tar": imagenet_shard,
         "voc2012.tar": str(SHARD),
+        "timm/vit_base_patch16_224.orig_in21k_ft_in1k": classifier[0],
+        "timm": classifier[1],
         "out": write_predictions({"scene00000": scene, "scene00001": scene}),
     }
 
@@ -74,7 +77,7 @@ def shortened(command: str, data: dict[str, str]) -> list[str]:
     words = shlex.split(command)[2:]
     words = [data.get(word, word) for word in words]
     for flag, value in (("--model.name", "legrad-demo"), ("--model.pretrained", "demo")):
-        if flag in words:
+        if flag in words and words[words.index(flag) + 1] not in data.values():
             words[words.index(flag) + 1] = value
     if words[0] in ("points", "layers") and "--points" in words and "--predictions" not in words:
         words += ["--model.image_size", "96"]

@@ -172,6 +172,8 @@ def test_a_mat_file_is_scored_as_its_images(run: Run, tmp_path: Path) -> None:
     found = run("segmentation", *flags, "--model.image_size", 96)
     assert found["images"] == {"scored": 5}
     assert found["scores"]["fixed"]["pixel_accuracy"] > 0.85
+    limited = run("segmentation", *flags, "--limit_samples", 2, output="limited")
+    assert limited["images"] == {"scored": 2}
     (tmp_path / "wnids.txt").write_text("".join(lines[1:]))
     found = run("segmentation", *flags, "--model.image_size", 96, output="again")
     assert found["rejected"] == {"unknown_class": 1}
@@ -196,6 +198,9 @@ def test_perfect_masks_and_written_sizes(write_predictions: Run, run: Run) -> No
     assert found["scores"]["fixed"] == {"pixel_accuracy": 1.0, "miou": 1.0}
     assert found["scores"]["multi_class_miou"] == 1.0
     assert "two_channel_ap" not in found["scores"]  # no heat, no ranking
+    limited = ["--coco", coco_json, "--limit_samples", 3]
+    found = run("segmentation", "--predictions", predictions, *limited, output="limited")
+    assert found["images"] == {"scored": 3}
     small = {"scene00000": {"hamburger": np.ones((4, 4), dtype=bool)}}
     flags = ["--engine.max_attempts", 1]
     run(

@@ -65,7 +65,7 @@ def test_remote_weights_are_fetched_once(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(storage, "open_read", counted)
     location = f"file://{WEIGHTS}"
-    threads = [threading.Thread(target=models._downloaded, args=(location,)) for _ in range(4)]
+    threads = [threading.Thread(target=models.downloaded, args=(location,)) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -1,0 +1,100 @@
+"""Loading a supervised classifier: a vision transformer of timm, called timm/NAME."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from filelock import FileLock
+from timm.models import load_state_dict
+from torch import nn
+
+from pipeline import storage
+from pipeline.config import ModelConfig
+from pipeline.models import CACHE, CLASSIFIERS, ModelError, downloaded, said_if_random
+
+OWN = "timm"
+"""`--model.pretrained` for the weights that timm lists under the name."""
+SOURCES = f"{OWN}, random, a file or an s3:// or gs:// URI"
+
+
+def is_classifier(name: str) -> bool:
+    """Whether a model name is that of a timm classifier."""
+    return name.startswith(CLASSIFIERS)
+
+
+def load_classifier(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """A timm model with a linear head, on `device` in evaluation mode.
+
+    Its `pretrained_cfg` has the mean, deviation and size that its weights were made with. Random
+    weights are the same in every process.
+
+    Raises:
+        ModelError: with the cause, in one line.
+    """
+    name = config.name.removeprefix(CLASSIFIERS)
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), 3, 0.4)
+        raise ModelError(
+            f"--model.name {config.name}: timm has no such model; near: {', '.join(near)}"
+        )
+    CACHE.mkdir(parents=True, exist_ok=True)
+    weights = _file(config)
+    random = config.pretrained == "random"
+    settings: dict[str, Any] = {"pretrained": not random}
+    if config.image_size is not None:
+        settings["img_size"] = config.image_size
+    with torch.random.fork_rng(devices=[]), said_if_random(random):
+        torch.manual_seed(0)
+        try:
+            if weights is not None:
+                settings |= _of_file(weights)
+            with FileLock(CACHE / "timm.lock"):  # one process of a machine downloads
+                model: nn.Module = timm.create_model(name, **settings)
+        except Exception as error:  # timm, torch and the hub raise whatever they like
+            cause = f"{type(error).__name__}: {error}".partition("\n")[0]
+            raise ModelError(
+                f"--model.name {config.name} --model.pretrained {config.pretrained}: "
+                f"does not load: {cause}"
+            ) from error
+    class_layer(model, config.name)
+    return model.eval().requires_grad_(False).to(device=device, dtype=dtype)
+
+
+def class_layer(model: Any, name: str) -> nn.Linear:
+    """The layer whose rows are the classes of a timm model.
+
+    Raises:
+        ModelError: it has no such layer.
+    """
+    layer = model.get_classifier()
+    if not isinstance(layer, nn.Linear):
+        raise ModelError(f"--model.name {name}: these weights have no linear classifier")
+    return layer
+
+
+def _file(config: ModelConfig) -> Path | None:
+    """Where the weights are, unless timm has them, or there are none."""
+    if config.pretrained in (OWN, "random"):
+        return None
+    if storage.is_uri(config.pretrained):
+        return downloaded(config.pretrained)
+    path = Path(config.pretrained)
+    if not path.is_file():
+        raise ModelError(
+            f"--model.pretrained {config.pretrained}: not a file; for {config.name} give {SOURCES}"
+        )
+    return path
+
+
+def _of_file(path: Path) -> dict[str, Any]:
+    """Arguments of `timm.create_model` for weights in a file, with as many classes as they have."""
+    weights = load_state_dict(str(path), weights_only=True)
+    if "head.weight" not in weights:
+        raise ValueError("the file has no head.weight, the rows of the classes")
+    classes = len(weights["head.weight"])
+    source = {"state_dict": weights, "num_classes": classes, "custom_load": False}
+    return {"pretrained_cfg_overlay": source, "num_classes": classes}

@@ -1,0 +1,73 @@
+"""Work that overlaps, in an order that does not depend on chance."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from contextlib import contextmanager
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+Rank = tuple[int, ...]
+"""What goes first has the lower one."""
+
+
+class Turn:
+    """A lock for which nobody waits longer than who is behind in rank."""
+
+    def __init__(self) -> None:
+        """Nobody has it."""
+        self._changed = threading.Condition()
+        self._waiting: list[Rank] = []
+        self._taken = False
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for it."""
+        return len(self._waiting)
+
+    @contextmanager
+    def take(self, rank: Rank) -> Iterator[None]:
+        """Wait until it is free and no lower rank wants it, and hold it for the `with` block."""
+        with self._changed:
+            self._waiting.append(rank)
+            self._changed.wait_for(lambda: not self._taken and min(self._waiting) == rank)
+            self._waiting.remove(rank)
+            self._taken = True
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken = False
+                self._changed.notify_all()
+
+
+def map_ahead(
+    pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], ahead: int
+) -> Iterator[Result]:
+    """`function` of every item, in their order, computed up to `ahead` items before it is wanted.
+
+    What `items` or `function` raises comes after the results of all items before.
+    """
+    pending: deque[Future[Result]] = deque()
+    source = iter(items)
+    error: Exception | None = None
+    while True:
+        try:
+            item = next(source)
+        except StopIteration:
+            break
+        except Exception as caught:
+            error = caught
+            break
+        pending.append(pool.submit(function, item))
+        if len(pending) > ahead:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
+    if error is not None:
+        raise error

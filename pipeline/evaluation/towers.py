@@ -1,0 +1,161 @@
+"""The two kinds of model that are evaluated: a CLIP, and a supervised classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Float32, UInt8
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as transforms
+
+from pipeline.classifiers import class_layer, is_classifier, load_classifier
+from pipeline.config import ConfigError
+from pipeline.evaluation.config import EvaluationConfig
+from pipeline.evaluation.labelled import ClassNames
+from pipeline.evaluation.model import ClassHead, EvaluatedModel
+from pipeline.explanation import DTYPES
+from pipeline.images import Preprocess, normalise, squash
+from pipeline.models import choose_device, load_model
+from pipeline.prompts import Prompt
+from pipeline.text import TextEncoder
+
+
+def load_evaluated(config: EvaluationConfig) -> EvaluatedModel:
+    """The model that `--model.name` names.
+
+    Raises:
+        ModelError: the model or its weights do not load.
+    """
+    kind = EvaluatedClassifier if is_classifier(config.model.name) else EvaluatedClip
+    return kind(config)
+
+
+class EvaluatedClip(EvaluatedModel):
+    """A CLIP: its classes are texts, and any text can be looked for."""
+
+    _model: Any
+
+    def __init__(self, config: EvaluationConfig) -> None:
+        """Load the model.
+
+        Raises:
+            ModelError: the model or its weights do not load, or it is not a CLIP.
+        """
+        device = choose_device(config.engine.device)
+        self._dtype = DTYPES[config.model.precision]
+        model = load_model(config.model, device, self._dtype)
+        super().__init__(config, model, device)
+        self._preprocess = Preprocess(model, config.sized_model().image_size)
+        self.size = self._preprocess.size
+        self._encode_text = TextEncoder(model, config.model.name, config.templates)
+
+    def text(self, names: Sequence[str]) -> Float32[Tensor, "name embed"]:
+        """L2-normalised embeddings of class names, put into the templates."""
+        return self._embed([Prompt(i, name, None, (name,)) for i, name in enumerate(names)])
+
+    def empty_text(self) -> Float32[Tensor, " embed"]:
+        """L2-normalised embedding of the text without content."""
+        return self._embed([Prompt(0, None, None, (self._config.empty_text,))])[0]
+
+    def _embed(self, prompts: list[Prompt]) -> Float32[Tensor, "prompt embed"]:
+        embeddings: Tensor = self._encode_text(prompts)[0].float()
+        return embeddings
+
+    def squash(self, pixels: UInt8[Tensor, "3 height width"]) -> UInt8[Tensor, "3 size size"]:
+        """The whole image at the model's size."""
+        return self._preprocess.squash(pixels)
+
+    def fit(self, pixels: UInt8[Tensor, "3 height width"]) -> UInt8[Tensor, "3 size size"]:
+        """The middle of the image at the model's size: zero-shot accuracy is measured so."""
+        resized = transforms.resize(
+            pixels, [self.size], self._preprocess.interpolation, antialias=True
+        )
+        cropped: Tensor = transforms.center_crop(resized, [self.size, self.size])
+        return cropped
+
+    def images(self, pixels: UInt8[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch 3 h w"]:
+        """Model input of pixels."""
+        return self._preprocess.normalise(pixels, self.device, self._dtype)
+
+    @torch.inference_mode()
+    def embed(self, images: Float[Tensor, "batch 3 h w"]) -> Float32[Tensor, "batch embed"]:
+        """L2-normalised image embeddings."""
+        embeddings: Tensor = self._model.encode_image(images, normalize=True)
+        return embeddings.float()
+
+    def head(self, classes: ClassNames) -> ClassHead:
+        """The most similar name, zero-shot."""
+        rows = self.text(classes.names)
+        return ClassHead(rows, rows.new_zeros(len(rows)))
+
+
+class EvaluatedClassifier(EvaluatedModel):
+    """A timm classifier: it knows the classes of its head, and no texts."""
+
+    _model: Any
+
+    def __init__(self, config: EvaluationConfig) -> None:
+        """Load the model.
+
+        Raises:
+            ModelError: the model or its weights do not load.
+        """
+        device = choose_device(config.engine.device)
+        self._dtype = DTYPES[config.model.precision]
+        model: Any = load_classifier(config.sized_model(), device, self._dtype)
+        super().__init__(config, model, device)
+        settings = model.pretrained_cfg
+        self.size = config.sized_model().image_size or settings["input_size"][-1]
+        self._mean, self._std = (
+            torch.tensor(settings[name]).view(3, 1, 1) for name in ("mean", "std")
+        )
+
+    def empty_text(self) -> Float32[Tensor, " embed"]:
+        """There is none.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(
+            f"--empty_text {self._config.empty_text!r}: {self._config.model.name} takes no texts"
+        )
+
+    def fit(self, pixels: UInt8[Tensor, "3 height width"]) -> UInt8[Tensor, "3 size size"]:
+        """The whole image, squashed bilinearly.
+
+        So did the code that Table 8's protocol is from (hila-chefer/Transformer-Explainability,
+        generate_visualizations.py), where timm would crop.
+        """
+        return squash(pixels, self.size, InterpolationMode.BILINEAR)
+
+    def images(self, pixels: UInt8[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch 3 h w"]:
+        """Model input of pixels."""
+        return normalise(pixels, self._mean, self._std, self.device, self._dtype)
+
+    @torch.inference_mode()
+    def embed(self, images: Float[Tensor, "batch 3 h w"]) -> Float32[Tensor, "batch embed"]:
+        """What the head is applied to."""
+        features = self._model.forward_features(images)
+        embeddings: Tensor = self._model.forward_head(features, pre_logits=True)
+        return embeddings.float()
+
+    def head(self, classes: ClassNames) -> ClassHead:
+        """The rows of the head, which are the classes in ascending order of their ids.
+
+        Raises:
+            ConfigError: there are not as many classes.
+        """
+        layer = class_layer(self._model, self._config.model.name)
+        if len(classes.ids) != layer.out_features:
+            raise ConfigError(
+                f"--classes: {len(classes.ids)} classes, but the head of "
+                f"{self._config.model.name} has {layer.out_features}"
+            )
+        rank = {number: row for row, number in enumerate(sorted(classes.ids))}
+        order = [rank[number] for number in classes.ids]
+        rows = layer.weight.float()[order]
+        bias = rows.new_zeros(len(rows)) if layer.bias is None else layer.bias.float()[order]
+        return ClassHead(rows, bias)
