@@ -40,11 +40,11 @@ def run_shards(
     state = "stopped"
     try:
         if todo.todo:
-            ledger.summarise(names, "running")
+            ledger.summarise(names, "running", todo.known)
             execute = make_executor(config, make_worker)
             ledger.forget(todo.changed)
             run_passes(config, ledger, todo.todo, execute)
         state = "finished"
     finally:
-        summary = ledger.summarise(names, state)
+        summary = ledger.summarise(names, state, todo.known)
     return summary

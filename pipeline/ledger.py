@@ -31,7 +31,6 @@ class Ledger:
 
     def __init__(self, output: str) -> None:
         self.output = output
-        self._known: dict[str, Commit] = {}
 
     def open(
         self,
@@ -108,7 +107,6 @@ class Ledger:
             raise ConfigError(
                 f"--output {self.output}: another run, with other settings, has taken it over"
             )
-        self._known.pop(commit.shard, None)
         for path, data in tables.items():
             storage.write_bytes(self._path(path), data)
         self._write_json(f"commits/{commit.shard}.json", asdict(commit))
@@ -123,7 +121,6 @@ class Ledger:
     def forget(self, shards: Iterable[str]) -> None:
         """Take back shards with all that was written for them, so that they are done again."""
         for shard in shards:
-            self._known.pop(shard, None)
             for path in (f"commits/{shard}.json", f"failed/{shard}.json"):
                 storage.remove(self._path(path))
             for folder in TABLES:
@@ -147,23 +144,34 @@ class Ledger:
         filesystem, path = storage.resolve(self._path(f"{folder}/{shard}.parquet"))
         return pq.read_table(path, filesystem=filesystem)
 
-    def commits(self) -> list[Commit]:
-        """Every commit, by shard name. A commit that is there does not change: it is read once."""
+    def commits(self, known: Iterable[Commit] = ()) -> list[Commit]:
+        """Every commit, by shard name; those that are `known` are not read again."""
         names = self.committed()
-        new = self._records("commits", names - self._known.keys())
-        self._known |= {name: Commit(**content) for name, content in new}
-        return [self._known[name] for name in sorted(names)]
+        commits = {commit.shard: commit for commit in known if commit.shard in names}
+        for name, content in self._records("commits", names - commits.keys()):
+            commits[name] = Commit(**content)
+        return [commits[name] for name in sorted(names)]
 
-    def summary(self, shards: Iterable[str] | None = None, state: str = "finished") -> Summary:
+    def summary(
+        self,
+        shards: Iterable[str] | None = None,
+        state: str = "finished",
+        known: Iterable[Commit] = (),
+    ) -> Summary:
         """Totals over the commits of `shards`; without them, over all, and what was given up."""
-        commits = {commit.shard: commit for commit in self.commits()}
+        commits = {commit.shard: commit for commit in self.commits(known)}
         wanted = commits.keys() | self.failed() if shards is None else set(shards)
         present = [commits[name] for name in sorted(wanted & set(commits))]
         return Summary.of(present, wanted - set(commits), state)
 
-    def summarise(self, shards: Iterable[str] | None = None, state: str = "finished") -> Summary:
+    def summarise(
+        self,
+        shards: Iterable[str] | None = None,
+        state: str = "finished",
+        known: Iterable[Commit] = (),
+    ) -> Summary:
         """The same, also written to `summary.json`."""
-        summary = self.summary(shards, state)
+        summary = self.summary(shards, state, known)
         self._write_json("summary.json", asdict(summary))
         return summary
 
@@ -180,7 +188,6 @@ class Ledger:
 
     def _clear(self) -> None:
         """Delete a run: first the commits, so that nothing half-deleted counts as done."""
-        self._known.clear()
         for folder in ("commits", "failed", *TABLES):
             for name in storage.list_names(self._path(folder)):
                 storage.remove(self._path(f"{folder}/{name}"))

@@ -76,6 +76,12 @@ def labelled_fixture() -> Callable[..., list[tuple[str, bytes]]]:
     return labelled
 
 
+@pytest.fixture
+def good() -> bytes:
+    """A shard of six samples with two labels each."""
+    return tar(member for i in range(6) for member in labelled(f"{i}", ["dog", "cat"]))
+
+
 ENGINE = EngineConfig(executor="local", threads=1, batch_size=4, log_seconds=1000.0, max_attempts=2)
 
 

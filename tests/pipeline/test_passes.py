@@ -100,6 +100,7 @@ def test_plan(ledger: Ledger) -> None:
     first = plan(AnnotateConfig(), ledger, SHARDS)
     assert (first.committed, first.changed, first.given_up) == ({A.name}, {B.name}, {C.name})
     assert first.todo == [B]
+    assert [commit.shard for commit in first.known] == [A.name]
     assert plan(AnnotateConfig(retry_failed=True), ledger, SHARDS).todo == [B, C]
 
 
