@@ -18,12 +18,13 @@ from pipeline.classes import load_classes
 from pipeline.config import AnnotateConfig, ConfigError
 from pipeline.demo import run as demo
 from pipeline.demo.model import NAME as DEMO_MODEL
-from pipeline.executors import make_executor
-from pipeline.ledger import Ledger, Summary
+from pipeline.driver import run_shards
+from pipeline.ledger import Ledger
 from pipeline.models import ModelError
 from pipeline.options import parse
-from pipeline.passes import plan, run_passes
-from pipeline.progress import print_dry_run, print_failures, print_plan, print_summary
+from pipeline.passes import plan
+from pipeline.progress import print_dry_run, print_failures, print_summary
+from pipeline.records import Summary
 from pipeline.shards import find_shards
 
 DEMO_WARNING = (
@@ -58,31 +59,22 @@ def annotate(config: AnnotateConfig) -> Summary:
     """Annotate every shard that is not committed yet, and say how it went."""
     started = time.monotonic()
     shards = find_shards(config.patterns, config.input_root)[: config.limit_shards]
-    names = [shard.name for shard in shards]
     ledger = Ledger(config.output)
     if config.dry_run:
         print_dry_run(config, plan(config, ledger, shards), ledger.changes(config.results()))
         return ledger.summary(())
     _open(ledger, config)
-    todo = plan(config, ledger, shards)
-    print_plan(todo)
-    state = "stopped"
-    try:
-        if todo.todo:
-            ledger.summarise(names, "running")
-            executor = make_executor(config)
-            ledger.forget(todo.changed)
-            run_passes(config, ledger, todo.todo, executor)
-        state = "finished"
-    finally:
-        summary = ledger.summarise(names, state)
+    summary = run_shards(config, ledger, shards)
     print_summary(summary, config.output, time.monotonic() - started)
     print_failures(ledger.failures(), summary)
     return summary
 
 
 def show_status(output: str) -> int:
-    """Print what is committed and what was given up in an output, also while a run works on it."""
+    """Print what is committed and what was given up in an output, also while a run works on it.
+
+    An evaluation leaves the same records, so that this is good for its output too.
+    """
     ledger = Ledger(output)
     saved = ledger.saved_summary()
     summary = replace(ledger.summary(), planned=saved["planned"])

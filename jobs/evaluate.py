@@ -42,6 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ConfigError, ModelError, FileNotFoundError) as error:
         print(f"evaluate.py {command}: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"evaluate.py {command}: stopped; the same command goes on", file=sys.stderr)
+        return 143
     print(read_bytes(join(config.output, "metrics.md")).decode())
     return 3 if len(result.merged.missing) > config.allow_failed else 0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ from pipeline.config import ConfigError
 
 FIELDS = {"id", "name", "prompts", "threshold"}
 LARGEST_ID = 2**31 - 1
+EXAMPLE = "- {id: 1, name: dog}"
+QUOTES = "words that YAML takes for something else, such as no or 2024-01-01, need quotes"
 SURROGATES = re.compile("[\ud800-\udfff]")
 """Halves of characters, which JSON and YAML can spell and UTF-8 cannot."""
 
@@ -39,44 +41,68 @@ def load_classes(location: str) -> list[Category]:
     """The classes of a YAML file, in its order.
 
     Raises:
-        ConfigError: the file is not as it should be; the message names the entry.
+        ConfigError: the file is not as it should be; the message names line and entry.
         FileNotFoundError: there is no such file.
     """
+    entries = _entries(location)
+    places = [f"line {line}, entry {n}" for n, (line, _) in enumerate(entries, 1)]
     try:
-        entries = yaml.safe_load(storage.read_bytes(location))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        classes = [_category(entry, at) for at, (_, entry) in zip(places, entries, strict=True)]
+        for field in ("name", "id"):
+            _check_unique(field, [getattr(category, field) for category in classes], places)
+    except ConfigError as error:
+        raise ConfigError(f"--prompts.classes {location}, {error}") from error
+    return classes
+
+
+def _entries(location: str) -> list[tuple[int, Any]]:
+    """The items of the list that the file is, each with its line, from 1."""
+    try:
+        loader = yaml.SafeLoader(storage.read_bytes(location))
+        root = loader.get_single_node()
+        values = loader.construct_document(root) if root else None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         cause = " ".join(str(error).split())
         raise ConfigError(f"--prompts.classes {location}: not YAML: {cause}") from error
-    if not isinstance(entries, list) or not entries:
-        raise ConfigError(f"--prompts.classes {location}: not a list of classes")
-    classes = [_category(entry, f"{location}, entry {n}") for n, entry in enumerate(entries, 1)]
-    for what in ("name", "id"):
-        repeated = [v for v, n in Counter(getattr(c, what) for c in classes).items() if n > 1]
-        if repeated:
+    if not isinstance(root, yaml.SequenceNode) or not values:
+        raise ConfigError(
+            f"--prompts.classes {location}: not a list of classes, each like {EXAMPLE}"
+        )
+    return [(node.start_mark.line + 1, v) for node, v in zip(root.value, values, strict=True)]
+
+
+def _check_unique(field: str, values: Sequence[object], places: Sequence[str]) -> None:
+    first: dict[object, str] = {}
+    for value, place in zip(values, places, strict=True):
+        if value in first:
             raise ConfigError(
-                f"--prompts.classes {location}: {what} {repeated[0]!r} is there twice"
+                f"{place}: {field} {value!r} is there twice, first in {first[value]}; every class "
+                "needs its own"
             )
-    return classes
+        first[value] = place
 
 
 def _category(entry: Any, place: str) -> Category:
     """One entry, checked field by field."""
     if not isinstance(entry, dict) or not {"id", "name"} <= entry.keys() <= FIELDS:
+        there = ", ".join(map(str, entry)) if isinstance(entry, dict) else repr(entry)
         raise ConfigError(
-            f"--prompts.classes {place}: needs id and name, and may have prompts and threshold"
+            f"{place}: needs id and name, and may have prompts and threshold; it has {there}"
         )
     number, name = entry["id"], entry["name"]
     prompts, threshold = entry.get("prompts", [name]), entry.get("threshold")
     if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= LARGEST_ID:
-        raise ConfigError(
-            f"--prompts.classes {place}: id {number!r} is not a whole number from 0 to {LARGEST_ID}"
-        )
+        raise ConfigError(f"{place}: id {number!r} is not a whole number from 0 to {LARGEST_ID}")
     if not is_text(name):
-        raise ConfigError(f"--prompts.classes {place}: name {name!r} is not a text")
+        raise ConfigError(f"{place}: name {name!r} is not a text; {QUOTES}")
     if not isinstance(prompts, list) or not prompts or not all(is_text(p) for p in prompts):
-        raise ConfigError(f"--prompts.classes {place}: prompts {prompts!r} is not a list of texts")
+        raise ConfigError(
+            f"{place}: prompts {prompts!r} is not a list of texts, such as [dog, puppy]; {QUOTES}"
+        )
     if threshold is not None and not (_is_number(threshold) and 0 <= threshold < 1):
-        raise ConfigError(f"--prompts.classes {place}: threshold {threshold!r} is not in [0, 1)")
+        raise ConfigError(
+            f"{place}: threshold {threshold!r} is not in [0, 1); leave it out for --mask.threshold"
+        )
     own = None if threshold is None else float(threshold)
     return Category(number, name, tuple(dict.fromkeys(prompts)), own)
 

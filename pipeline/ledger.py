@@ -5,12 +5,10 @@ The commit of a shard is written last, after its tables. It alone says that the 
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
@@ -19,49 +17,13 @@ import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.config import SCHEMA_VERSION, ConfigError, fingerprint
+from pipeline.records import Commit, Summary
 from pipeline.shards import Shard
 
 READERS = 16
+TABLES = ("annotations", "images", "counts")
+"""Folders with a file for every shard."""
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "pyarrow", "pycocotools", "webdataset")
-
-
-@dataclass(frozen=True)
-class Commit:
-    """The record that a shard is done.
-
-    Attributes:
-        shard: its name.
-        fingerprint: of the settings that made it.
-        uri: its normalised location.
-        bytes: its size when it was read.
-        samples: in the shard.
-        statuses: samples by status.
-        rejects: rejected samples by reason.
-        prompts: (image, prompt) pairs looked for.
-        prompts_cut: of these, how many were longer than the model's context.
-        masks: rows in the annotation table.
-        files: path below the output → size in bytes and sha256.
-        seconds: from opening the shard to its last table.
-        attempt: which attempt succeeded, from 1.
-        degraded: batches were made smaller for want of memory; last digits may differ.
-        incomplete: why the shard could only be read in part; empty when it was read whole.
-    """
-
-    shard: str
-    fingerprint: str
-    uri: str
-    bytes: int
-    samples: int
-    statuses: dict[str, int]
-    rejects: dict[str, int]
-    prompts: int
-    prompts_cut: int
-    masks: int
-    files: dict[str, dict[str, int | str]]
-    seconds: float
-    attempt: int
-    degraded: bool
-    incomplete: str
 
 
 class Ledger:
@@ -161,13 +123,16 @@ class Ledger:
         for shard in shards:
             for path in (f"commits/{shard}.json", f"failed/{shard}.json"):
                 storage.remove(self._path(path))
-            for folder in ("annotations", "images"):
+            for folder in TABLES:
                 storage.remove(self._path(f"{folder}/{shard}.parquet"))
+
+    def failed(self) -> set[str]:
+        """Names of the shards that were given up."""
+        return self._names("failed")
 
     def failures(self) -> dict[str, str]:
         """Name of every shard that was given up → the reason."""
-        names = self._names("failed")
-        return {name: self._read_json(f"failed/{name}.json")["reason"] for name in sorted(names)}
+        return {name: record["reason"] for name, record in self._records("failed", self.failed())}
 
     def categories(self) -> list[dict[str, Any]]:
         """Id and name of every class of the class file."""
@@ -179,22 +144,34 @@ class Ledger:
         filesystem, path = storage.resolve(self._path(f"{folder}/{shard}.parquet"))
         return pq.read_table(path, filesystem=filesystem)
 
-    def commits(self) -> list[Commit]:
-        """Every commit, by shard name."""
-        paths = [f"commits/{name}.json" for name in sorted(self.committed())]
-        with ThreadPoolExecutor(READERS) as pool:  # one request each, when on an object store
-            return [Commit(**content) for content in pool.map(self._read_json, paths)]
+    def commits(self, known: Iterable[Commit] = ()) -> list[Commit]:
+        """Every commit, by shard name; those that are `known` are not read again."""
+        names = self.committed()
+        commits = {commit.shard: commit for commit in known if commit.shard in names}
+        for name, content in self._records("commits", names - commits.keys()):
+            commits[name] = Commit(**content)
+        return [commits[name] for name in sorted(names)]
 
-    def summary(self, shards: Iterable[str] | None = None, state: str = "finished") -> Summary:
+    def summary(
+        self,
+        shards: Iterable[str] | None = None,
+        state: str = "finished",
+        known: Iterable[Commit] = (),
+    ) -> Summary:
         """Totals over the commits of `shards`; without them, over all, and what was given up."""
-        commits = {commit.shard: commit for commit in self.commits()}
-        wanted = set(commits) | set(self.failures()) if shards is None else set(shards)
+        commits = {commit.shard: commit for commit in self.commits(known)}
+        wanted = commits.keys() | self.failed() if shards is None else set(shards)
         present = [commits[name] for name in sorted(wanted & set(commits))]
         return Summary.of(present, wanted - set(commits), state)
 
-    def summarise(self, shards: Iterable[str] | None = None, state: str = "finished") -> Summary:
+    def summarise(
+        self,
+        shards: Iterable[str] | None = None,
+        state: str = "finished",
+        known: Iterable[Commit] = (),
+    ) -> Summary:
         """The same, also written to `summary.json`."""
-        summary = self.summary(shards, state)
+        summary = self.summary(shards, state, known)
         self._write_json("summary.json", asdict(summary))
         return summary
 
@@ -211,9 +188,16 @@ class Ledger:
 
     def _clear(self) -> None:
         """Delete a run: first the commits, so that nothing half-deleted counts as done."""
-        for folder in ("commits", "failed", "annotations", "images"):
+        for folder in ("commits", "failed", *TABLES):
             for name in storage.list_names(self._path(folder)):
                 storage.remove(self._path(f"{folder}/{name}"))
+
+    def _records(self, folder: str, names: Iterable[str]) -> list[tuple[str, Any]]:
+        """Some of the records in a folder, by name: a request or two for each, many at once."""
+        ordered = sorted(names)
+        with ThreadPoolExecutor(READERS) as pool:
+            contents = pool.map(self._read_json, [f"{folder}/{name}.json" for name in ordered])
+            return list(zip(ordered, contents, strict=True))
 
     def _names(self, folder: str) -> set[str]:
         names = storage.list_names(self._path(folder), ".json")
@@ -231,70 +215,6 @@ class Ledger:
     def _write_json(self, path: str, content: Any) -> None:
         data = json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n"
         storage.write_bytes(self._path(path), data)
-
-
-@dataclass(frozen=True)
-class Summary:
-    """Totals over the commits of a run.
-
-    Attributes:
-        state: `running`, `finished` or `stopped`; a run that was killed stays `running`.
-        planned: shards in the input.
-        shards: committed.
-        missing: names of the shards that should be there and are not.
-        samples: in the committed shards.
-        statuses: samples by status.
-        rejects: rejected samples by reason.
-        prompts: (image, prompt) pairs looked for.
-        prompts_cut: of these, how many were longer than the model's context.
-        masks: written.
-        degraded: shards with batches made smaller for want of memory.
-        incomplete: shards that were read in part only, and why.
-        seconds: sum over the shards, each on its worker.
-    """
-
-    state: str
-    planned: int
-    shards: int
-    missing: list[str]
-    samples: int
-    statuses: dict[str, int]
-    rejects: dict[str, int]
-    prompts: int
-    prompts_cut: int
-    masks: int
-    degraded: int
-    incomplete: dict[str, str]
-    seconds: float
-
-    @classmethod
-    def of(cls, commits: Sequence[Commit], missing: Iterable[str], state: str) -> Summary:
-        """The totals of some commits."""
-        statuses, rejects = Counter[str](), Counter[str]()
-        for commit in commits:
-            statuses.update(commit.statuses)
-            rejects.update(commit.rejects)
-        absent = sorted(missing)
-        return cls(
-            state=state,
-            planned=len(commits) + len(absent),
-            shards=len(commits),
-            missing=absent,
-            samples=sum(commit.samples for commit in commits),
-            statuses=dict(sorted(statuses.items())),
-            rejects=dict(sorted(rejects.items())),
-            prompts=sum(commit.prompts for commit in commits),
-            prompts_cut=sum(commit.prompts_cut for commit in commits),
-            masks=sum(commit.masks for commit in commits),
-            degraded=sum(commit.degraded for commit in commits),
-            incomplete={c.shard: c.incomplete for c in commits if c.incomplete},
-            seconds=round(sum((commit.seconds for commit in commits), 0.0), 3),
-        )
-
-
-def file_record(data: bytes) -> dict[str, int | str]:
-    """Size and checksum of a file, as commits store them."""
-    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -9,6 +9,7 @@ import posixpath
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from typing import TypeAlias
 
@@ -108,27 +109,37 @@ def _weights(config: ModelConfig) -> str | None:
 def downloaded(location: str) -> Path:
     """A local copy of remote weights, fetched once for all processes of this machine.
 
+    Beside it lies what `storage.version` said of the original: other weights in the same place are
+    fetched anew. (From a web server that tells neither date nor ETag, only if their size differs.)
+
     Raises:
         ModelError: they cannot be read.
     """
     digest = hashlib.sha256(location.encode()).hexdigest()[:16]
     path = CACHE / f"{digest}-{posixpath.basename(storage.normalise(location))}"
+    note = path.with_name(f"{path.name}.version")
     with FileLock(f"{path}.lock"):
         try:
-            expected = sum(storage.find(location).values())
-        except OSError as error:
+            # Asked for before the download: should they change meanwhile, they are fetched again.
+            version = storage.version(location)
+            if not (path.exists() and note.exists() and note.read_text() == version):
+                note.unlink(missing_ok=True)
+                _fetch(location, path)
+                note.write_text(version)
+        except (OSError, HTTPException) as error:
             raise ModelError(f"--model.pretrained {location}: {error}") from error
-        if not path.exists() or path.stat().st_size != expected:
-            partial = path.with_name(path.name + ".partial")
-            try:
-                with storage.open_read(location) as source, partial.open("wb") as target:
-                    shutil.copyfileobj(source, target, COPY_BUFFER)
-            except OSError as error:
-                raise ModelError(f"--model.pretrained {location}: {error}") from error
-            if expected and partial.stat().st_size != expected:
-                raise ModelError(f"--model.pretrained {location}: came in short, try again")
-            partial.rename(path)
     return path
+
+
+def _fetch(location: str, path: Path) -> None:
+    """Copy a remote file to `path`, where nothing is until all of it is there."""
+    expected = sum(storage.find(location).values())
+    partial = path.with_name(f"{path.name}.partial")
+    with storage.open_read(location) as source, partial.open("wb") as target:
+        shutil.copyfileobj(source, target, COPY_BUFFER)
+    if expected and partial.stat().st_size != expected:
+        raise OSError("came in short, try again")
+    partial.rename(path)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from pipeline.config import AnnotateConfig
 from pipeline.ledger import Ledger
+from pipeline.records import Commit
 from pipeline.shards import Shard
 from pipeline.worker import Outcome
 
@@ -36,28 +37,32 @@ class Plan:
         changed: names of those that are done, but have another size now: they are done again.
         given_up: names of those that an earlier run gave up.
         todo: what is left.
+        known: the commits that stay, also of shards that the input does not name.
     """
 
-    shards: list[Shard]
+    shards: Sequence[Shard]
     committed: set[str]
     changed: set[str]
     given_up: set[str]
     todo: list[Shard]
+    known: list[Commit]
 
 
 Run = Callable[[Sequence[Shard], int, int], list[Outcome]]
 """Tries some shards: (shards, attempt, how many at once on each worker) → what it knows of them."""
 
 
-def plan(config: AnnotateConfig, ledger: Ledger, shards: list[Shard]) -> Plan:
+def plan(config: AnnotateConfig, ledger: Ledger, shards: Sequence[Shard]) -> Plan:
     """Compare the input with what is committed."""
-    sizes = {commit.shard: commit.bytes for commit in ledger.commits()}
+    commits = ledger.commits()
+    sizes = {commit.shard: commit.bytes for commit in commits}
     # A web server need not say how long a file is.
     changed = {s.name for s in shards if s.size and sizes.get(s.name, s.size) not in (s.size, 0)}
     committed = {s.name for s in shards if s.name in sizes} - changed
-    given_up = set() if config.retry_failed else set(ledger.failures()) - sizes.keys()
+    given_up = set() if config.retry_failed else ledger.failed() - sizes.keys()
     todo = [s for s in shards if s.name not in committed | given_up]
-    return Plan(shards, committed, changed, given_up, todo)
+    known = [commit for commit in commits if commit.shard not in changed]
+    return Plan(shards, committed, changed, given_up, todo, known)
 
 
 def run_passes(config: AnnotateConfig, ledger: Ledger, todo: Sequence[Shard], run: Run) -> None:

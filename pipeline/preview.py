@@ -18,7 +18,8 @@ from pipeline.masks import decode as decode_mask
 from pipeline.masks import stored_heat
 from pipeline.samples import image_bytes
 from pipeline.schema import is_normalised_first
-from pipeline.shards import Shard, read_samples
+from pipeline.shards import Shard
+from pipeline.tars import read_samples
 
 CELL = 200  # pixels, width of a picture
 MARGIN, CAPTION = 8, 22

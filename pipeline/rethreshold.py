@@ -13,8 +13,9 @@ from pycocotools import mask as coco
 from pipeline import storage
 from pipeline.classes import load_classes
 from pipeline.config import ConfigError, MaskConfig, fingerprint
-from pipeline.ledger import Commit, Ledger, file_record
+from pipeline.ledger import Ledger
 from pipeline.masks import Mask, encode_masks, stored_heat, threshold_maps
+from pipeline.records import Commit, file_record
 from pipeline.schema import ANNOTATIONS, IMAGES, footer, is_normalised_first, to_parquet
 
 Row = dict[str, Any]

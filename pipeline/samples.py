@@ -11,7 +11,7 @@ from torch import Tensor
 from pipeline.images import decode
 from pipeline.prompts import Prompt, PromptReader
 from pipeline.rejects import Reject
-from pipeline.shards import RawSample
+from pipeline.tars import RawSample
 
 IMAGE_FIELDS = ("jpg", "jpeg", "png", "webp")
 

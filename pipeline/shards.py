@@ -1,36 +1,24 @@
-"""Which shards there are, what they are called, and their samples, read so that nothing is lost.
-
-Samples follow WebDataset's rules: adjacent tar members that share the part of their name before
-the first dot (of the base name) make one sample, and what follows that dot is the field.
-"""
+"""Which shards there are, and what they are called."""
 
 from __future__ import annotations
 
 import hashlib
 import posixpath
-import re
-import tarfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from http.client import HTTPException
-from typing import BinaryIO, cast
 
 from braceexpand import braceexpand
-from webdataset.tariterators import base_plus_ext
 
 from pipeline import storage
 
-TAR_BLOCK = 512
-LARGEST_MEMBER = 64 << 30  # bytes; more is a damaged header
-TAR_RECORD = 20 * TAR_BLOCK
-END_OF_ARCHIVE = 2 * TAR_BLOCK
-META = re.compile(r"__[^/]*__($|/)")
-"""Names that WebDataset takes for notes about the archive."""
+LISTED_FROM = 1000
+"""With so many names in it a directory is listed. That is a request for every thousand files that
+are there, one after the other, instead of one or two for every name, `LOOKUPS` at once: a few names
+are found sooner without it, however many files lie beside them."""
 
-
-class ShardError(Exception):
-    """A shard that cannot be read to its end; the message says what is wrong with it."""
+LOOKUPS = 16
 
 
 @dataclass(frozen=True)
@@ -54,25 +42,6 @@ class Shard:
         return f"{stem}-{hashlib.sha256(self.uri.encode()).hexdigest()[:8]}"
 
 
-@dataclass
-class RawSample:
-    """The members of one sample as they lie in the tar.
-
-    Attributes:
-        index: position among the samples of the shard, from 0.
-        key: the common part of the member names, directories included.
-        fields: lower-cased extension → bytes.
-        repeated: a field that the sample holds twice, if any.
-        too_large: a field that was not read, because of the sample's size, if any.
-    """
-
-    index: int
-    key: str
-    fields: dict[str, bytes]
-    repeated: str | None = None
-    too_large: str | None = None
-
-
 def find_shards(patterns: Iterable[str], input_root: str = "") -> list[Shard]:
     """Every shard that the patterns name, without repetition, in order.
 
@@ -87,16 +56,15 @@ def find_shards(patterns: Iterable[str], input_root: str = "") -> list[Shard]:
     """
     root = storage.normalise(input_root).rstrip("/") + "/" if input_root else ""
     shards: dict[str, Shard] = {}
-    for pattern in patterns:
-        for location, size in _expand(pattern):
-            uri = storage.normalise(location)
-            if root and uri.startswith(root):
-                uri = uri[len(root) :]
-            shard = shards.setdefault(uri, Shard(location, uri, size))
-            if _address(shard.location) != _address(location):
-                raise FileNotFoundError(
-                    f"--input: {shard.location} and {location} would both be called {uri}"
-                )
+    for location, size in _look_up([place for pattern in patterns for place in _expand(pattern)]):
+        uri = storage.normalise(location)
+        if root and uri.startswith(root):
+            uri = uri[len(root) :]
+        shard = shards.setdefault(uri, Shard(location, uri, size))
+        if _address(shard.location) != _address(location):
+            raise FileNotFoundError(
+                f"--input: {shard.location} and {location} would both be called {uri}"
+            )
     return list(shards.values())
 
 
@@ -106,143 +74,69 @@ def _address(location: str) -> str:
     return storage.normalise(location) + query
 
 
-def _expand(pattern: str) -> Iterator[tuple[str, int]]:
+@dataclass(frozen=True)
+class _Place:
+    """A location to look at, and the pattern that named it."""
+
+    location: str
+    pattern: str
+
+
+def _expand(pattern: str) -> Iterator[_Place]:
+    """Lists and braces spelled out; globs and directories are left to the storage."""
     if pattern.startswith("@"):
         for line in storage.read_bytes(pattern[1:]).decode().splitlines():
             if line.strip() and not line.lstrip().startswith("#"):
                 yield from _expand(line.strip())
         return
-    for location in _braces(pattern):
-        try:
-            found = storage.find(location, suffix=".tar")
-        except OSError as error:
-            raise FileNotFoundError(f"--input {pattern}: {location}: {error}") from error
-        if not found:
-            raise FileNotFoundError(f"--input {pattern}: no shard at {location}")
-        yield from found.items()
-
-
-def _braces(pattern: str) -> list[str]:
     try:
-        return list(braceexpand(pattern))
+        locations = list(braceexpand(pattern))
     except ValueError:  # one is never closed: it is part of a name
-        return [pattern]
+        locations = [pattern]
+    yield from (_Place(location, pattern) for location in locations)
 
 
-def read_samples(stream: storage.Stream, max_bytes: int = 1 << 40) -> Iterator[RawSample]:
-    """The samples of a tar stream, in order, with proof at the end that none was lost.
-
-    Python's tarfile takes a short or damaged header for the end of the archive. So after the last
-    sample the rest of the stream is read. From where tarfile stopped on it has to be what ends an
-    archive: whole blocks of zeros, at least two, and no more than fill a record. (So an archive
-    that has lost nothing but its closing zeros is refused too: it cannot be told from one that
-    was cut between two members.)
-
-    Args:
-        stream: an uncompressed tar.
-        max_bytes: a member that makes its sample larger than this is passed over unread.
-
-    Raises:
-        ShardError: the archive is truncated, damaged or not a tar. Samples yielded before were
-            read whole, but there may be more of them.
-    """
-    sample: RawSample | None = None
-    size = 0
-    for name, content in _members(stream):
-        key, field = base_plus_ext(name)
-        if key is None or META.match(name):
-            continue
-        if sample is None or key != sample.key:
-            if sample is not None:
-                yield sample
-            sample = RawSample(0 if sample is None else sample.index + 1, key, {})
-            size = 0
-        size += content.size
-        if size > max_bytes:
-            sample.too_large = field.lower()
-            content.skip()
-            continue
-        if field.lower() in sample.fields:
-            sample.repeated = field.lower()
-        sample.fields[field.lower()] = content.read()
-    if sample is not None:
-        yield sample
+def _look_up(places: Sequence[_Place]) -> list[tuple[str, int]]:
+    """Location and bytes of every shard at the places, in order."""
+    listed = _list_directories(place.location for place in places)
+    # What no listing has may be missing, but also a directory, a glob or on a web server.
+    rest = [place for place in places if place.location not in listed]
+    with ThreadPoolExecutor(LOOKUPS) as pool:
+        found = dict(zip(rest, pool.map(_find, rest), strict=True))
+    shards: list[tuple[str, int]] = []
+    for place in places:
+        at = place.location
+        shards += found[place].items() if place in found else [(at, listed[at])]
+    return shards
 
 
-@dataclass(frozen=True)
-class _Content:
-    """The bytes of a member, to be read or skipped before the next one is asked for."""
-
-    size: int
-    file: tarfile.ExFileObject
-
-    def read(self) -> bytes:
-        with _readable():
-            return self.file.read()
-
-    def skip(self) -> None:
-        """Pass over the bytes. tarfile would look for them for ever, where they do not exist."""
-        with _readable():
-            while self.file.read(1 << 20):
-                pass
-
-
-def _members(stream: storage.Stream) -> Iterator[tuple[str, _Content]]:
-    """Name and content of every regular file in the archive.
-
-    Sparse files are none: a few bytes of them stand for as many zeros as they like.
-    """
-    source = _Tail(stream)
-    with (
-        _readable(),
-        tarfile.open(
-            fileobj=cast(BinaryIO, source),
-            mode="r|",
-            encoding="utf-8",
-            errors="backslashreplace",  # tarfile's own surrogates could not be written out again
-        ) as archive,
-    ):
-        for member in archive:
-            if member.size > LARGEST_MEMBER:
-                raise tarfile.ReadError(f"a member of {member.size} bytes")
-            if member.isreg() and not member.issparse():
-                content = archive.extractfile(member)
-                assert content is not None  # isreg() says so
-                yield member.name, _Content(member.size, cast(tarfile.ExFileObject, content))
-            archive.members.clear()  # type: ignore[attr-defined]  # or they pile up
-        stopped = archive.offset
-        source.drain()
-    rest = source.length - stopped
-    if rest < END_OF_ARCHIVE or rest % TAR_BLOCK:
-        raise ShardError(f"cut short: {source.length} bytes do not end like a tar")
-    if rest > min(source.zeros, TAR_RECORD + TAR_BLOCK):
-        raise ShardError(f"damaged: no valid header at byte {stopped} of {source.length}")
-
-
-@contextmanager
-def _readable() -> Iterator[None]:
-    """Turn whatever reading an archive may raise into the one error that says so."""
+def _find(place: _Place) -> dict[str, int]:
     try:
-        yield
-    except (tarfile.TarError, OSError, EOFError, ValueError, HTTPException) as error:
-        raise ShardError(f"not a readable tar, or cut short: {error}") from error
+        found = storage.find(place.location, suffix=".tar")
+    except OSError as error:
+        raise FileNotFoundError(f"--input {place.pattern}: {place.location}: {error}") from error
+    if not found:
+        raise FileNotFoundError(f"--input {place.pattern}: no shard at {place.location}")
+    return found
 
 
-class _Tail:
-    """A stream that counts what is read, and how much of its end is zero."""
+def _list_directories(locations: Iterable[str]) -> dict[str, int]:
+    """Location → bytes of those that are in directories of which many files are named."""
+    named: dict[str, dict[str, str]] = defaultdict(dict)
+    for location in locations:
+        if not storage.is_http(location):  # a web server has no listings
+            directory, name = storage.split(location)
+            named[directory][name] = location
+    found: dict[str, int] = {}
+    for directory, members in named.items():
+        if len(members) >= LISTED_FROM:
+            sizes = _sizes(directory)
+            found |= {at: sizes[name] for name, at in members.items() if name in sizes}
+    return found
 
-    def __init__(self, stream: storage.Stream) -> None:
-        self.stream = stream
-        self.length = 0
-        self.zeros = 0
 
-    def read(self, size: int = -1) -> bytes:
-        data = self.stream.read(size)
-        self.length += len(data)
-        content = len(data.rstrip(b"\0"))
-        self.zeros = len(data) - content + (0 if content else self.zeros)
-        return data
-
-    def drain(self) -> None:
-        while self.read(1 << 20):
-            pass
+def _sizes(directory: str) -> dict[str, int]:
+    try:
+        return storage.list_files(directory)
+    except OSError:  # who may read files need not be allowed to list them
+        return {}

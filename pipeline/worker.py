@@ -18,11 +18,13 @@ from pipeline.annotator import Annotated, Annotator
 from pipeline.concurrency import map_ahead
 from pipeline.config import AnnotateConfig
 from pipeline.explanation import PromptExplainer, SampleExplainer
-from pipeline.ledger import Commit, Ledger, file_record
+from pipeline.ledger import Ledger
 from pipeline.prompts import PromptReader
+from pipeline.records import Commit, file_record
 from pipeline.samples import Rejected, Sample, SampleReader
-from pipeline.shards import RawSample, Shard, ShardError, read_samples
+from pipeline.shards import Shard
 from pipeline.tables import ShardTables
+from pipeline.tars import RawSample, ShardError, read_samples
 from pipeline.watchdog import Watchdog
 
 DECODE_THREADS = 2

@@ -15,6 +15,7 @@ import json
 import os
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from torch import Tensor
 Run = Callable[[], Tensor]
 
 
-class Side:
+class Side(ABC):
     """A `legrad` package, a model with the exchanged weights, and the exchanged inputs."""
 
     name: str
@@ -62,9 +63,9 @@ class Side:
             self._made[key] = make()
         return self._made[key]
 
+    @abstractmethod
     def prepare(self, form: str, layers: int, prompts: int, images: int, chunk: int) -> Run:
         """What is to be measured: from images and text embeddings to maps in [0, 1] as pixels."""
-        raise NotImplementedError
 
 
 class Ours(Side):

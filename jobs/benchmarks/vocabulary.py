@@ -20,7 +20,8 @@ from pipeline.demo.sprites import CLASSES
 from pipeline.explanation import PromptExplainer
 from pipeline.prompts import PromptReader
 from pipeline.samples import Sample, SampleReader
-from pipeline.shards import find_shards, read_samples
+from pipeline.shards import find_shards
+from pipeline.tars import read_samples
 
 BATCH, TOP_K = 16, 3
 

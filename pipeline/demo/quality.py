@@ -28,7 +28,8 @@ from pipeline.evaluation.points import PointCounts
 from pipeline.evaluation.precision import average_precision
 from pipeline.images import decode as decode_image
 from pipeline.masks import decode as decode_mask
-from pipeline.shards import find_shards, read_samples
+from pipeline.shards import find_shards
+from pipeline.tars import read_samples
 
 THRESHOLD = 0.5
 

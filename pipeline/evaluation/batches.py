@@ -16,7 +16,8 @@ from pipeline.evaluation.running import Counted
 from pipeline.images import decode
 from pipeline.rejects import Reject
 from pipeline.samples import image_bytes
-from pipeline.shards import RawSample, Shard, read_samples
+from pipeline.shards import Shard
+from pipeline.tars import RawSample, read_samples
 
 Truth = TypeVar("Truth")
 

@@ -16,7 +16,8 @@ from pipeline.evaluation.predictions import image_id_of
 from pipeline.images import decode
 from pipeline.rejects import Reject
 from pipeline.samples import image_bytes
-from pipeline.shards import Shard, ShardError, read_samples
+from pipeline.shards import Shard
+from pipeline.tars import ShardError, read_samples
 
 CLASSES = 4
 """Classes drawn per image."""

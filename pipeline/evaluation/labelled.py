@@ -10,7 +10,7 @@ import open_clip
 
 from pipeline.classes import load_classes
 from pipeline.rejects import Reject
-from pipeline.shards import RawSample
+from pipeline.tars import RawSample
 
 
 @dataclass(frozen=True)

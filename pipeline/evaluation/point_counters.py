@@ -26,7 +26,8 @@ from pipeline.evaluation.running import Counted
 from pipeline.evaluation.runs import pixels_set
 from pipeline.evaluation.towers import EvaluatedClip
 from pipeline.masks import decode
-from pipeline.shards import RawSample, Shard
+from pipeline.shards import Shard
+from pipeline.tars import RawSample
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,11 @@ import torch
 
 from pipeline import storage
 from pipeline.config import AnnotateConfig, ConfigError, fingerprint
+from pipeline.driver import run_shards
 from pipeline.evaluation.config import EvaluationConfig
-from pipeline.executors import make_executor
-from pipeline.ledger import Commit, Ledger, file_record
-from pipeline.passes import plan, run_passes
-from pipeline.progress import print_failures, print_plan
+from pipeline.ledger import Ledger
+from pipeline.progress import print_failures
+from pipeline.records import Counts, make_commit
 from pipeline.shards import Shard
 from pipeline.worker import ShardWorker
 
@@ -51,6 +51,17 @@ class Counted:
         """Note a sample that cannot be read."""
         self.statuses["rejected"] += 1
         self.rejects[reason] += 1
+
+    def totals(self) -> Counts:
+        """What the commit of the shard says about it."""
+        return {
+            "samples": self.statuses.total(),
+            "statuses": dict(sorted(self.statuses.items())),
+            "rejects": dict(sorted(self.rejects.items())),
+            "prompts": self.prompts,
+            "prompts_cut": 0,
+            "masks": self.masks,
+        }
 
 
 class ShardCounter(Protocol):
@@ -97,22 +108,13 @@ class CountingWorker(ShardWorker):
         counted = self.count(shard, step)
         data = _to_parquet(counted.rows, self.count.SCHEMA)
         files = {counts_path(shard.name): data}
-        commit = Commit(
-            shard=shard.name,
-            fingerprint=self.config.fingerprint(),
-            uri=shard.uri,
-            bytes=shard.size,
-            samples=counted.statuses.total(),
-            statuses=dict(sorted(counted.statuses.items())),
-            rejects=dict(sorted(counted.rejects.items())),
-            prompts=counted.prompts,
-            prompts_cut=0,
-            masks=counted.masks,
-            files={path: file_record(content) for path, content in files.items()},
-            seconds=round(time.monotonic() - started, 3),
+        commit = make_commit(
+            shard,
+            self.config.fingerprint(),
+            counted.totals(),
+            files,
+            seconds=time.monotonic() - started,
             attempt=attempt,
-            degraded=False,
-            incomplete="",
         )
         self.ledger.commit(commit, files)
 
@@ -165,13 +167,7 @@ def count_shards(
     ledger.open(dict(results), asdict(config), [], redo=config.on_mismatch == "redo")
     for path, data in (files or {}).items():
         storage.write_bytes(storage.join(config.output, *path.split("/")), data)
-    todo = plan(run, ledger, list(shards))
-    print_plan(todo)
-    if todo.todo:
-        ledger.forget(todo.changed)
-        execute = make_executor(run, partial(CountingWorker, make_counter))
-        run_passes(run, ledger, todo.todo, execute)
-    summary = ledger.summarise(shard.name for shard in shards)
+    summary = run_shards(run, ledger, shards, partial(CountingWorker, make_counter))
     print_failures(ledger.failures(), summary)
     names = sorted({shard.name for shard in shards} - set(summary.missing))
     tables = [_read_counts(config.output, name) for name in names]

@@ -20,7 +20,8 @@ from pipeline.evaluation.towers import EvaluatedClip
 from pipeline.evaluation.truth import ClassMasks, FindTruth, MatTruth
 from pipeline.masks import decode
 from pipeline.rejects import Reject
-from pipeline.shards import RawSample, Shard
+from pipeline.shards import Shard
+from pipeline.tars import RawSample
 
 UNSCORED = "without ground truth"
 

@@ -21,7 +21,8 @@ from pipeline import storage
 from pipeline.classes import load_classes
 from pipeline.config import ConfigError
 from pipeline.rejects import Reject
-from pipeline.shards import RawSample, Shard
+from pipeline.shards import Shard
+from pipeline.tars import RawSample
 
 IGNORED = 255
 """Value of pixels that do not count, in class-index masks."""

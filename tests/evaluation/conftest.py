@@ -20,8 +20,9 @@ from pipeline.demo.quality import bundled_scenes
 from pipeline.demo.sprites import CLASSES
 from pipeline.evaluation.labels import Cleaning, read_labels
 from pipeline.evaluation.pairs import LabelledPairs
-from pipeline.ledger import Commit, Ledger, file_record
+from pipeline.ledger import Ledger
 from pipeline.masks import encode, measure
+from pipeline.records import Commit, file_record
 from pipeline.schema import ANNOTATIONS, IMAGES, footer, image_id, to_parquet
 from pipeline.shards import Shard
 

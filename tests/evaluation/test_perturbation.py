@@ -20,7 +20,7 @@ from pipeline.evaluation.perturbation import (
     removal_order,
 )
 from pipeline.rejects import Reject
-from pipeline.shards import RawSample
+from pipeline.tars import RawSample
 
 Run = Callable[..., Any]
 

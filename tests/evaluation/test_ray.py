@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import subprocess
 import sys
 import tarfile
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from jobs import annotate
 from pipeline.demo.model import ASSETS
 
 ROOT = Path(__file__).parents[2]
@@ -98,7 +100,7 @@ def test_an_interrupted_count_goes_on(
 
 
 def test_a_damaged_shard_is_missing_and_said_so(
-    run: Run, parts: Path, capsys: pytest.CaptureFixture[str]
+    run: Run, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     damaged = parts / "part-1.tar"
     damaged.write_bytes(damaged.read_bytes()[:2000])
@@ -106,5 +108,7 @@ def test_a_damaged_shard_is_missing_and_said_so(
     found = run("segmentation", "--input", parts, *flags, code=3)
     assert len(found["missing_shards"]) == 1
     assert "cut short" in capsys.readouterr().out
+    assert annotate.main(["--status", str(tmp_path / "scores")]) == 0
+    assert re.search(r"the last run: finished\n.*3 of 4", capsys.readouterr().out, re.DOTALL)
     again = run("segmentation", "--input", parts, *flags, "--allow_failed", 1)
     assert again["missing_shards"] == found["missing_shards"]

@@ -22,7 +22,7 @@ from pipeline.evaluation.precision import average_precision, two_channel_precisi
 from pipeline.evaluation.segmentation import REGION_COUNTS, region_rows, segmentation_scores
 from pipeline.evaluation.truth import ClassMasks, CocoTruth, IndexTruth, MatTruth
 from pipeline.rejects import Reject
-from pipeline.shards import RawSample
+from pipeline.tars import RawSample
 from tests.evaluation.formats import write_mat
 
 Run = Callable[..., Any]

@@ -1,16 +1,24 @@
 """Tar files, photographs and runs to try things with."""
 
+import functools
+import http.server
 import io
 import json
 import tarfile
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import boto3
 import numpy as np
 import pytest
+from moto.server import ThreadedMotoServer
 from PIL import Image
+from werkzeug.serving import WSGIRequestHandler
 
+from pipeline import storage
 from pipeline.config import AnnotateConfig, EngineConfig
 from pipeline.explanation import PromptExplainer
 from pipeline.ledger import Ledger
@@ -68,6 +76,12 @@ def labelled_fixture() -> Callable[..., list[tuple[str, bytes]]]:
     return labelled
 
 
+@pytest.fixture
+def good() -> bytes:
+    """A shard of six samples with two labels each."""
+    return tar(member for i in range(6) for member in labelled(f"{i}", ["dog", "cat"]))
+
+
 ENGINE = EngineConfig(executor="local", threads=1, batch_size=4, log_seconds=1000.0, max_attempts=2)
 
 
@@ -122,6 +136,57 @@ def write_shards(tmp_path: Path) -> Callable[..., str]:
         return str(folder)
 
     return write
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A client of a local S3 with an empty bucket `data`, which pyarrow also finds."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    storage._filesystem.cache_clear()  # it may know another test's server
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="data")
+    yield client
+    server.stop()
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """Address and folder of a local web server; `cut-` files come without their second half."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: Any) -> None:
+            """Say nothing."""
+
+        def copyfile(self, source: Any, outputfile: Any) -> None:
+            data = source.read()
+            outputfile.write(data[: len(data) // 2] if "/cut-" in self.path else data)
+
+    handler = functools.partial(Handler, directory=str(tmp_path))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", tmp_path
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def requests(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Method and path of every request that the local S3 answers."""
+    seen: list[str] = []
+
+    def note(handler: WSGIRequestHandler, *_: object) -> None:
+        seen.append(handler.requestline)
+
+    monkeypatch.setattr(WSGIRequestHandler, "log_request", note)
+    return seen
 
 
 def files_below(folder: Path) -> Iterator[str]:

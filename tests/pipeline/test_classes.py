@@ -32,9 +32,15 @@ def test_classes_come_in_the_order_of_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("- {id: 1, name: dog}\n- {id: 2, name: dog}", "name 'dog' is there twice"),
+        (
+            "- {id: 1, name: dog}\n- {id: 2, name: dog}",
+            "line 2, entry 2: name 'dog' is there twice, first in line 1, entry 1",
+        ),
         ("- {id: 1, name: dog}\n- {id: 1, name: cat}", "id 1 is there twice"),
-        ("- {id: 1, name: dog}\n- {id: 2, name: no}", "entry 2: name False is not a text"),
+        (
+            "- {id: 1, name: dog}\n- {id: 2, name: no}",
+            "entry 2: name False is not a text; .* need quotes",
+        ),
         ("- {id: 1, name: 2024-01-01}", "entry 1: name datetime.* is not a text"),
         ("- {id: 1, name: ' '}", "entry 1: name ' ' is not a text"),
         ('- {id: 1, name: "\\ud800"}', "entry 1: name .* is not a text"),
@@ -51,6 +57,10 @@ def test_classes_come_in_the_order_of_the_file(tmp_path: Path) -> None:
         ("- {id: 1, name: dog, threshold: true}", "entry 1: threshold True is not in"),
         ("- {id: 1, name: dog, thresold: 0.5}", "entry 1: needs id and name, and may have"),
         ("- {name: dog}", "entry 1: needs id and name"),
+        ("- {id: 1, name: dog}\n\n- id: 2\n  name: [cat]", "line 3, entry 2: name"),
+        ("- {id: 1, name: 2024-13-45}", "not YAML: month must be"),
+        ("- {id: " + "9" * 5000 + ", name: dog}", "not YAML: .*digits"),
+        ("- {id: 1, name: dog, thresold: 0.5}", "it has id, name, thresold"),
         ("- dog", "entry 1: needs id and name"),
         ("dog: 1", "not a list of classes"),
         ("", "not a list of classes"),

@@ -21,6 +21,7 @@ from pipeline.passes import WORKER_DIED, run_passes
 from pipeline.samples import Sample
 from pipeline.shards import Shard, find_shards
 from pipeline.worker import MakeWorker, Worker
+from tests.pipeline.outputs import results
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [
@@ -104,10 +105,6 @@ def on_ray(cluster: None) -> Callable[..., Ledger]:
         return ledger
 
     return run
-
-
-def results(tree: dict[str, bytes]) -> dict[str, bytes]:
-    return {path: data for path, data in tree.items() if path.startswith(("annotations", "images"))}
 
 
 def test_ray_gives_the_bytes_that_one_process_gives(

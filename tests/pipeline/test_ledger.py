@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import storage
 from pipeline.config import AnnotateConfig, ConfigError, MaskConfig, ModelConfig
-from pipeline.ledger import Commit, Ledger, Summary, file_record
+from pipeline.ledger import Ledger
+from pipeline.records import Commit, Summary, file_record
 from pipeline.shards import Shard
 
 CONFIG = AnnotateConfig(input="in")
@@ -71,9 +73,10 @@ def test_a_failure_is_recorded_until_the_shard_is_committed(ledger: Ledger) -> N
 
 
 def test_a_commit_can_be_taken_back(ledger: Ledger) -> None:
-    ledger.commit(commit(), {})
+    ledger.commit(commit(), {f"counts/{SHARD.name}.parquet": b"table"})
     ledger.forget([SHARD.name, "never-there"])
     assert ledger.committed() == set()
+    assert not list(Path(ledger.output, "counts").iterdir())
 
 
 def test_the_same_configuration_goes_on(ledger: Ledger) -> None:
@@ -102,7 +105,8 @@ def test_another_configuration_is_refused_with_its_differences(ledger: Ledger) -
 
 
 def test_redo_starts_over(ledger: Ledger, tree: Callable[[str], dict[str, bytes]]) -> None:
-    ledger.commit(commit(), {"annotations/a.parquet": b"table", "images/a.parquet": b"table"})
+    tables = ("annotations/a.parquet", "images/a.parquet", "counts/a.parquet")
+    ledger.commit(commit(), dict.fromkeys(tables, b"table"))
     ledger.fail(Shard("b", "b", 1), "broken")
     other = replace(CONFIG, layers=2)
     ledger.open(other.results(), asdict(other), [], redo=True)
@@ -145,6 +149,23 @@ def test_a_summary_is_over_the_shards_asked_for(ledger: Ledger) -> None:
     assert (summary.shards, summary.missing) == (1, ["c"])
     written = json.loads(Path(ledger.output, "summary.json").read_text())
     assert written == asdict(summary)
+
+
+def test_known_commits_are_not_read_again(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "abc":
+        ledger.commit(commit(name), {})
+    known = ledger.commits()[:2]
+    ledger.forget(["a"])
+    asked: list[str] = []
+    read = storage.read_bytes
+
+    def counted(location: str) -> bytes:
+        asked.append(Path(location).name)
+        return read(location)
+
+    monkeypatch.setattr(storage, "read_bytes", counted)
+    assert [c.shard for c in ledger.commits(known)] == ["b", "c"]
+    assert asked == ["c.json"]
 
 
 def test_an_output_without_a_run_is_empty(tmp_path: Path) -> None:

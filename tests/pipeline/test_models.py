@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -71,3 +74,44 @@ def test_remote_weights_are_fetched_once(tmp_path: Path, monkeypatch: pytest.Mon
     (copy,) = tmp_path.glob("*.safetensors")
     assert copy.read_bytes() == WEIGHTS.read_bytes()
     assert not list(tmp_path.glob("*.partial"))
+
+
+def test_other_weights_of_the_same_size_are_fetched_anew(
+    bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "CACHE", tmp_path)
+    for content in (b"old weights", b"new weights"):
+        bucket.put_object(Bucket="data", Key="w.pt", Body=content)
+        path = models._downloaded("s3://data/w.pt")
+        assert path.read_bytes() == content
+        time.sleep(1.1)  # object stores count in seconds
+    assert sorted(p.name.partition("-")[2] for p in tmp_path.iterdir() if p.suffix != ".lock") == [
+        "w.pt",
+        "w.pt.version",
+    ]
+
+
+def test_weights_from_a_web_server_are_told_apart_by_their_date(
+    web: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "CACHE", tmp_path / "cache")
+    (tmp_path / "cache").mkdir()
+    address, folder = web
+    for content, date in ((b"old", 1e9), (b"new", 2e9)):
+        (folder / "w.pt").write_bytes(content)
+        os.utime(folder / "w.pt", (date, date))
+        assert models._downloaded(f"{address}/w.pt").read_bytes() == content
+    with pytest.raises(ModelError, match=r"gone\.pt: .*no such file"):
+        models._downloaded(f"{address}/gone.pt")
+
+
+def test_weights_that_come_in_short_are_not_kept(
+    web: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "CACHE", tmp_path / "cache")
+    (tmp_path / "cache").mkdir()
+    address, folder = web
+    (folder / "cut-w.pt").write_bytes(b"weights" * 1000)
+    with pytest.raises(ModelError, match=r"--model\.pretrained .*cut-w\.pt"):
+        models._downloaded(f"{address}/cut-w.pt")
+    assert not list((tmp_path / "cache").glob("*.pt"))

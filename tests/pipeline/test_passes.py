@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import AnnotateConfig, EngineConfig
-from pipeline.ledger import Commit, Ledger
+from pipeline.ledger import Ledger
 from pipeline.passes import WORKER_DIED, plan, run_passes
+from pipeline.records import Commit
 from pipeline.shards import Shard
 from pipeline.worker import Outcome
 
@@ -99,6 +100,7 @@ def test_plan(ledger: Ledger) -> None:
     first = plan(AnnotateConfig(), ledger, SHARDS)
     assert (first.committed, first.changed, first.given_up) == ({A.name}, {B.name}, {C.name})
     assert first.todo == [B]
+    assert [commit.shard for commit in first.known] == [A.name]
     assert plan(AnnotateConfig(retry_failed=True), ledger, SHARDS).todo == [B, C]
 
 

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from pipeline.config import AnnotateConfig
 from pipeline.ledger import Ledger
 from pipeline.masks import decode, measure
-from pipeline.shards import find_shards, read_samples
+from pipeline.shards import find_shards
+from pipeline.tars import read_samples
+from tests.pipeline.outputs import rows
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "coco-val-100"
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason=f"{DATA} is not there")
@@ -34,11 +35,6 @@ def photographs() -> dict[str, Fields]:
             samples |= {sample.key: sample.fields for sample in read_samples(stream)}
     assert len(samples) == 100
     return samples
-
-
-def rows(ledger: Ledger, table: str) -> Rows:
-    files = sorted(Path(ledger.output, table).glob("*.parquet"))
-    return [row for file in files for row in pq.read_table(file).to_pylist()]
 
 
 def test_every_photograph_has_its_row_and_masks_of_its_size(

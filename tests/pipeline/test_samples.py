@@ -9,7 +9,7 @@ from pipeline.config import PromptConfig
 from pipeline.images import squash
 from pipeline.prompts import PromptReader
 from pipeline.samples import Rejected, Sample, SampleReader
-from pipeline.shards import RawSample
+from pipeline.tars import RawSample
 
 LABELS = b'{"labels": ["dog"]}'
 

@@ -1,35 +1,15 @@
-"""Shards by name, and the reader that must not lose a sample in silence."""
+"""Which shards patterns stand for, and what they are called."""
 
-import gzip
 import hashlib
-import io
-import tarfile
-from collections.abc import Callable
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
-import webdataset as wds
-from hypothesis import given
-from hypothesis import strategies as st
 
-from pipeline.shards import RawSample, Shard, ShardError, find_shards, read_samples
-
-BLOCK, RECORD = 512, 10240
-MakeTar = Callable[..., bytes]
-
-
-def read(data: bytes) -> list[RawSample]:
-    return list(read_samples(io.BytesIO(data)))
-
-
-def read_until_error(data: bytes) -> tuple[list[RawSample], str]:
-    """What comes before the error, and what the error says."""
-    samples = []
-    with pytest.raises(ShardError) as caught:
-        for sample in read_samples(io.BytesIO(data)):
-            samples.append(sample)
-    return samples, str(caught.value)
-
+from pipeline import shards, storage
+from pipeline.shards import Shard, find_shards
 
 # --- names
 
@@ -138,210 +118,79 @@ def test_a_brace_that_is_never_closed_is_part_of_a_name(tmp_path: Path) -> None:
     assert len(find_shards([f"{tmp_path}/a{{0..1.tar"])) == 1
 
 
-# --- what is in them
-
-
-def test_members_are_grouped_into_samples(tar: MakeTar) -> None:
-    names = ["a/", "a/1.jpg", "a/1.JSON", "a/1.seg.png", "2.txt", "b.c/2.txt", "Ü.txt", "plain"]
-    samples = read(tar((name, name.encode()) for name in names))
-    assert [(s.index, s.key, s.fields) for s in samples] == [
-        (0, "a/1", {"jpg": b"a/1.jpg", "json": b"a/1.JSON", "seg.png": b"a/1.seg.png"}),
-        (1, "2", {"txt": b"2.txt"}),
-        (2, "b.c/2", {"txt": b"b.c/2.txt"}),
-        (3, "Ü", {"txt": "Ü.txt".encode()}),
-    ]
-
-
-def test_a_field_that_is_there_twice_is_remembered(tar: MakeTar) -> None:
-    dotted = [("img.0.jpg", b"0"), ("img.1.jpg", b"1"), ("img.0.JPG", b"2"), ("next.jpg", b"")]
-    first, second = read(tar(dotted))
-    assert (first.key, first.repeated, second.repeated) == ("img", "0.jpg", None)
-
-
-def test_a_key_that_comes_back_is_another_sample(tar: MakeTar) -> None:
-    samples = read(tar([("a.jpg", b""), ("b.jpg", b""), ("a.json", b"")]))
-    assert [sample.key for sample in samples] == ["a", "b", "a"]
-
-
-def test_an_archive_without_members_has_no_samples(tar: MakeTar) -> None:
-    assert read(tar([])) == []
-
-
-def test_links_and_notes_about_the_archive_are_no_fields(tar: MakeTar) -> None:
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as writer:
-        link = tarfile.TarInfo("a.jpg")
-        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
-        writer.addfile(link)
-        for name in ("__notes__/x.json", "a.json"):
-            writer.addfile(tarfile.TarInfo(name))
-    assert [(s.key, list(s.fields)) for s in read(archive.getvalue())] == [("a", ["json"])]
-
-
-def test_a_name_that_is_not_utf8_can_be_written_out_again() -> None:
-    archive = io.BytesIO()
-    with tarfile.open(
-        fileobj=archive, mode="w", format=tarfile.GNU_FORMAT, encoding="latin-1"
-    ) as writer:
-        writer.addfile(tarfile.TarInfo("caf\xe9.jpg"))
-    (sample,) = read(archive.getvalue())
-    assert sample.key == "caf\\xe9"
-
-
-MEMBER_NAMES = st.lists(
-    st.builds(
-        "{}{}.{}".format,
-        st.sampled_from(["", "d/", "d.e/", "./"]),
-        st.sampled_from(["a", "b", "é", "x" * 120]),
-        st.sampled_from(["jpg", "JSON", "txt", "seg.png", "npy"]),
-    ),
-    max_size=12,
-    unique_by=str.lower,
-)
-CONTENTS = st.binary(max_size=1100)
-FORMATS = st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-
-
-@given(st.data(), MEMBER_NAMES, FORMATS)
-def test_every_member_is_in_a_sample_as_webdataset_has_it(
-    tar: MakeTar, data: st.DataObject, names: list[str], format: int
-) -> None:
-    members = [(name, data.draw(CONTENTS)) for name in names]
-    archive = tar(members, format)
-    samples = read(archive)
-    seen = [(f"{s.key}.{field}", content) for s in samples for field, content in s.fields.items()]
-    assert sorted(seen) == sorted(
-        (k + n[len(k) :].lower(), c) for n, c in members for k in [key(n)]
-    )
-    source = [{"url": "x", "stream": io.BytesIO(archive)}]
-    theirs = [
-        {k: v for k, v in sample.items() if k != "__url__"}
-        for sample in wds.tariterators.group_by_keys(wds.tariterators.tar_file_expander(source))
-    ]
-    assert [{"__key__": s.key, **s.fields} for s in samples] == theirs
-    assert [s.index for s in samples] == list(range(len(samples)))
-
-
-def key(name: str) -> str:
-    """The part of a member's name before the first dot of its base name."""
-    folder, slash, base = name.rpartition("/")
-    return folder + slash + base.partition(".")[0]
-
-
-# --- damage
-
-
-def members(count: int = 8) -> list[tuple[str, bytes]]:
-    """Samples of two members, each of a header and one block."""
-    return [
-        (f"{i:03}.{ext}", f"{i} {ext}".encode()) for i in range(count) for ext in ("jpg", "json")
-    ]
+# --- at what price
 
 
 @pytest.fixture
-def whole(tar: MakeTar) -> bytes:
-    """16 members of 1024 bytes each, and the end of the archive."""
-    archive = tar(members())
-    assert len(archive) == 2 * RECORD
-    return archive
+def tars(bucket: Any) -> Any:
+    """Five shards in the bucket's folder `in`, a note and a folder of two more."""
+    for name in (*(f"{i}.tar" for i in range(5)), "notes.txt", "more/5.tar", "more/6.tar"):
+        bucket.put_object(Bucket="data", Key=f"in/{name}", Body=name.encode())
+    return bucket
 
 
-def flipped(data: bytes, position: int) -> bytes:
-    return data[:position] + bytes([data[position] ^ 0xFF]) + data[position + 1 :]
+def names(found: list[Shard]) -> list[str]:
+    return [shard.uri.removeprefix("s3://data/in/") for shard in found]
 
 
-DAMAGE: dict[str, Callable[[bytes], bytes]] = {
-    "cut at a sample": lambda tar: tar[: 6 * 1024],
-    "cut between jpg and json": lambda tar: tar[: 7 * 1024],
-    "cut inside a header": lambda tar: tar[: 7 * 1024 + 100],
-    "cut after a header": lambda tar: tar[: 7 * 1024 + 512],
-    "cut inside data": lambda tar: tar[: 7 * 1024 + 514],
-    "cut after data, before padding": lambda tar: tar[: 7 * 1024 + 520],
-    "header damaged in the middle": lambda tar: flipped(tar, 7 * 1024 + 20),
-    "header damaged near the end": lambda tar: flipped(tar, 15 * 1024 + 20),
-    "header zeroed": lambda tar: tar[: 7 * 1024] + bytes(512) + tar[7 * 1024 + 512 :],
-    "rest zeroed": lambda tar: tar[: 7 * 1024] + bytes(9 * 1024) + tar[16 * 1024 :],
-    "no end blocks": lambda tar: tar[: 16 * 1024],
-    "one end block": lambda tar: tar[: 16 * 1024 + 512],
-    "odd length": lambda tar: tar + b"\0",
-    "odd length inside the end": lambda tar: tar[:-1],
-    "something after the end": lambda tar: tar + b"x" * 512,
-    "two archives": lambda tar: tar + tar,
-    "blocks of zeros without end": lambda tar: tar + bytes(40 * RECORD),
-    "not a tar": lambda tar: b"\x89PNG" * 4096,
-    "text": lambda tar: b"<html>404</html>",
-    "compressed": lambda tar: gzip.compress(tar),
-    "empty": lambda tar: b"",
-    "a negative size": lambda tar: tar[:1024] + sized(-4096) + tar[1024 + 512 :],
-    "a size beyond the end": lambda tar: tar[:1024] + sized(1 << 62) + tar[1024 + 512 :],
-}  # fmt: skip
-
-
-def sized(size: int) -> bytes:
-    """A valid header of a file of any size."""
-    member = tarfile.TarInfo("000.json")
-    member.size = size
-    return member.tobuf(tarfile.GNU_FORMAT)
-
-
-@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
-def test_damage_is_an_error_and_no_half_sample_comes_before_it(
-    whole: bytes, damage: Callable[[bytes], bytes]
+def test_a_directory_of_many_names_is_listed(
+    tars: Any, requests: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    intact = read(whole)
-    samples, message = read_until_error(damage(whole))
-    assert samples == intact[: len(samples)]
-    assert "\n" not in message
+    monkeypatch.setattr(shards, "LISTED_FROM", 4)
+    found = find_shards(["s3://data/in/{4,{0..2}}.tar"])
+    assert names(found) == ["4.tar", "0.tar", "1.tar", "2.tar"]
+    assert {shard.size for shard in found} == {5}
+    assert len(requests) == 1 and "list-type=2" in requests[0]
 
 
-def test_damage_costs_no_sample_before_it(whole: bytes) -> None:
-    samples, _ = read_until_error(DAMAGE["cut between jpg and json"](whole))
-    assert [sample.key for sample in samples] == ["000", "001", "002"]
-
-
-@given(st.data(), MEMBER_NAMES, FORMATS)
-def test_a_cut_never_looks_like_the_end(
-    tar: MakeTar, data: st.DataObject, names: list[str], format: int
-) -> None:
-    archive = tar([(name, data.draw(CONTENTS)) for name in names], format)
-    intact = read(archive)
-    cut = data.draw(st.integers(0, len(archive) - 1))
-    end = len(archive.rstrip(b"\0")) + 2 * BLOCK  # no archive ends before
-    try:
-        samples = read(archive[:cut])
-    except ShardError:
-        return
-    # Padding of the last record may be missing: nothing is lost with it.
-    assert cut >= end and cut % BLOCK == 0 and samples == intact
-
-
-@given(st.data(), FORMATS)
-def test_a_flipped_header_byte_never_loses_a_sample_in_silence(
-    tar: MakeTar, data: st.DataObject, format: int
-) -> None:
-    long = ("x" * 120 + ".jpg", b"long")  # takes a header of its own for the name
-    archive = tar([*members(3), long, *members(1)], format)
-    headers = [
-        position
-        for position in range(0, len(archive), BLOCK)
-        if archive[position + 257 : position + 262] == b"ustar"
+def test_few_names_are_looked_up_one_by_one(tars: Any, requests: list[str]) -> None:
+    assert names(find_shards(["s3://data/in/{4,0}.tar"])) == ["4.tar", "0.tar"]
+    assert sorted(line.split()[:2] for line in requests) == [
+        ["HEAD", "/data/in/0.tar"],
+        ["HEAD", "/data/in/4.tar"],
     ]
-    position = data.draw(st.sampled_from(headers)) + data.draw(st.integers(0, BLOCK - 1))
-    value = data.draw(st.integers(0, 255))
-    damaged = archive[:position] + bytes([value]) + archive[position + 1 :]
-    try:
-        samples = read(damaged)
-    except ShardError:
-        return
-    assert samples == read(archive)
 
 
-@given(st.data())
-def test_random_damage_raises_nothing_but_shard_errors(tar: MakeTar, data: st.DataObject) -> None:
-    archive = bytearray(tar([*members(2), ("ü" * 80 + ".jpg", b"")], tarfile.PAX_FORMAT))
-    for _ in range(data.draw(st.integers(1, 6))):
-        archive[data.draw(st.integers(0, len(archive) - 1))] = data.draw(st.integers(0, 255))
-    try:
-        read(bytes(archive))
-    except ShardError:
-        pass
+def test_what_a_listing_does_not_have_is_looked_up(
+    tars: Any, requests: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(shards, "LISTED_FROM", 3)
+    lines = ["s3://data/in/{0..2}.tar", "s3://data/in/more", "s3://data/in/[34].tar"]
+    (tmp_path / "list.txt").write_text("\n".join(lines))
+    expected = ["0.tar", "1.tar", "2.tar", "more/5.tar", "more/6.tar", "3.tar", "4.tar"]
+    assert names(find_shards([f"@{tmp_path}/list.txt"])) == expected
+
+
+@pytest.mark.parametrize("listed_from", [1, 1000])
+def test_the_first_missing_name_is_named(
+    tars: Any, monkeypatch: pytest.MonkeyPatch, listed_from: int
+) -> None:
+    monkeypatch.setattr(shards, "LISTED_FROM", listed_from)
+    message = r"^--input s3://data/in/\{3\.\.8\}\.tar: no shard at s3://data/in/5\.tar$"
+    with pytest.raises(FileNotFoundError, match=message):
+        find_shards(["s3://data/in/{3..8}.tar"])
+
+
+def test_a_directory_that_may_not_be_listed_can_still_be_read(
+    tars: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(directory: str) -> dict[str, int]:
+        raise PermissionError(directory)
+
+    monkeypatch.setattr(shards, "LISTED_FROM", 1)
+    monkeypatch.setattr(storage, "list_files", refuse)
+    assert names(find_shards(["s3://data/in/{0..2}.tar"])) == ["0.tar", "1.tar", "2.tar"]
+
+
+def test_a_web_server_is_asked_several_things_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    together = threading.Barrier(shards.LOOKUPS, timeout=30)
+
+    def find(location: str, suffix: str) -> dict[str, int]:
+        together.wait()
+        time.sleep(0.01 * (location[-5] == "0"))  # the order is that of the pattern all the same
+        return {location: 1}
+
+    monkeypatch.setattr(shards, "LISTED_FROM", 1)
+    monkeypatch.setattr(storage, "find", find)
+    found = find_shards([f"https://host/{{00..{shards.LOOKUPS - 1}}}.tar"])
+    assert [shard.uri[-6:-4] for shard in found] == [f"{i:02}" for i in range(shards.LOOKUPS)]

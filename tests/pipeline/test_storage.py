@@ -2,60 +2,17 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
 import os
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from jobs.annotate import main
 from pipeline import storage
 from pipeline.demo.run import SHARDS
-from pipeline.shards import ShardError, find_shards, read_samples
-
-
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A client of a local S3 with an empty bucket `data`, which pyarrow also finds."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="data")
-    yield client
-    server.stop()
-
-
-@pytest.fixture
-def web(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """Address and folder of a local web server; `cut-` files come without their second half."""
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, format: str, *args: Any) -> None:
-            """Say nothing."""
-
-        def copyfile(self, source: Any, outputfile: Any) -> None:
-            data = source.read()
-            outputfile.write(data[: len(data) // 2] if "/cut-" in self.path else data)
-
-    handler = functools.partial(Handler, directory=str(tmp_path))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", tmp_path
-    server.shutdown()
-    thread.join()
-    server.server_close()
+from pipeline.shards import find_shards
+from pipeline.tars import ShardError, read_samples
 
 
 @pytest.mark.parametrize(
@@ -76,6 +33,19 @@ def test_join_goes_before_the_query() -> None:
         storage.join("s3://b/out?scheme=http", "a", "b.json") == "s3://b/out/a/b.json?scheme=http"
     )
     assert storage.join("out", "a", "b.json") == os.path.join("out", "a", "b.json")
+
+
+@pytest.mark.parametrize(
+    ("location", "directory", "name"),
+    [
+        ("s3://b/out/a.json?scheme=http", "s3://b/out?scheme=http", "a.json"),
+        ("s3://b/a#1.tar", "s3://b", "a#1.tar"),
+        ("out/a?.json", "out", "a?.json"),
+        ("a.json", "", "a.json"),
+    ],
+)
+def test_split_undoes_join(location: str, directory: str, name: str) -> None:
+    assert storage.split(location) == (directory, name)
 
 
 def test_local_write_replaces_whole_files_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -130,6 +100,7 @@ def test_s3_objects(bucket: Any) -> None:
     storage.remove("s3://data/out/a.json")
     storage.remove("s3://data/out/a.json")
     assert storage.list_names("s3://data/out") == ["b.txt"]
+    assert storage.list_files("s3://data/out") == {"b.txt": 2}
     with pytest.raises(OSError, match=r"nothing\.tar"):
         storage.open_read("s3://data/nothing.tar")
 

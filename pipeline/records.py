@@ -1,0 +1,151 @@
+"""What is written down about a shard that is done, and the totals over many of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+from pipeline.shards import Shard
+
+
+class Counts(TypedDict):
+    """What was counted in a shard; see `Commit`."""
+
+    samples: int
+    statuses: dict[str, int]
+    rejects: dict[str, int]
+    prompts: int
+    prompts_cut: int
+    masks: int
+
+
+@dataclass(frozen=True)
+class Commit:
+    """The record that a shard is done.
+
+    Attributes:
+        shard: its name.
+        fingerprint: of the settings that made it.
+        uri: its normalised location.
+        bytes: its size when it was read.
+        samples: in the shard.
+        statuses: samples by status.
+        rejects: rejected samples by reason.
+        prompts: (image, prompt) pairs looked for.
+        prompts_cut: of these, how many were longer than the model's context.
+        masks: rows in the annotation table.
+        files: path below the output → size in bytes and sha256.
+        seconds: from opening the shard to its last table.
+        attempt: which attempt succeeded, from 1.
+        degraded: batches were made smaller for want of memory; last digits may differ.
+        incomplete: why the shard could only be read in part; empty when it was read whole.
+    """
+
+    shard: str
+    fingerprint: str
+    uri: str
+    bytes: int
+    samples: int
+    statuses: dict[str, int]
+    rejects: dict[str, int]
+    prompts: int
+    prompts_cut: int
+    masks: int
+    files: dict[str, dict[str, int | str]]
+    seconds: float
+    attempt: int
+    degraded: bool
+    incomplete: str
+
+
+def make_commit(
+    shard: Shard,
+    fingerprint: str,
+    counts: Counts,
+    files: Mapping[str, bytes],
+    *,
+    seconds: float,
+    attempt: int,
+    degraded: bool = False,
+    incomplete: str = "",
+) -> Commit:
+    """The record of a shard, from what is known of it and its complete files by their paths."""
+    return Commit(
+        shard=shard.name,
+        fingerprint=fingerprint,
+        uri=shard.uri,
+        bytes=shard.size,
+        **counts,
+        files={path: file_record(data) for path, data in files.items()},
+        seconds=round(seconds, 3),
+        attempt=attempt,
+        degraded=degraded,
+        incomplete=incomplete,
+    )
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Totals over the commits of a run.
+
+    Attributes:
+        state: `running`, `finished` or `stopped`; a run that was killed stays `running`.
+        planned: shards in the input.
+        shards: committed.
+        missing: names of the shards that should be there and are not.
+        samples: in the committed shards.
+        statuses: samples by status.
+        rejects: rejected samples by reason.
+        prompts: (image, prompt) pairs looked for.
+        prompts_cut: of these, how many were longer than the model's context.
+        masks: written.
+        degraded: shards with batches made smaller for want of memory.
+        incomplete: shards that were read in part only, and why.
+        seconds: sum over the shards, each on its worker.
+    """
+
+    state: str
+    planned: int
+    shards: int
+    missing: list[str]
+    samples: int
+    statuses: dict[str, int]
+    rejects: dict[str, int]
+    prompts: int
+    prompts_cut: int
+    masks: int
+    degraded: int
+    incomplete: dict[str, str]
+    seconds: float
+
+    @classmethod
+    def of(cls, commits: Sequence[Commit], missing: Iterable[str], state: str) -> Summary:
+        """The totals of some commits."""
+        statuses, rejects = Counter[str](), Counter[str]()
+        for commit in commits:
+            statuses.update(commit.statuses)
+            rejects.update(commit.rejects)
+        absent = sorted(missing)
+        return cls(
+            state=state,
+            planned=len(commits) + len(absent),
+            shards=len(commits),
+            missing=absent,
+            samples=sum(commit.samples for commit in commits),
+            statuses=dict(sorted(statuses.items())),
+            rejects=dict(sorted(rejects.items())),
+            prompts=sum(commit.prompts for commit in commits),
+            prompts_cut=sum(commit.prompts_cut for commit in commits),
+            masks=sum(commit.masks for commit in commits),
+            degraded=sum(commit.degraded for commit in commits),
+            incomplete={c.shard: c.incomplete for c in commits if c.incomplete},
+            seconds=round(sum((commit.seconds for commit in commits), 0.0), 3),
+        )
+
+
+def file_record(data: bytes) -> dict[str, int | str]:
+    """Size and checksum of a file, as commits store them."""
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}

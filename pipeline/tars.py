@@ -1,0 +1,168 @@
+"""The samples of a shard, read so that nothing is lost.
+
+They follow WebDataset's rules: adjacent tar members that share the part of their name before the
+first dot (of the base name) make one sample, and what follows that dot is the field.
+"""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPException
+from typing import BinaryIO, cast
+
+from webdataset.tariterators import base_plus_ext
+
+from pipeline import storage
+
+TAR_BLOCK = 512
+LARGEST_MEMBER = 64 << 30  # bytes; more is a damaged header
+TAR_RECORD = 20 * TAR_BLOCK
+END_OF_ARCHIVE = 2 * TAR_BLOCK
+META = re.compile(r"__[^/]*__($|/)")
+"""Names that WebDataset takes for notes about the archive."""
+
+
+class ShardError(Exception):
+    """A shard that cannot be read to its end; the message says what is wrong with it."""
+
+
+@dataclass
+class RawSample:
+    """The members of one sample as they lie in the tar.
+
+    Attributes:
+        index: position among the samples of the shard, from 0.
+        key: the common part of the member names, directories included.
+        fields: lower-cased extension → bytes.
+        repeated: a field that the sample holds twice, if any.
+        too_large: a field that was not read, because of the sample's size, if any.
+    """
+
+    index: int
+    key: str
+    fields: dict[str, bytes]
+    repeated: str | None = None
+    too_large: str | None = None
+
+
+def read_samples(stream: storage.Stream, max_bytes: int = 1 << 40) -> Iterator[RawSample]:
+    """The samples of a tar stream, in order, with proof at the end that none was lost.
+
+    Python's tarfile takes a short or damaged header for the end of the archive. So after the last
+    sample the rest of the stream is read. From where tarfile stopped on it has to be what ends an
+    archive: whole blocks of zeros, at least two, and no more than fill a record. (So an archive
+    that has lost nothing but its closing zeros is refused too: it cannot be told from one that
+    was cut between two members.)
+
+    Args:
+        stream: an uncompressed tar.
+        max_bytes: a member that makes its sample larger than this is passed over unread.
+
+    Raises:
+        ShardError: the archive is truncated, damaged or not a tar. Samples yielded before were
+            read whole, but there may be more of them.
+    """
+    sample: RawSample | None = None
+    size = 0
+    for name, content in _members(stream):
+        key, field = base_plus_ext(name)
+        if key is None or META.match(name):
+            continue
+        if sample is None or key != sample.key:
+            if sample is not None:
+                yield sample
+            sample = RawSample(0 if sample is None else sample.index + 1, key, {})
+            size = 0
+        size += content.size
+        if size > max_bytes:
+            sample.too_large = field.lower()
+            content.skip()
+            continue
+        if field.lower() in sample.fields:
+            sample.repeated = field.lower()
+        sample.fields[field.lower()] = content.read()
+    if sample is not None:
+        yield sample
+
+
+@dataclass(frozen=True)
+class _Content:
+    """The bytes of a member, to be read or skipped before the next one is asked for."""
+
+    size: int
+    file: tarfile.ExFileObject
+
+    def read(self) -> bytes:
+        with _readable():
+            return self.file.read()
+
+    def skip(self) -> None:
+        """Pass over the bytes. tarfile would look for them for ever, where they do not exist."""
+        with _readable():
+            while self.file.read(1 << 20):
+                pass
+
+
+def _members(stream: storage.Stream) -> Iterator[tuple[str, _Content]]:
+    """Name and content of every regular file in the archive.
+
+    Sparse files are none: a few bytes of them stand for as many zeros as they like.
+    """
+    source = _Tail(stream)
+    with (
+        _readable(),
+        tarfile.open(
+            fileobj=cast(BinaryIO, source),
+            mode="r|",
+            encoding="utf-8",
+            errors="backslashreplace",  # tarfile's own surrogates could not be written out again
+        ) as archive,
+    ):
+        for member in archive:
+            if member.size > LARGEST_MEMBER:
+                raise tarfile.ReadError(f"a member of {member.size} bytes")
+            if member.isreg() and not member.issparse():
+                content = archive.extractfile(member)
+                assert content is not None  # isreg() says so
+                yield member.name, _Content(member.size, cast(tarfile.ExFileObject, content))
+            archive.members.clear()  # type: ignore[attr-defined]  # or they pile up
+        stopped = archive.offset
+        source.drain()
+    rest = source.length - stopped
+    if rest < END_OF_ARCHIVE or rest % TAR_BLOCK:
+        raise ShardError(f"cut short: {source.length} bytes do not end like a tar")
+    if rest > min(source.zeros, TAR_RECORD + TAR_BLOCK):
+        raise ShardError(f"damaged: no valid header at byte {stopped} of {source.length}")
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Turn whatever reading an archive may raise into the one error that says so."""
+    try:
+        yield
+    except (tarfile.TarError, OSError, EOFError, ValueError, HTTPException) as error:
+        raise ShardError(f"not a readable tar, or cut short: {error}") from error
+
+
+class _Tail:
+    """A stream that counts what is read, and how much of its end is zero."""
+
+    def __init__(self, stream: storage.Stream) -> None:
+        self.stream = stream
+        self.length = 0
+        self.zeros = 0
+
+    def read(self, size: int = -1) -> bytes:
+        data = self.stream.read(size)
+        self.length += len(data)
+        content = len(data.rstrip(b"\0"))
+        self.zeros = len(data) - content + (0 if content else self.zeros)
+        return data
+
+    def drain(self) -> None:
+        while self.read(1 << 20):
+            pass

@@ -1,0 +1,87 @@
+"""A run from plan to summary, with workers that only commit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import driver
+from pipeline.config import AnnotateConfig
+from pipeline.driver import run_shards
+from pipeline.ledger import Ledger
+from pipeline.models import ModelError
+from pipeline.records import Counts, make_commit
+from pipeline.shards import Shard
+from pipeline.worker import Outcome
+
+SHARDS = [Shard(f"/in/{name}.tar", f"/in/{name}.tar", 10) for name in "ab"]
+COUNTS = Counts(samples=2, statuses={}, rejects={}, prompts=0, prompts_cut=0, masks=0)
+MakeConfig = Callable[..., AnnotateConfig]
+Execute = Callable[[BaseException | None], None]
+
+
+def saved(ledger: Ledger) -> dict[str, Any]:
+    summary: dict[str, Any] = json.loads(Path(ledger.output, "summary.json").read_text())
+    return summary
+
+
+@pytest.fixture
+def ledger(make_config: MakeConfig) -> Ledger:
+    config = make_config()
+    ledger = Ledger(config.output)
+    ledger.open(config.results(), {}, [])
+    return ledger
+
+
+@pytest.fixture
+def execute(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Execute:
+    """`execute(error)`: from now on every shard is committed, or `error` raised after the first."""
+
+    def prepare(error: BaseException | None) -> None:
+        def commit_all(shards: list[Shard], attempt: int, in_flight: int) -> list[Outcome]:
+            assert saved(ledger)["state"] == "running"
+            for shard in shards:
+                made = AnnotateConfig().fingerprint()
+                commit = make_commit(shard, made, COUNTS, {}, seconds=0.5, attempt=attempt)
+                ledger.commit(commit, {})
+                if error:
+                    raise error
+            return [Outcome(shard.name, shard.size) for shard in shards]
+
+        monkeypatch.setattr(driver, "make_executor", lambda config, make_worker: commit_all)
+
+    return prepare
+
+
+def test_a_run_that_ends_is_finished(
+    ledger: Ledger, make_config: MakeConfig, execute: Execute
+) -> None:
+    execute(None)
+    summary = run_shards(make_config(), ledger, SHARDS)
+    assert (summary.state, summary.shards, summary.samples) == ("finished", 2, 4)
+    assert saved(ledger)["state"] == "finished"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(143), ModelError("no weights")])
+def test_a_run_that_is_stopped_says_how_far_it_came(
+    ledger: Ledger, make_config: MakeConfig, execute: Execute, error: BaseException
+) -> None:
+    execute(error)
+    with pytest.raises(type(error)):
+        run_shards(make_config(), ledger, SHARDS)
+    assert (saved(ledger)["state"], saved(ledger)["missing"]) == ("stopped", [SHARDS[1].name])
+
+
+def test_a_shard_that_has_changed_is_done_again(
+    ledger: Ledger, make_config: MakeConfig, execute: Execute
+) -> None:
+    execute(None)
+    run_shards(make_config(), ledger, SHARDS)
+    longer = [replace(SHARDS[0], size=11), SHARDS[1]]
+    run_shards(make_config(), ledger, longer)
+    assert [commit.bytes for commit in ledger.commits()] == [11, 10]

@@ -1,0 +1,116 @@
+"""What the settings of a run change in its tables."""
+
+import io
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.config import MaskConfig, PromptConfig
+from pipeline.masks import decode
+from pipeline.worker import Worker
+from tests.pipeline.outputs import (
+    Annotate,
+    Labelled,
+    MakeConfig,
+    MakeTar,
+    Write,
+    rows,
+)
+
+
+def test_limits(
+    good: bytes, write_shards: Write, make_config: MakeConfig, annotate: Annotate
+) -> None:
+    folder = write_shards(a=good, b=good[:-4096])
+    ledger = annotate(make_config(input=f"{folder}/a.tar", limit_samples=3))
+    assert [row["key"] for row in rows(ledger, "images")] == ["0", "1", "2"]
+
+
+def test_heat_may_be_left_out(
+    good: bytes, write_shards: Write, make_config: MakeConfig, annotate: Annotate
+) -> None:
+    config = make_config(input=write_shards(a=good), mask=MaskConfig(heat=False, threshold=0.6))
+    for row in rows(annotate(config), "annotations"):
+        assert row["heat"] is None and row["heat_shape"] is None
+        assert row["threshold"] == pytest.approx(0.6)
+
+
+def test_batches_do_not_depend_on_rejects_in_between(
+    tar: MakeTar,
+    labelled: Labelled,
+    picture: Callable[..., bytes],
+    write_shards: Write,
+    make_config: MakeConfig,
+    annotate: Annotate,
+) -> None:
+    """Rejected samples take no place in a batch, so that the others' bytes stay the same."""
+    samples = [labelled(f"{i}", ["dog", "car"], picture(i)) for i in range(7)]
+    clean = tar(m for sample in samples for m in sample)
+    damaged = tar(m for i, s in enumerate(samples) for m in [*labelled(f"bad{i}", 0), *s])
+    config = make_config(input=write_shards(a=clean))
+    columns = ("key", "prompt", "score", "raw_max", "heat", "area")
+    first = [[row[c] for c in columns] for row in rows(annotate(config), "annotations")]
+    write_shards(a=damaged)
+    config = replace(config, output=config.output + "-damaged")
+    assert [[r[c] for c in columns] for r in rows(annotate(config), "annotations")] == first
+
+
+def test_a_vocabulary_finds_the_masks_that_labels_find(
+    tmp_path: Path,
+    good: bytes,
+    write_shards: Write,
+    make_config: MakeConfig,
+    annotate: Annotate,
+) -> None:
+    path = tmp_path / "classes.yaml"
+    path.write_text("- {id: 5, name: dog}\n- {id: 9, name: cat}")
+    config = make_config(input=write_shards(a=good))
+    by_labels = rows(
+        annotate(replace(config, prompts=PromptConfig(classes=str(path)))), "annotations"
+    )
+    by_vocabulary = rows(
+        annotate(
+            replace(
+                config,
+                output=config.output + "-vocabulary",
+                prompts=PromptConfig("vocabulary", classes=str(path)),
+            ),
+            Worker,
+        ),
+        "annotations",
+    )
+    found = {(row["key"], row["category"]): row for row in by_vocabulary}
+    assert len(found) == len(by_labels) == 12
+    for row in by_labels:
+        same = found[row["key"], row["category"]]
+        assert row["category_id"] == same["category_id"] in (5, 9)
+        assert (row["prompt"], row["area"]) == (same["prompt"], same["area"])
+        np.testing.assert_array_equal(decode(row["segmentation"]), decode(same["segmentation"]))
+
+
+def test_embeddings_from_the_samples(
+    tar: MakeTar, picture: Callable[..., bytes], write_shards: Write,
+    make_config: MakeConfig, annotate: Annotate,
+) -> None:  # fmt: skip
+    def npy(vectors: np.ndarray) -> bytes:
+        stream = io.BytesIO()
+        np.save(stream, vectors)
+        return stream.getvalue()
+
+    vectors = np.random.default_rng(0).normal(size=(2, 128))
+    names = b'{"sounds": ["bark", "bark"]}'
+    members = [
+        *(("a.jpg", picture()), ("a.json", names), ("a.npy", npy(vectors))),
+        *(("b.jpg", picture()), ("b.json", names), ("b.npy", npy(vectors[:, :64]))),
+    ]
+    prompts = PromptConfig("embeddings", field="sounds")
+    ledger = annotate(make_config(input=write_shards(a=tar(members)), prompts=prompts), Worker)
+    assert [
+        (row["prompt"], row["category"], row["category_id"], row["prompt_index"])
+        for row in rows(ledger, "annotations")
+    ] == [("bark", "bark", None, i) for i in (0, 1)]
+    _, other = rows(ledger, "images")
+    assert other["detail"] == "vectors of 64, and the model's are 128"
