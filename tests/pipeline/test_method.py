@@ -13,7 +13,7 @@ import legrad
 from pipeline.config import AnnotateConfig, ConfigError, EngineConfig, MethodConfig, PromptConfig
 from pipeline.demo.model import create
 from pipeline.evaluation.config import EvaluationConfig
-from pipeline.evaluation.model import EvaluatedModel
+from pipeline.evaluation.towers import EvaluatedClip
 from pipeline.explanation import PromptExplainer
 from pipeline.method import EMPTY_TEXT, make_explainer
 from pipeline.prompts import Prompt
@@ -142,7 +142,7 @@ SETTINGS: dict[str, object] = {
 
 def test_annotation_and_evaluation_make_the_same_maps() -> None:
     annotating = PromptExplainer(AnnotateConfig(engine=ENGINE, **SETTINGS))
-    evaluated = EvaluatedModel(EvaluationConfig(engine=ENGINE, **SETTINGS))
+    evaluated = EvaluatedClip(EvaluationConfig(engine=ENGINE, **SETTINGS))
     pixels = torch.randint(0, 256, (3, 96, 96), generator=torch.Generator().manual_seed(1))
     pixels = annotating.squash(pixels.to(torch.uint8))
     sample = Sample(0, "0", 96, 96, pixels, [Prompt(0, "dog", None, ("dog",))])
