@@ -82,7 +82,7 @@ def test_other_weights_of_the_same_size_are_fetched_anew(
     monkeypatch.setattr(models, "CACHE", tmp_path)
     for content in (b"old weights", b"new weights"):
         bucket.put_object(Bucket="data", Key="w.pt", Body=content)
-        path = models._downloaded("s3://data/w.pt")
+        path = models.downloaded("s3://data/w.pt")
         assert path.read_bytes() == content
         time.sleep(1.1)  # object stores count in seconds
     assert sorted(p.name.partition("-")[2] for p in tmp_path.iterdir() if p.suffix != ".lock") == [
@@ -100,9 +100,9 @@ def test_weights_from_a_web_server_are_told_apart_by_their_date(
     for content, date in ((b"old", 1e9), (b"new", 2e9)):
         (folder / "w.pt").write_bytes(content)
         os.utime(folder / "w.pt", (date, date))
-        assert models._downloaded(f"{address}/w.pt").read_bytes() == content
+        assert models.downloaded(f"{address}/w.pt").read_bytes() == content
     with pytest.raises(ModelError, match=r"gone\.pt: .*no such file"):
-        models._downloaded(f"{address}/gone.pt")
+        models.downloaded(f"{address}/gone.pt")
 
 
 def test_weights_that_come_in_short_are_not_kept(
@@ -113,5 +113,5 @@ def test_weights_that_come_in_short_are_not_kept(
     address, folder = web
     (folder / "cut-w.pt").write_bytes(b"weights" * 1000)
     with pytest.raises(ModelError, match=r"--model\.pretrained .*cut-w\.pt"):
-        models._downloaded(f"{address}/cut-w.pt")
+        models.downloaded(f"{address}/cut-w.pt")
     assert not list((tmp_path / "cache").glob("*.pt"))
