@@ -49,6 +49,20 @@ class ModelConfig:
                 f"{DEMO_MODEL} alone; name an open_clip tag, timm, a file or random"
             )
 
+    def results(self) -> dict[str, Any]:
+        """The settings as JSON values, with weights in a file as what they are, wherever it lies.
+
+        A local file stands in it by its contents, a remote one, which nobody wants to read for
+        this alone, by its name and size.
+        """
+        settings = dataclasses.asdict(self)
+        if storage.is_uri(self.pretrained):
+            name = posixpath.basename(storage.normalise(self.pretrained))
+            settings["pretrained"] = f"{name}, {sum(storage.find(self.pretrained).values())} bytes"
+        elif os.path.isfile(self.pretrained):
+            settings["pretrained"] = f"sha256 {_digest(self.pretrained)}"
+        return settings
+
 
 @dataclass(frozen=True)
 class PromptConfig:
@@ -265,8 +279,8 @@ class AnnotateConfig(MethodConfig):
     def results(self) -> dict[str, Any]:
         """The settings that change what is written for a shard, as JSON values.
 
-        The class file stands in it by its contents, so that it can move; weights by their tag, or
-        by the name and size of their file. They are read once.
+        The class file stands in it by its contents, so that it can move, as do weights in a file.
+        Both are read once.
         """
         return copy.deepcopy(self._results)
 
@@ -276,12 +290,6 @@ class AnnotateConfig(MethodConfig):
         if self.prompts.classes:
             content = storage.read_bytes(self.prompts.classes)
             prompts["classes"] = hashlib.sha256(content).hexdigest()[:16]
-        model = dataclasses.asdict(self.model)
-        weights = self.model.pretrained
-        if storage.is_uri(weights) or os.path.isfile(weights):
-            size = sum(storage.find(weights).values())
-            name = posixpath.basename(storage.normalise(weights))
-            model["pretrained"] = f"{name}, {size} bytes"
         return {
             "schema_version": SCHEMA_VERSION,
             "limit_shards": self.limit_shards,
@@ -289,7 +297,7 @@ class AnnotateConfig(MethodConfig):
             "max_pixels": self.max_pixels,
             "max_sample_bytes": self.max_sample_bytes,
             **self.maps_settings(),
-            "model": model,
+            "model": self.model.results(),
             "prompts": prompts,
             "mask": dataclasses.asdict(self.mask),
         }
@@ -303,3 +311,12 @@ def fingerprint(results: dict[str, Any]) -> str:
     """16 hex digits over settings as `AnnotateConfig.results` gives them."""
     canonical = json.dumps(results, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def _digest(path: str) -> str:
+    """16 hex digits over the contents of a file of any size."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:16]

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, TypedDict
+from typing import Any
 
 from pipeline.annotator import Annotated, Annotation
 from pipeline.config import AnnotateConfig
+from pipeline.records import Counts
 from pipeline.samples import Rejected, Sample
 from pipeline.schema import ANNOTATIONS, IMAGES, footer, image_id, to_parquet
 
 Row = dict[str, Any]
-
-
-class Counts(TypedDict):
-    """What a commit says about a shard; see `pipeline.ledger.Commit`."""
-
-    samples: int
-    statuses: dict[str, int]
-    rejects: dict[str, int]
-    prompts: int
-    prompts_cut: int
-    masks: int
 
 
 class ShardTables:

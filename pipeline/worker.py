@@ -20,7 +20,7 @@ from pipeline.config import AnnotateConfig
 from pipeline.explanation import PromptExplainer, SampleExplainer
 from pipeline.ledger import Ledger
 from pipeline.prompts import PromptReader
-from pipeline.records import Commit, file_record
+from pipeline.records import make_commit
 from pipeline.samples import Rejected, Sample, SampleReader
 from pipeline.shards import Shard
 from pipeline.tables import ShardTables
@@ -159,14 +159,12 @@ class Worker(ShardWorker):
         if incomplete and not tables.images:
             raise ShardError(f"nothing to salvage: {incomplete}")
         files = tables.files()
-        commit = Commit(
-            shard=shard.name,
-            fingerprint=self.config.fingerprint(),
-            uri=shard.uri,
-            bytes=shard.size,
-            **tables.counts(),
-            files={path: file_record(data) for path, data in files.items()},
-            seconds=round(time.monotonic() - started, 3),
+        commit = make_commit(
+            shard,
+            self.config.fingerprint(),
+            tables.counts(),
+            files,
+            seconds=time.monotonic() - started,
             attempt=attempt,
             degraded=tables.degraded,
             incomplete=incomplete,

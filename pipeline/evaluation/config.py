@@ -92,7 +92,7 @@ class EvaluationConfig(MethodConfig):
         return {
             **self.maps_settings(),
             "templates": self.templates,
-            "model": dataclasses.asdict(self.sized_model()),
+            "model": self.sized_model().results(),
             "limit_samples": self.limit_samples,
             "max_pixels": self.max_pixels,
         }
