@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,10 +11,10 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 import legrad
-from pipeline.concurrency import Rank, Turn
+from pipeline.concurrency import Rank, Turn, nothing
 from pipeline.config import MaskConfig
 from pipeline.explanation import Maps, SampleExplainer
-from pipeline.masks import Mask, encode_masks, threshold_maps
+from pipeline.masks import Foreground, Mask, encode_masks, threshold_maps
 from pipeline.prompts import Prompt
 from pipeline.samples import Sample
 
@@ -62,16 +63,20 @@ class Annotated:
 class Annotator:
     """Has samples explained on one device and makes masks of the maps.
 
-    Several threads may annotate at once: one at a time has the model, the one of lowest rank first,
-    and what the others do on the CPU overlaps with its turn.
+    Several threads may annotate at once. One at a time has the model, the one of lowest rank first,
+    and one at a time makes masks on the device, so that their number adds nothing to the memory
+    needed there; what the others do on the CPU overlaps with that.
     """
 
     def __init__(self, explain: SampleExplainer, mask: MaskConfig) -> None:
         """Take what makes the maps, and how masks are made of them."""
         self.explain, self.mask = explain, mask
         self._turn = Turn()
+        self._masking = threading.Lock()
 
-    def annotate(self, batch: Sequence[Sample], rank: Rank = ()) -> list[Annotated]:
+    def annotate(
+        self, batch: Sequence[Sample], rank: Rank = (), on_change: Callable[[], None] = nothing
+    ) -> list[Annotated]:
         """The annotations of every sample.
 
         All prompts of the batch share one forward pass of the vision tower. A batch that does not
@@ -80,10 +85,11 @@ class Annotator:
         Args:
             batch: in the order of the results.
             rank: of the batch among those that wait for the model.
+            on_change: called while it waits, whenever another batch has had the model.
         """
         results = {sample.index: Annotated([]) for sample in batch}
         asked = [sample for sample in batch if self.explain.has_prompts(sample)]
-        for sample, annotated in self._within_memory(asked, rank):
+        for sample, annotated in self._within_memory(asked, rank, on_change):
             before = results[sample.index]
             results[sample.index] = Annotated(
                 before.annotations + annotated.annotations,
@@ -94,13 +100,13 @@ class Annotator:
         return [results[sample.index] for sample in batch]
 
     def _within_memory(
-        self, samples: Sequence[Sample], rank: Rank
+        self, samples: Sequence[Sample], rank: Rank, on_change: Callable[[], None]
     ) -> list[tuple[Sample, Annotated]]:
         """The annotations of `samples`, in halves where the device's memory does not suffice."""
         if not samples:
             return []
         try:
-            with self._turn.take(rank):
+            with self._turn.take(rank, on_change):
                 maps = self.explain(samples)
             return [(s, self._annotated(s, m)) for s, m in zip(samples, maps, strict=True)]
         except torch.OutOfMemoryError:
@@ -112,15 +118,12 @@ class Annotator:
         return [
             (sample, replace(annotated, degraded=True))
             for half in halves
-            for sample, annotated in self._within_memory(half, rank)
+            for sample, annotated in self._within_memory(half, rank, on_change)
         ]
 
     def _annotated(self, sample: Sample, maps: Maps) -> Annotated:
         """Masks for the maps of one sample."""
-        thresholds = [prompt.threshold for prompt in maps.prompts]
-        parts = threshold_maps(
-            maps.raw, sample.height, sample.width, thresholds, self.mask, maps.normalise_first
-        )
+        parts = self._foregrounds(sample, maps)
         masks = [mask for part in parts for mask in encode_masks(part, self.mask.min_area)]
         peaks = maps.raw.amax((1, 2)).tolist()
         heats = (legrad.minmax(maps.raw) * 255).round().to(torch.uint8).cpu()
@@ -139,6 +142,18 @@ class Annotator:
             )
         ]
         return Annotated(annotations, maps.cut, normalise_first=maps.normalise_first)
+
+    def _foregrounds(self, sample: Sample, maps: Maps) -> Iterator[Foreground]:
+        thresholds = [prompt.threshold for prompt in maps.prompts]
+        parts = threshold_maps(
+            maps.raw, sample.height, sample.width, thresholds, self.mask, maps.normalise_first
+        )
+        while True:
+            with self._masking:
+                part = next(parts, None)
+            if part is None:
+                return
+            yield part
 
 
 def _halve(samples: Sequence[Sample]) -> list[list[Sample]]:

@@ -16,6 +16,10 @@ Rank = tuple[int, ...]
 """What goes first has the lower one."""
 
 
+def nothing() -> None:
+    """What is called where nobody wants to know."""
+
+
 class Turn:
     """A lock for which nobody waits longer than who is behind in rank."""
 
@@ -31,13 +35,29 @@ class Turn:
         return len(self._waiting)
 
     @contextmanager
-    def take(self, rank: Rank) -> Iterator[None]:
-        """Wait until it is free and no lower rank wants it, and hold it for the `with` block."""
+    def take(self, rank: Rank, on_change: Callable[[], None] = nothing) -> Iterator[None]:
+        """Wait until it is free and no lower rank wants it, and hold it for the `with` block.
+
+        Args:
+            rank: of who asks.
+            on_change: called while waiting, whenever somebody has had the turn. What it raises
+                ends the wait.
+        """
+
+        def is_next() -> bool:
+            on_change()
+            return not self._taken and min(self._waiting) == rank
+
         with self._changed:
             self._waiting.append(rank)
-            self._changed.wait_for(lambda: not self._taken and min(self._waiting) == rank)
-            self._waiting.remove(rank)
-            self._taken = True
+            try:
+                self._changed.wait_for(is_next)
+                self._taken = True
+            except BaseException:
+                self._changed.notify_all()  # others may have waited for this rank
+                raise
+            finally:
+                self._waiting.remove(rank)
         try:
             yield
         finally:

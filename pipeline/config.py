@@ -52,13 +52,13 @@ class ModelConfig:
     def results(self) -> dict[str, Any]:
         """The settings as JSON values, with weights in a file as what they are, wherever it lies.
 
-        A local file stands in it by its contents, a remote one, which nobody wants to read for
-        this alone, by its name and size.
+        A local file stands in it by its contents; a remote one, which nobody wants to read for
+        this alone, by its name and what `storage.version` says of it.
         """
         settings = dataclasses.asdict(self)
         if storage.is_uri(self.pretrained):
             name = posixpath.basename(storage.normalise(self.pretrained))
-            settings["pretrained"] = f"{name}, {sum(storage.find(self.pretrained).values())} bytes"
+            settings["pretrained"] = f"{name}, {storage.version(self.pretrained)}"
         elif os.path.isfile(self.pretrained):
             settings["pretrained"] = f"sha256 {_digest(self.pretrained)}"
         return settings

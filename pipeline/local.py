@@ -33,7 +33,10 @@ class LocalExecutor:
                 for future in as_completed(futures):
                     outcomes.append(future.result())
                     meter.add(outcomes[-1])
-            finally:  # a run that is stopped leaves the others to the next one
+            except BaseException:  # a run that is stopped leaves the rest to the next one
+                self._worker.stop()
+                raise
+            finally:
                 pool.shutdown(cancel_futures=True)
         return outcomes
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import itertools
+import math
 import sys
 import threading
 import time
@@ -29,14 +30,20 @@ class Watchdog:
 
     @contextmanager
     def watch(self) -> Iterator[Callable[[], None]]:
-        """Watch the body; it is given a function to call at every sign of life."""
+        """Watch the body; it is given a function to call at every sign of life.
+
+        From threads that outlive the body the function does nothing.
+        """
         number = next(self._numbers)
 
         def alive() -> None:
             with self._lock:
-                self._deadlines[number] = time.monotonic() + self._seconds
-                self._arm()
+                if number in self._deadlines:
+                    self._deadlines[number] = time.monotonic() + self._seconds
+                    self._arm()
 
+        with self._lock:
+            self._deadlines[number] = math.inf
         alive()
         try:
             yield alive

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 import traceback
 from abc import ABC, abstractmethod
@@ -38,6 +39,10 @@ class TooManyRejects(Exception):
     """More of a shard was rejected than the run allows; another attempt would end the same way."""
 
 
+class Stopped(Exception):
+    """The worker is to stop, in the middle of a shard."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How an attempt at a shard ended.
@@ -66,13 +71,24 @@ class ShardWorker(ABC):
         self.config = config
         self.ledger = Ledger(config.output)
         self.watchdog = Watchdog(config.engine.stall_seconds)
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """Leave the shards that are being done, each at its next batch."""
+        self._stopped.set()
 
     def try_shard(self, shard: Shard, attempt: int, on_images: Callable[[int], object]) -> Outcome:
         """Do and commit a shard; whatever goes wrong is in the outcome."""
         try:
-            with self.watchdog.watch() as alive:
+            with self.watchdog.watch() as moved_on:
+
+                def alive() -> None:
+                    moved_on()
+                    if self._stopped.is_set():
+                        raise Stopped("stopped")
+
                 self.do_shard(shard, attempt, on_images, alive)
-        except (ShardError, TooManyRejects) as error:
+        except (ShardError, TooManyRejects, Stopped) as error:
             final = isinstance(error, TooManyRejects)
             return Outcome(shard.name, shard.size, str(error), final)
         except Exception as error:  # whatever it is, it must not take other shards with it
@@ -105,7 +121,8 @@ class ShardWorker(ABC):
             shard: what to read.
             attempt: which one this is, from 1.
             on_images: told how many more samples are done, after every batch.
-            alive: called after every batch.
+            alive: to be called after every batch, and whenever waiting is no standstill. Raises
+                `Stopped` when the worker is to stop.
         """
 
 
@@ -146,7 +163,7 @@ class Worker(ShardWorker):
         tables = ShardTables(shard.name, self.config)
         incomplete = ""
         try:
-            for batch, found in self._annotated(shard):
+            for batch, found in self._annotated(shard, alive):
                 _add(batch, found, tables)
                 on_images(len(batch))
                 alive()
@@ -171,7 +188,9 @@ class Worker(ShardWorker):
         )
         self.ledger.commit(commit, files)
 
-    def _annotated(self, shard: Shard) -> Iterator[tuple[Batch, list[Annotated]]]:
+    def _annotated(
+        self, shard: Shard, alive: Callable[[], None]
+    ) -> Iterator[tuple[Batch, list[Annotated]]]:
         """Every batch of the shard in order, with what was found in those not rejected.
 
         The shard that was begun first has the model first. So shards in flight do not end together,
@@ -180,12 +199,12 @@ class Worker(ShardWorker):
         Raises:
             ShardError: after the last batch that could be read.
         """
-        turn = next(self._shards)
+        begun = next(self._shards)
 
         def annotate(numbered: tuple[int, Batch]) -> tuple[Batch, list[Annotated]]:
             number, batch = numbered
             samples = [sample for sample in batch if isinstance(sample, Sample)]
-            return batch, self.annotator.annotate(samples, (turn, number))
+            return batch, self.annotator.annotate(samples, (begun, number), alive)
 
         with ThreadPoolExecutor(BATCHES_AT_ONCE, thread_name_prefix="annotate") as pool:
             batches = enumerate(self._batches(shard))

@@ -87,3 +87,26 @@ def test_an_error_of_the_holder_passes_the_turn_on() -> None:
         raise KeyError
     with turn.take((1,)):
         pass
+
+
+def test_who_waits_is_told_of_every_change_and_may_give_up() -> None:
+    turn, told = Turn(), []
+
+    def give_up() -> None:
+        told.append(turn.waiting)
+        if len(told) > 1:
+            raise TimeoutError
+
+    def wait() -> None:
+        with pytest.raises(TimeoutError), turn.take((1,), give_up):
+            pass
+
+    with ThreadPoolExecutor(1) as pool:
+        with turn.take((0,)):
+            waiting = pool.submit(wait)
+            while not turn.waiting:
+                time.sleep(0.001)
+        waiting.result()
+    assert (told, turn.waiting) == ([1, 1], 0)
+    with turn.take((2,)):
+        pass
