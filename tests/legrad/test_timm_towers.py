@@ -1,5 +1,6 @@
-"""SigLIP, CoCa, classifiers, registers and EVA: embeddings, maps against autograd, refusals."""
+"""SigLIP, CoCa, classifiers, registers, EVA, rotary positions: embeddings, maps, refusals."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -60,6 +61,28 @@ def eva(**kwargs: object) -> Eva:
     return Eva(**{**SMALL, "num_classes": 5, "global_pool": "token", **kwargs})
 
 
+def rotary(**kwargs: object) -> Eva:
+    return eva(**{"attn_type": "rope", "use_rot_pos_emb": True, **kwargs})
+
+
+PE = {
+    "global_pool": "map", "attn_pool_num_heads": 4, "use_pre_transformer_norm": True,
+    "ref_feat_shape": (4, 4), "rope_grid_indexing": "xy",
+}  # fmt: skip
+DINOV3 = {
+    "rope_type": "dinov3", "attn_type": "eva", "rope_rotate_half": True, "rope_temperature": 100,
+    "use_abs_pos_emb": False, "num_reg_tokens": 4, "init_values": 0.1, "qkv_bias": False,
+    "dynamic_img_size": True,
+}  # fmt: skip
+ROTARY: dict[str, Callable[[], nn.Module]] = {
+    "pe": lambda: in_open_clip(rotary(**PE, rope_grid_offset=1.0, num_classes=9)),
+    "pe without cls": lambda: in_open_clip(rotary(**PE, class_token=False, num_classes=9)),
+    "rotary": rotary,
+    "rotary by average": lambda: rotary(global_pool="avg", attn_type="eva"),
+    "rotary mixed": lambda: rotary(rope_type="mixed", no_embed_class=True, num_reg_tokens=2),
+    "dinov3": lambda: rotary(**DINOV3),
+    "dinov3 of one size": lambda: rotary(**{**DINOV3, "dynamic_img_size": False}),
+}
 TOWERS: dict[str, Callable[[], nn.Module]] = {
     "siglip": siglip,
     "siglip gelu tanh": lambda: siglip(act_layer="gelu_tanh"),
@@ -85,6 +108,7 @@ TOWERS: dict[str, Callable[[], nn.Module]] = {
     "eva": eva,
     "eva by average": lambda: eva(global_pool="avg", init_values=0.1),
     "eva in open_clip": lambda: in_open_clip(eva(num_classes=9)),
+    **ROTARY,
 }
 
 
@@ -115,14 +139,35 @@ every_tower = pytest.mark.parametrize("name", TOWERS)
 @every_tower
 def test_the_embedding_is_the_models_own(name: str) -> None:
     case = example(name)
-    model, images = case.model, case.images
-    if isinstance(model, VisionTransformer | Eva):  # a classifier: logits without the bias
-        expected = model.forward_head(model.forward_features(images), pre_logits=True)
-    else:
-        expected = F.normalize(model(images), dim=1)
+    expected = own_embedding(case.model, case.images)
     for engine in legrad.ENGINES:
-        encoding = legrad.build("legrad", model, engine=engine).encode(images)
-        torch.testing.assert_close(encoding.embedding, expected.detach(), rtol=1e-9, atol=1e-11)
+        encoding = legrad.build("legrad", case.model, engine=engine).encode(case.images)
+        torch.testing.assert_close(encoding.embedding, expected, rtol=1e-9, atol=1e-11)
+
+
+@torch.no_grad()
+def own_embedding(model: nn.Module, images: Tensor) -> Tensor:
+    if isinstance(model, VisionTransformer | Eva):  # a classifier: logits without the bias
+        return model.forward_head(model.forward_features(images), pre_logits=True)
+    return F.normalize(model(images), dim=1)
+
+
+@pytest.mark.parametrize("name", ROTARY)
+@pytest.mark.parametrize("size", [(24, 24), (8, 12)])
+def test_rotary_positions_of_other_grids_are_those_of_a_resized_model(
+    name: str, size: tuple[int, int]
+) -> None:
+    case = example(name, size)
+    tower = open_tower(case.model)
+    native = own_embedding(case.model, torch.randn(1, 3, 16, 16, dtype=torch.float64))
+    resized = copy.deepcopy(case.model)
+    (resized.trunk if isinstance(resized, TimmModel) else resized).set_input_size(size)
+    encoding = legrad.build("legrad", case.model).encode(case.images)
+    expected = own_embedding(resized, case.images)
+    # timm resizes positions in float32.
+    torch.testing.assert_close(encoding.embedding, expected, rtol=1e-5, atol=1e-5)
+    assert tower.native == (4, 4)
+    assert native.isfinite().all()
 
 
 def test_scores_of_a_classifier_are_logits_without_bias() -> None:
@@ -305,7 +350,16 @@ def two_norms() -> nn.Module:
 
 
 REFUSED = {
-    "rotary": (lambda: eva(use_rot_pos_emb=True), "Eva with rotary positions"),
+    "rotary mrope": (
+        lambda: rotary(rope_type="mrope", rope_mrope_section=(1, 1, 1)),
+        "Eva with rotary positions RotaryEmbeddingMRope: known are RotaryEmbeddingCat, ",
+    ),
+    "eva02": (lambda: rotary(swiglu_mlp=True, scale_mlp=True), "block 0 has a SwiGLU: its MLP"),
+    "rotary qk norm": (lambda: rotary(qk_norm=True), "block 0 with AttentionRope and Mlp"),
+    "rotary without fused weights": (
+        lambda: rotary(qkv_fused=False, num_kv_heads=1),
+        "block 0 with AttentionRope and Mlp",
+    ),
     "swiglu": (lambda: eva(swiglu_mlp=True, use_abs_pos_emb=True), "block 0 has a"),
     "inner norm": (lambda: eva(scale_mlp=True), "block 0 with EvaAttention and Mlp"),
     "qk norm": (lambda: vit(qk_norm=True), "block 0 with Attention and Mlp"),
