@@ -69,15 +69,14 @@ def unplaced(x: Tensor) -> Tensor:
 
 
 def _turns(rope: Any, grid: tuple[int, int]) -> Float[Tensor, "*blocks n angles"]:
-    """Sines and cosines of every patch, as the trunk has them once its input size is that of `grid`.
+    """Sines and cosines of every patch, as the trunk has them once it is resized to `grid`.
 
-    timm resizes them in place and moves them at random in training, so that a copy does both.
+    timm resizes them in place, and moves them at random in training: hence a copy, in eval mode.
     """
     resized = copy.deepcopy(rope).eval()
-    if resized.feat_shape is None:  # made for every image, whatever its size
-        return resized.get_embed(shape=grid)
-    resized.update_feat_shape(grid)
-    return resized.get_embed()
+    resized.update_feat_shape(grid)  # of no effect where they are made for every image anew
+    turns: Tensor = resized.get_embed(shape=grid if resized.feat_shape is None else None)
+    return turns
 
 
 def _rotated(

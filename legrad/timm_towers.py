@@ -227,7 +227,7 @@ def _layer_scale(module: nn.Module) -> Tensor | None:
 @torch.no_grad()
 def _joint_bias(attention: Any) -> Tensor | None:
     """Of queries, keys and values; the keys of `EvaAttention` have none, which is kept as zeros."""
-    if not isinstance(attention, EvaAttention):
+    if not hasattr(attention, "k_bias"):
         bias: Tensor | None = attention.qkv.bias
         return bias
     if attention.q_bias is None:
