@@ -81,7 +81,7 @@ def markdown(findings: Sequence[Finding]) -> str:
         "Written by `python jobs/models.py`, which builds the image tower of every name that "
         f"open_clip {open_clip.__version__} lists. {len(supported)} of {len(findings)} are "
         "supported. timm's vision transformers are explained as classifiers too, with or without "
-        "registers.",
+        "registers and rotary positions, which LRP and its kin have no rule for.",
         "",
         "| read by | methods |",
         "|---|---|",

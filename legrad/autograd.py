@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from legrad.blocks import Block
 from legrad.interface import Encoding, Explainer
 from legrad.options import LeGradOptions, layer_readout
 from legrad.recording import attention, block_output
@@ -44,12 +45,13 @@ class AutogradLeGrad(Explainer):
     def encode(self, images: Float[Tensor, "B 3 H W"]) -> BlockInputs:
         """Run the blocks with explicit attention and keep their inputs."""
         x = self._tower.embed(images)
+        grid = self._tower.grid(images)
         inputs = []
-        for index, block in enumerate(self._tower.blocks):
+        for index, block in enumerate(self._tower.blocks_on(grid)):
             if index in self._layers:
                 inputs.append(x)
             x = block_output(block, x, attention(block, x))
-        return BlockInputs(self._tower.embedding(x), self._tower.grid(images), tuple(inputs))
+        return BlockInputs(self._tower.embedding(x), grid, tuple(inputs))
 
     def _maps(
         self, encoding: Encoding, text: Float[Tensor, "Q E"], pairs: list[int]
@@ -57,6 +59,7 @@ class AutogradLeGrad(Explainer):
         if not isinstance(encoding, BlockInputs):
             raise TypeError(f"{type(encoding).__name__} is not an encoding of this engine")
         raw = encoding.embedding.new_zeros((len(pairs), *encoding.grid))
+        blocks = self._tower.blocks_on(encoding.grid)
         differentiate = self._attention if self._tower.pooler is None else self._pooler_attention
         for query, image in enumerate(pairs):
             for index, x in zip(self._layers, encoding.inputs, strict=True):
@@ -64,7 +67,7 @@ class AutogradLeGrad(Explainer):
                 # Leaving inference mode does not make its tensors usable by autograd: clones are.
                 with torch.inference_mode(False), torch.enable_grad():
                     gradient = differentiate(
-                        index, own.clone().detach(), other.clone().to(self._tower.wide)
+                        blocks[index:], own.clone().detach(), other.clone().to(self._tower.wide)
                     )
                 relevance = gradient.to(self._tower.wide)
                 if self._options.relu:
@@ -74,14 +77,13 @@ class AutogradLeGrad(Explainer):
         return raw / len(self._layers)
 
     def _attention(
-        self, index: int, x: Float[Tensor, "1 N D"], text: Float[Tensor, "1 E"]
+        self, blocks: tuple[Block, ...], x: Float[Tensor, "1 N D"], text: Float[Tensor, "1 E"]
     ) -> Float[Tensor, "1 h N N"]:
-        """∂s/∂A^l, where s is read off the output of block l, or off the last block's."""
-        blocks = self._tower.blocks
-        weights = attention(blocks[index], x).detach().requires_grad_()
-        z = block_output(blocks[index], x, weights)
+        """∂s/∂A^l, where s is read off the output of the first of `blocks`, or off the last's."""
+        weights = attention(blocks[0], x).detach().requires_grad_()
+        z = block_output(blocks[0], x, weights)
         if self._options.score_layer == "last":
-            for block in blocks[index + 1 :]:
+            for block in blocks[1:]:
                 z = block_output(block, z, attention(block, z))
         token = z.to(self._tower.wide)
         token = token.mean(dim=1) if self._options.pool == "mean" else token[:, 0]
@@ -89,11 +91,10 @@ class AutogradLeGrad(Explainer):
         return gradient
 
     def _pooler_attention(
-        self, index: int, x: Float[Tensor, "1 N D"], text: Float[Tensor, "1 E"]
+        self, blocks: tuple[Block, ...], x: Float[Tensor, "1 N D"], text: Float[Tensor, "1 E"]
     ) -> Float[Tensor, "1 h 1 N"]:
-        """∂s^l/∂A of the pooler applied to the output of block l."""
-        block = self._tower.blocks[index]
-        z = block_output(block, x, attention(block, x)).detach()
+        """∂s^l/∂A of the pooler applied to the output of the first of `blocks`."""
+        z = block_output(blocks[0], x, attention(blocks[0], x)).detach()
         pooler, head = layer_readout(self._tower, self._options)
         weights = pooler.weights(z).detach().requires_grad_()
         pooled = pooler.finish(weights @ pooler.values(z)).to(self._tower.wide)

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 ActivationGradient = Callable[[Tensor, Tensor], Tensor]
+Rotation = Callable[[Tensor], Tensor]  # of queries or keys, [B, h, N, d_h] to the same
 
 QUICK_GELU_SLOPE = 1.702
 
@@ -104,11 +105,12 @@ class Block(Tail):
     norm1: nn.Module
     qkv_weight: Float[Tensor, "QKV D"]
     qkv_bias: Float[Tensor, " QKV"] | None
+    rotation: Rotation | None = None  # rotary positions, of one grid
 
     def attention_inputs(
         self, x: Float[Tensor, "B N D"]
     ) -> tuple[Float[Tensor, "B h N d_h"], Float[Tensor, "B h N d_h"], Float[Tensor, "B h N d_h"]]:
-        """Queries, keys and values per head.
+        """Queries, keys and values per head; queries and keys rotated, as the model compares them.
 
         The values come from a product of their own: as a view of the joint projection they would
         keep the queries and keys alive for as long as an engine needs the values.
@@ -120,9 +122,12 @@ class Block(Tail):
             if self.qkv_bias is None
             else (self.qkv_bias[:split], self.qkv_bias[split:])
         )
-        query, key = F.linear(normed, self.qkv_weight[:split], first).chunk(2, dim=-1)
-        value = F.linear(normed, self.qkv_weight[split:], last)
-        return per_head(query, self.heads), per_head(key, self.heads), per_head(value, self.heads)
+        joint = F.linear(normed, self.qkv_weight[:split], first)
+        query, key = (per_head(part, self.heads) for part in joint.chunk(2, dim=-1))
+        value = per_head(F.linear(normed, self.qkv_weight[split:], last), self.heads)
+        if self.rotation is not None:
+            query, key = self.rotation(query), self.rotation(key)
+        return query, key, value
 
 
 def per_head(x: Float[Tensor, "B N D"], heads: int) -> Float[Tensor, "B h N d_h"]:

@@ -115,7 +115,7 @@ class ClosedFormLeGrad(Explainer):
     ) -> Float[Tensor, "B E"]:
         """The image embeddings; `visit` sees the state of each selected layer on the way."""
         x = self._tower.embed(images)
-        for index, block in enumerate(self._tower.blocks):
+        for index, block in enumerate(self._tower.blocks_on(self._tower.grid(images))):
             x, state = self._pass(block, x)
             if index in self._folded:
                 visit(index, state)

@@ -101,7 +101,7 @@ class PooledLeGrad(Explainer):
         self, images: Float[Tensor, "B 3 H W"], visit: Callable[[PooledState], None]
     ) -> Float[Tensor, "B E"]:
         x = self._tower.embed(images)
-        for index, block in enumerate(self._tower.blocks):
+        for index, block in enumerate(self._tower.blocks_on(self._tower.grid(images))):
             x = fused_output(block, x)
             if index in self._layers:
                 visit(self._state(x))

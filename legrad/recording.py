@@ -105,19 +105,20 @@ def record(tower: Tower, images: Float[Tensor, "B 3 H W"], first: int, *, graph:
         graph: keep an autograd graph from the input of that block to the embedding.
     """
     # Leaving inference mode does not make its tensors usable by autograd: clones are.
+    grid = tower.grid(images)
+    blocks = tower.blocks_on(grid)
     with torch.inference_mode(False):
         with torch.no_grad():
             x = tower.embed(images.clone())
-            for block in tower.blocks[:first]:
+            for block in blocks[:first]:
                 x = fused_output(block, x)
         with torch.set_grad_enabled(graph):
             x.requires_grad_(graph)
             steps = []
-            for block in tower.blocks[first:]:
+            for block in blocks[first:]:
                 steps.append(step(block, x))
                 x = steps[-1].output
             weights, embedding = _read_out(tower, x)
-    grid = tower.grid(images)
     return Recording(embedding.detach(), grid, tuple(steps), weights, embedding)
 
 

@@ -1,4 +1,4 @@
-"""Reading timm's transformers: SigLIP's map pooling, classifiers, registers, EVA.
+"""Reading timm's transformers: SigLIP's map pooling, classifiers, registers, EVA, PE, DINOv3.
 
 A bare timm model is a classifier: its score is a logit, a text is a row of its head, and nothing is
 L2-normalised. Inside open_clip's `TimmModel` the same trunk ends in a joint embedding.
@@ -6,11 +6,12 @@ L2-normalised. Inside open_clip's `TimmModel` the same trunk ends in a joint emb
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from open_clip.timm_model import TimmModel
-from timm.layers.attention import Attention
+from timm.layers.attention import Attention, AttentionRope
 from timm.layers.attention_pool import AttentionPoolLatent
 from timm.layers.layer_scale import LayerScale
 from timm.layers.mlp import GluMlp, Mlp, SwiGLU
@@ -20,6 +21,7 @@ from timm.models.vision_transformer import Block as TimmBlock
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from legrad import rotary
 from legrad.blocks import Block, Tail
 from legrad.heads import Linear, Pooler, ScoreHead
 from legrad.open_clip_towers import activation_gradient
@@ -51,16 +53,21 @@ def _tower(trunk: Any, projection: nn.Sequential | None) -> Tower:
     pooler = None if trunk.attn_pool is None else _pooler(trunk, name)
     prefix = [getattr(trunk, token, None) for token in ("cls_token", "reg_token")]
     positions = trunk.pos_embed
+    blocks = tuple(_open(block, i) for i, block in enumerate(trunk.blocks))
+    rotations = rotary.read(trunk, name)
+    if rotations is not None:
+        blocks = tuple(replace(block, rotation=rotary.unplaced) for block in blocks)
     return Tower(
         conv=trunk.patch_embed.proj,
         prefix=tuple(token for token in prefix if token is not None),
         positions=None if positions is None else positions.flatten(0, -2),
         native=tuple(trunk.patch_embed.grid_size),
         norm_pre=trunk.norm_pre if hasattr(trunk, "norm_pre") else nn.Identity(),
-        blocks=tuple(_open(block, i) for i, block in enumerate(trunk.blocks)),
+        blocks=blocks,
         pooler=pooler,
         average=trunk.global_pool == "avg",
         head=_head(trunk, projection, None if pooler is not None else norm),
+        rotations=rotations,
     )
 
 
@@ -70,11 +77,6 @@ def _check_embedding(trunk: Any, name: str) -> None:
         raise UnsupportedModelError(
             f"{name} with patch embedding {type(patch).__name__}",
             "it does more than one convolution of each patch",
-        )
-    if getattr(trunk, "rope", None) is not None:
-        raise UnsupportedModelError(
-            f"{name} with rotary positions",
-            "its attention rotates queries and keys, which the blocks here do not",
         )
     if trunk.global_pool not in ("token", "avg", "map"):
         raise UnsupportedModelError(
@@ -133,7 +135,8 @@ def _pooler(trunk: Any, name: str) -> Pooler:
         and isinstance(pool.q_norm, nn.Identity)
         and isinstance(pool.q, nn.Linear)
         and isinstance(pool.norm, nn.LayerNorm)
-        and (trunk.num_prefix_tokens == 0 or trunk.pool_include_prefix)
+        # Eva's poolers have no choice: they see every token.
+        and (trunk.num_prefix_tokens == 0 or getattr(trunk, "pool_include_prefix", True))
     )
     if not standard:
         raise UnsupportedModelError(
@@ -186,7 +189,7 @@ def _open(block: Any, index: int) -> Block:
     if isinstance(mlp, GluMlp | SwiGLU):
         raise UnsupportedModelError(f"block {index} has a {type(mlp).__name__}", "its MLP is gated")
     plain = (
-        type(attention) in (Attention, EvaAttention)
+        type(attention) in (Attention, AttentionRope, EvaAttention)
         and type(mlp) is Mlp
         and getattr(attention, "gate", None) is None
         and attention.qkv is not None
@@ -205,7 +208,7 @@ def _open(block: Any, index: int) -> Block:
         heads=attention.num_heads,
         norm1=block.norm1,
         qkv_weight=attention.qkv.weight,
-        qkv_bias=_eva_bias(attention) if eva else attention.qkv.bias,
+        qkv_bias=_joint_bias(attention),
         out=attention.proj,
         scale1=block.gamma_1 if eva else _layer_scale(block.ls1),
         norm2=block.norm2,
@@ -222,8 +225,11 @@ def _layer_scale(module: nn.Module) -> Tensor | None:
 
 
 @torch.no_grad()
-def _eva_bias(attention: Any) -> Tensor | None:
-    """The joint bias; EVA's keys have none, which timm stores as zeros."""
+def _joint_bias(attention: Any) -> Tensor | None:
+    """Of queries, keys and values; the keys of `EvaAttention` have none, which is kept as zeros."""
+    if not hasattr(attention, "k_bias"):
+        bias: Tensor | None = attention.qkv.bias
+        return bias
     if attention.q_bias is None:
         return None
     return torch.cat([attention.q_bias, attention.k_bias, attention.v_bias])

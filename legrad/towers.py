@@ -7,20 +7,21 @@ built, with the reason: a wrong map looks as plausible as a right one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from legrad.blocks import Block, wide_type
+from legrad.blocks import Block, Rotation, wide_type
 from legrad.heads import Pooler, ScoreHead
 
 SUPPORTED = (
     "supported: transformers over patch tokens with standard pre-norm blocks, namely open_clip's "
     "VisionTransformer with CLS, average or CoCa pooling, and timm's VisionTransformer and Eva, "
-    "alone or inside open_clip, with CLS, average or map pooling"
+    "alone or inside open_clip, with CLS, average or map pooling, rotary positions included"
 )
 
 
@@ -47,10 +48,12 @@ class Tower:
             before them to the first prefix tokens; None for none.
         native: patch rows and columns that `positions` was made for.
         norm_pre: what is applied to the tokens before the first block.
-        blocks: the transformer.
+        blocks: the transformer. Tokens go through those of `blocks_on`.
         pooler: the attention pooler that the score is read through; None for CLS or average.
         average: whether the model pools by the mean of the patch tokens.
         head: from the pooled token to the embedding.
+        rotations: what turns the queries and keys of each block on a grid of patch rows and columns
+            (rotary positions); None for none.
     """
 
     conv: nn.Conv2d
@@ -62,6 +65,7 @@ class Tower:
     pooler: Pooler | None
     average: bool
     head: ScoreHead
+    rotations: Callable[[tuple[int, int]], Sequence[Rotation]] | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -130,6 +134,20 @@ class Tower:
             patches = resized[0].flatten(1).T.to(patches.dtype)
         zeros = patches.new_zeros(self.prefix_count - split, patches.shape[1])
         return torch.cat([prefix, zeros, patches])
+
+    def blocks_on(self, grid: tuple[int, int]) -> tuple[Block, ...]:
+        """The blocks as they act on the tokens of `grid`, patch rows and columns.
+
+        Rotary positions are made per call, outside inference mode: autograd can use them.
+        """
+        if self.rotations is None:
+            return self.blocks
+        with torch.inference_mode(False), torch.no_grad():
+            rotations = self.rotations(grid)
+        return tuple(
+            replace(block, rotation=rotation)
+            for block, rotation in zip(self.blocks, rotations, strict=True)
+        )
 
     def embedding(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B E"]:
         """The model's own image embedding of the last block's output.

@@ -46,7 +46,7 @@ class Gem(DenseMethod):
     ) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B n E"]]:
         x = self._tower.embed(images)
         path = x
-        for index, block in enumerate(self._tower.blocks):
+        for index, block in enumerate(self._tower.blocks_on(grid)):
             if index == self._layers[0]:
                 path = x
             if index in self._layers:

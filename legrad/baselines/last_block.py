@@ -24,7 +24,7 @@ class LastBlockMethod(DenseMethod):
         self, images: Float[Tensor, "B 3 H W"], grid: tuple[int, int]
     ) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B n E"]]:
         x = self._tower.embed(images)
-        *blocks, last = self._tower.blocks
+        *blocks, last = self._tower.blocks_on(grid)
         for block in blocks:
             x = fused_output(block, x)
         mixed = self._mixed(last, x, grid)

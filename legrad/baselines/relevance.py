@@ -2,6 +2,7 @@
 
 Softmax, GELU, LayerNorm, LayerScale and the L2 norm pass relevance on unchanged; biases get none.
 The score is the last linear layer, with the text as its weight, and starts with relevance 1.
+No paper says how relevance passes through rotary positions: such towers are refused.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from legrad.baselines.rules import Rules, copies, matmul
 from legrad.blocks import Block, per_head
 from legrad.interface import Encoding
 from legrad.recording import Recording, Step, record, rounds
-from legrad.towers import Tower
+from legrad.towers import Tower, UnsupportedModelError
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,19 @@ class RelevanceMethod(Baseline):
     rules: ClassVar[Rules]
     graph: ClassVar[bool] = False
     """Whether the formula needs gradients of the score too."""
+
+    def __init__(self, tower: Tower, layers: tuple[int, ...]) -> None:
+        """Explain `tower` by its 0-based `layers`.
+
+        Raises:
+            UnsupportedModelError: the tower is not read by CLS, or has rotary positions.
+        """
+        super().__init__(tower, layers)
+        if tower.rotations is not None:
+            raise UnsupportedModelError(
+                f"{type(self).__name__} of a tower with rotary positions",
+                "the method has no rule for relevance of queries and keys that are rotated",
+            )
 
     def encode(self, images: Float[Tensor, "B 3 H W"]) -> Recording:
         """One forward pass with explicit attention."""

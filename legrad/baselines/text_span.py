@@ -59,7 +59,7 @@ class TextSpan(DenseMethod):
         wide = self._tower.wide
         x = self._tower.embed(images)
         added = torch.zeros_like(x, dtype=wide)
-        for index, block in enumerate(self._tower.blocks):
+        for index, block in enumerate(self._tower.blocks_on(grid)):
             if index not in self._layers:
                 attended, _ = fused_attention(block, x)
                 x = block.add_mlp(attended, block.preactivation(attended))

@@ -9,15 +9,20 @@ from jobs.models import PAGE, markdown, survey
 
 
 def test_a_few_names() -> None:
-    clip, siglip, coca, clipa, resnet = survey(
-        ["ViT-B-32", "ViT-B-16-SigLIP", "coca_ViT-B-32", "ViT-L-14-CLIPA", "RN50"]
-    )
+    clip, siglip, pe, coca, clipa, eva02, resnet = survey(
+        [
+            "ViT-B-32", "ViT-B-16-SigLIP", "PE-Core-T-16-384", "coca_ViT-B-32", "ViT-L-14-CLIPA",
+            "EVA02-B-16", "RN50",
+        ]
+    )  # fmt: skip
     assert (clip.pooling, siglip.pooling) == ("CLS", "map (SigLIP)")
     assert (coca.pooling, clipa.pooling) == ("first query (CoCa)", "average")
     assert "lrp" in clip.methods
     assert siglip.methods == (
         "legrad", "raw_attention", "rollout", "gradcam", "attention_cam", "chefer_cam",
     )  # fmt: skip
+    assert (pe.pooling, pe.methods) == (siglip.pooling, siglip.methods)
+    assert eva02.reason == "block 0 has a SwiGLU: its MLP is gated"
     assert "ModifiedResNet" in resnet.reason
     page = markdown([clip, resnet])
     assert "1 of 2 are supported" in page

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from open_clip.model import CLIP
+from open_clip.timm_model import TimmModel
 from torch import Tensor, nn
 
 EMBED_DIM = 12
@@ -49,6 +50,15 @@ def make_case(
         for parameter in model.parameters():
             parameter.add_(0.15 * torch.randn_like(parameter))
     return Case(model.to(dtype).eval(), torch.randn(batch, 3, *size, dtype=dtype))
+
+
+def in_open_clip(trunk: nn.Module, projection: nn.Module | None = None) -> TimmModel:
+    """A `TimmModel` around a trunk that no configuration of timm has (they are all large)."""
+    model = TimmModel.__new__(TimmModel)
+    nn.Module.__init__(model)
+    model.trunk, model.image_size = trunk, (16, 16)
+    model.head = nn.Sequential() if projection is None else nn.Sequential(projection)
+    return model
 
 
 @pytest.fixture(name="make_case")

@@ -1,5 +1,6 @@
-"""SigLIP, CoCa, classifiers, registers and EVA: embeddings, maps against autograd, refusals."""
+"""SigLIP, CoCa, classifiers, registers, EVA, rotary positions: embeddings, maps, refusals."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,8 +15,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 import legrad
+from legrad.recording import attention, block_output
 from legrad.towers import open_tower
-from tests.legrad.conftest import EMBED_DIM, TEXT, VISION
+from tests.legrad.conftest import EMBED_DIM, TEXT, VISION, in_open_clip
 
 SMALL = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 3, "num_heads": 3}
 
@@ -29,15 +31,6 @@ def randomised(model: nn.Module) -> nn.Module:
             if parameter.ndim > 1:
                 parameter.mul_(2)
     return model.eval().double()
-
-
-def in_open_clip(trunk: nn.Module, projection: nn.Module | None = None) -> TimmModel:
-    """A `TimmModel` around a trunk that no configuration of timm has (they are all large)."""
-    model = TimmModel.__new__(TimmModel)
-    nn.Module.__init__(model)
-    model.trunk, model.image_size = trunk, (16, 16)
-    model.head = nn.Sequential() if projection is None else nn.Sequential(projection)
-    return model
 
 
 def coca() -> CLIP:
@@ -60,6 +53,28 @@ def eva(**kwargs: object) -> Eva:
     return Eva(**{**SMALL, "num_classes": 5, "global_pool": "token", **kwargs})
 
 
+def rotary(**kwargs: object) -> Eva:
+    return eva(**{"attn_type": "rope", "use_rot_pos_emb": True, **kwargs})
+
+
+PE = {
+    "global_pool": "map", "attn_pool_num_heads": 4, "use_pre_transformer_norm": True,
+    "ref_feat_shape": (4, 4), "rope_grid_indexing": "xy",
+}  # fmt: skip
+DINOV3 = {
+    "rope_type": "dinov3", "attn_type": "eva", "rope_rotate_half": True, "rope_temperature": 100,
+    "use_abs_pos_emb": False, "num_reg_tokens": 4, "init_values": 0.1, "qkv_bias": False,
+    "dynamic_img_size": True,
+}  # fmt: skip
+ROTARY: dict[str, Callable[[], nn.Module]] = {
+    "pe": lambda: in_open_clip(rotary(**PE, rope_grid_offset=1.0, num_classes=9)),
+    "pe without cls": lambda: in_open_clip(rotary(**PE, class_token=False, num_classes=9)),
+    "rotary": rotary,
+    "rotary by average": lambda: rotary(global_pool="avg", attn_type="eva"),
+    "rotary mixed": lambda: rotary(rope_type="mixed", no_embed_class=True, num_reg_tokens=2),
+    "dinov3": lambda: rotary(**DINOV3),
+    "dinov3 of one size": lambda: rotary(**{**DINOV3, "dynamic_img_size": False}),
+}
 TOWERS: dict[str, Callable[[], nn.Module]] = {
     "siglip": siglip,
     "siglip gelu tanh": lambda: siglip(act_layer="gelu_tanh"),
@@ -85,6 +100,7 @@ TOWERS: dict[str, Callable[[], nn.Module]] = {
     "eva": eva,
     "eva by average": lambda: eva(global_pool="avg", init_values=0.1),
     "eva in open_clip": lambda: in_open_clip(eva(num_classes=9)),
+    **ROTARY,
 }
 
 
@@ -115,14 +131,92 @@ every_tower = pytest.mark.parametrize("name", TOWERS)
 @every_tower
 def test_the_embedding_is_the_models_own(name: str) -> None:
     case = example(name)
-    model, images = case.model, case.images
-    if isinstance(model, VisionTransformer | Eva):  # a classifier: logits without the bias
-        expected = model.forward_head(model.forward_features(images), pre_logits=True)
-    else:
-        expected = F.normalize(model(images), dim=1)
+    expected = own_embedding(case.model, case.images)
     for engine in legrad.ENGINES:
-        encoding = legrad.build("legrad", model, engine=engine).encode(images)
-        torch.testing.assert_close(encoding.embedding, expected.detach(), rtol=1e-9, atol=1e-11)
+        encoding = legrad.build("legrad", case.model, engine=engine).encode(case.images)
+        torch.testing.assert_close(encoding.embedding, expected, rtol=1e-9, atol=1e-11)
+
+
+@torch.no_grad()
+def own_embedding(model: nn.Module, images: Tensor) -> Tensor:
+    if isinstance(model, VisionTransformer | Eva):  # a classifier: logits without the bias
+        return model.forward_head(model.forward_features(images), pre_logits=True)
+    return F.normalize(model(images), dim=1)
+
+
+@pytest.mark.parametrize("name", ROTARY)
+@pytest.mark.parametrize("size", [(24, 24), (8, 12)])
+def test_rotary_positions_of_other_grids_are_those_of_a_resized_model(
+    name: str, size: tuple[int, int]
+) -> None:
+    case = example(name, size)
+    resized = copy.deepcopy(case.model)
+    (resized.trunk if isinstance(resized, TimmModel) else resized).set_input_size(size)
+    encoding = legrad.build("legrad", case.model).encode(case.images)
+    expected = own_embedding(resized, case.images)
+    # timm resizes positions in float32.
+    torch.testing.assert_close(encoding.embedding, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ROTARY)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_rotary_positions_in_other_types(name: str, dtype: torch.dtype) -> None:
+    case = example(name)
+    model, images = case.model.to(dtype), case.images.to(dtype)
+    embedding, raw = legrad.build("legrad", model).explain(images, case.text, case.image_index)
+    assert raw.isfinite().all()
+    assert raw.any()
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    expected = own_embedding(model, images).float()
+    close = {"rtol": tolerance, "atol": tolerance * float(expected.abs().max())}
+    torch.testing.assert_close(embedding, expected, **close)
+
+
+@pytest.mark.parametrize("rope_type", ["cat", "mixed", "dinov3"])
+@pytest.mark.parametrize("method", ["legrad", "chefer_cam", "naclip"])
+def test_rotary_positions_are_not_moved_in_training(
+    rope_type: str, method: str, snapshot: Callable[[nn.Module], object]
+) -> None:
+    model = randomised(rotary(rope_type=rope_type, rope_rescale_coords=2.0))
+    images = torch.randn(1, 3, 8, 12, dtype=torch.float64)
+    text, index = F.normalize(torch.randn(1, 24, dtype=torch.float64)), torch.tensor([0])
+    expected = legrad.build(method, model)(images, text, index)
+    model.train()
+    before = snapshot(model)
+    for engine in legrad.ENGINES:
+        with torch.inference_mode():
+            raw = legrad.build(method, model, engine=engine)(images.clone(), text, index)
+        torch.testing.assert_close(raw, expected)
+    assert snapshot(model) == before
+
+
+@pytest.mark.parametrize("name", ["rotary", "rotary mixed"])
+def test_the_last_score_is_differentiated_through_rotary_blocks(name: str) -> None:
+    case = example(name)
+    model, tower = case.model, open_tower(case.model)
+    arguments = case.images[:1], case.text[:1], torch.tensor([0])
+    options = {"engine": "autograd", "score_layer": "last", "pool": "cls"}
+    with torch.inference_mode():
+        raw = legrad.build("legrad", model, [0], **options)(*arguments)
+    x, first = tower.embed(case.images[:1]), tower.blocks_on((4, 4))[0]
+    weights = attention(first, x).detach().requires_grad_()
+    z = block_output(first, x, weights)
+    for index, block in enumerate(model.blocks[1:], 1):
+        rope = model.rope.get_embed()
+        z = block(z, rope=rope[index] if model.rope_mixed else rope)
+    embedding = model.forward_head(model.norm(z), pre_logits=True)
+    torch.testing.assert_close(embedding, own_embedding(model, case.images[:1]))
+    (gradient,) = torch.autograd.grad((embedding @ case.text[0]).sum(), weights)
+    expected = gradient.clamp(min=0).mean(dim=(0, 1, 2))[tower.prefix_count :].view(1, 4, 4)
+    torch.testing.assert_close(raw, expected)
+
+
+def test_a_rotary_block_is_not_used_without_a_grid() -> None:
+    tower = open_tower(randomised(rotary()))
+    tokens = torch.randn(1, 17, 24, dtype=torch.float64)
+    with pytest.raises(RuntimeError, match="a block with rotary positions is used without them"):
+        tower.blocks[0].attention_inputs(tokens)
+    assert len(tower.blocks_on((4, 4))[0].attention_inputs(tokens)) == 3
 
 
 def test_scores_of_a_classifier_are_logits_without_bias() -> None:
@@ -151,7 +245,11 @@ def test_the_closed_form_equals_autograd(name: str, size: tuple[int, int], relu:
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("siglip", {"apply_trunk_norm": True}), ("coca", {"coca": "official"})],
+    [
+        ("siglip", {"apply_trunk_norm": True}),
+        ("pe", {"apply_trunk_norm": True}),
+        ("coca", {"coca": "official"}),
+    ],
 )
 def test_variants_of_poolers(name: str, options: dict[str, object]) -> None:
     case = example(name)
@@ -162,15 +260,15 @@ def test_variants_of_poolers(name: str, options: dict[str, object]) -> None:
     assert (legrad.minmax(fast) - legrad.minmax(plain)).abs().max() > 0.01
 
 
-@pytest.mark.parametrize("name", ["siglip", "coca"])
+@pytest.mark.parametrize("name", ["siglip", "coca", "pe"])
 def test_the_pooler_is_differentiated_as_finite_differences_say(name: str) -> None:
     case = example(name)
     tower = open_tower(case.model)
-    options = {"apply_trunk_norm": True} if name == "siglip" else {}
+    options = {} if name == "coca" else {"apply_trunk_norm": True}
     raw = legrad.build("legrad", case.model, layers=1, **options)
     pooler, image = tower.pooler, case.images[:1]
     seen: list[Tensor] = []
-    blocks = case.model.trunk.blocks if name == "siglip" else case.model.transformer.resblocks
+    blocks = case.model.transformer.resblocks if name == "coca" else case.model.trunk.blocks
     hook = blocks[-1].register_forward_hook(lambda *arguments: seen.append(arguments[2]))
     embedding = F.normalize(case.model(image), dim=1)
     hook.remove()
@@ -213,7 +311,7 @@ def test_siglip_normalises_before_upsampling() -> None:
 POOLER_METHODS = ["raw_attention", "rollout", "gradcam", "attention_cam", "chefer_cam"]
 
 
-@pytest.mark.parametrize("name", ["siglip", "coca"])
+@pytest.mark.parametrize("name", ["siglip", "coca", "pe"])
 @pytest.mark.parametrize("method", [m for m in legrad.METHODS if m != "legrad"])
 def test_methods_of_poolers(name: str, method: str) -> None:
     case = example(name)
@@ -231,12 +329,10 @@ def test_methods_of_poolers(name: str, method: str) -> None:
 
 def pooler_formula(method: str, case: Example, image: int, text: Tensor) -> Tensor:
     """Each method's form for poolers, for one pair (paper, B.4; Chefer et al., 2103.15679)."""
-    from legrad.recording import attention, block_output
-
     tower = open_tower(case.model)
     x = tower.embed(case.images[image : image + 1]).detach().requires_grad_()
     weights, outputs = [], []
-    for block in tower.blocks:
+    for block in tower.blocks_on((4, 4)):
         weights.append(attention(block, x))
         x = block_output(block, x, weights[-1])
         outputs.append(x)
@@ -282,6 +378,12 @@ def test_methods_of_a_classifier(method: str) -> None:
     assert raw.isfinite().all()
 
 
+@pytest.mark.parametrize("method", ["lrp", "partial_lrp", "transformer_attribution"])
+def test_relevance_has_no_rule_for_rotary_positions(method: str) -> None:
+    with pytest.raises(legrad.UnsupportedModelError, match="a tower with rotary positions"):
+        legrad.build(method, rotary())
+
+
 def test_cls_methods_refuse_a_tower_read_by_its_average() -> None:
     case = example("classifier by average")
     with pytest.raises(legrad.UnsupportedModelError, match="read by cls"):
@@ -305,7 +407,16 @@ def two_norms() -> nn.Module:
 
 
 REFUSED = {
-    "rotary": (lambda: eva(use_rot_pos_emb=True), "Eva with rotary positions"),
+    "rotary mrope": (
+        lambda: rotary(rope_type="mrope", rope_mrope_section=(1, 1, 1)),
+        "Eva with rotary positions RotaryEmbeddingMRope: known are RotaryEmbeddingCat, ",
+    ),
+    "eva02": (lambda: rotary(swiglu_mlp=True, scale_mlp=True), "block 0 has a SwiGLU: its MLP"),
+    "rotary qk norm": (lambda: rotary(qk_norm=True), "block 0 with AttentionRope and Mlp"),
+    "rotary without fused weights": (
+        lambda: rotary(qkv_fused=False, num_kv_heads=1),
+        "block 0 with AttentionRope and Mlp",
+    ),
     "swiglu": (lambda: eva(swiglu_mlp=True, use_abs_pos_emb=True), "block 0 has a"),
     "inner norm": (lambda: eva(scale_mlp=True), "block 0 with EvaAttention and Mlp"),
     "qk norm": (lambda: vit(qk_norm=True), "block 0 with Attention and Mlp"),

@@ -26,8 +26,10 @@ class Pass:
     grid: tuple[int, int]
 
 
-def run(visual: VisionTransformer, image: Tensor, positions: Tensor) -> Pass:
-    """`positions` [N, D] is the embedding for this image's grid."""
+def run(
+    visual: VisionTransformer, image: Tensor, positions: Tensor, *, rotary: bool = False
+) -> Pass:
+    """`positions` [N, D] is the embedding for this image's grid; `rotary` adds `rotated`."""
     maps = visual.conv1(image[None])[0]
     grid = (maps.shape[1], maps.shape[2])
     tokens = torch.cat([visual.class_embedding[None], maps.flatten(1).T])
@@ -35,6 +37,8 @@ def run(visual: VisionTransformer, image: Tensor, positions: Tensor) -> Pass:
     done = Pass([], [], [], [], [], x, tokens, positions, visual, grid)
     for block in visual.transformer.resblocks:
         qkv = heads(block, x)
+        if rotary:
+            qkv = torch.stack([rotated(qkv[0], grid), rotated(qkv[1], grid), qkv[2]])
         weights = torch.softmax(qkv[0] @ qkv[1].transpose(1, 2) / qkv.shape[-1] ** 0.5, dim=-1)
         attended = x + branch(block, weights @ qkv[2])
         done.inputs.append(x)
@@ -50,6 +54,27 @@ def run(visual: VisionTransformer, image: Tensor, positions: Tensor) -> Pass:
 def heads(block: nn.Module, x: Tensor) -> Tensor:
     joint = block.ln_1(x) @ block.attn.in_proj_weight.T + block.attn.in_proj_bias
     return joint.reshape(len(x), 3, block.attn.num_heads, -1).permute(1, 2, 0, 3)
+
+
+def rotated(x: Tensor, grid: tuple[int, int], native: int = 4) -> Tensor:
+    """RoPE on queries or keys [h, N, d_h]: pairs of channels are complex numbers, turned.
+
+    The first half of the pairs by the column, the others by the row, counted from 1 on the grid of
+    `native` x `native` patches that any other is scaled to (arXiv 2504.13181).
+    """
+    pairs = x.shape[-1] // 2
+    turned = x.clone()
+    for patch in range(grid[0] * grid[1]):
+        row, column = divmod(patch, grid[1])
+        places = [(column + 1) / grid[1] * native, (row + 1) / grid[0] * native]
+        for pair in range(pairs):
+            axis, band = divmod(pair, pairs // 2)
+            angle = places[axis] / 10_000 ** (band / (pairs // 2))
+            cos, sin = math.cos(angle), math.sin(angle)
+            a, b = x[:, 1 + patch, 2 * pair], x[:, 1 + patch, 2 * pair + 1]
+            turned[:, 1 + patch, 2 * pair] = a * cos - b * sin
+            turned[:, 1 + patch, 2 * pair + 1] = a * sin + b * cos
+    return turned
 
 
 def branch(block: nn.Module, mixed: Tensor) -> Tensor:

@@ -1,16 +1,20 @@
 """Every method against slow references, and against numbers worked out by hand."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
+from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
+from timm.layers import LayerNorm
+from timm.models.eva import Eva, checkpoint_filter_fn
 from torch import Tensor
 
 import legrad
 from legrad.towers import open_tower
 from tests.legrad.baselines import formulas
-from tests.legrad.conftest import Case, make_case
+from tests.legrad.conftest import EMBED_DIM, VISION, Case, in_open_clip, make_case
 
 DEPTH = 4
 REFERENCES = {
@@ -48,6 +52,8 @@ REFERENCES = {
     "gem of two layers": ({"layers": 2}, lambda done, text: formulas.gem(done, text, depth=2)),
 }
 
+RELEVANCE = ("transformer_attribution", "partial_lrp")
+
 
 @pytest.fixture(scope="module")
 def case() -> Case:
@@ -61,6 +67,41 @@ def passes(case: Case) -> list[formulas.Pass]:
     visual = case.model.visual
     positions = open_tower(visual).placed((2, 3)).detach()
     return [formulas.run(visual, image, positions) for image in case.images]
+
+
+def rotary_twin(visual: VisionTransformer) -> TimmModel:
+    """The tower with the weights of `visual` and rotary positions, as Perception Encoders have.
+
+    timm reads their published weights, which are named as open_clip's own, by the function used.
+    """
+    trunk = Eva(
+        img_size=VISION["image_size"], patch_size=VISION["patch_size"], num_classes=EMBED_DIM,
+        embed_dim=VISION["width"], num_heads=VISION["width"] // VISION["head_width"], depth=DEPTH,
+        global_pool="token", attn_type="rope", use_pre_transformer_norm=True, init_values=1.0,
+        use_rot_pos_emb=True, rope_grid_offset=1.0, rope_grid_indexing="xy", ref_feat_shape=(4, 4),
+        norm_layer=partial(LayerNorm, eps=1e-5),
+    )  # fmt: skip
+    named = {f"visual.{name}": tensor for name, tensor in visual.state_dict().items()}
+    trunk.load_state_dict(checkpoint_filter_fn(named, trunk))
+    return in_open_clip(trunk).double().eval()
+
+
+@pytest.mark.parametrize("name", [name for name in REFERENCES if name not in RELEVANCE])
+def test_equals_its_formula_under_rotary_positions(name: str) -> None:
+    case = make_case(size=(8, 12), dtype=torch.float64, layers=DEPTH, ls_init_value=0.4)
+    visual = case.model.visual
+    positions = open_tower(visual).placed((2, 3)).detach()
+    options, formula = REFERENCES[name]
+    model = rotary_twin(visual)
+    raw = legrad.build(name.partition(" ")[0], model, **options)(*case.arguments)
+    for query, image in enumerate(case.image_index.tolist()[:3]):
+        done = formulas.run(visual, case.images[image], positions, rotary=True)
+        embedding = legrad.build("legrad", model).encode(case.images[image : image + 1]).embedding
+        torch.testing.assert_close(embedding[0], done.embedding.detach(), rtol=1e-6, atol=1e-7)
+        expected = formula(done, case.text[query]).detach()
+        # timm's sines and cosines are of float32.
+        atol = 1e-5 * float(expected.abs().amax())
+        torch.testing.assert_close(raw[query].flatten(), expected, rtol=1e-5, atol=atol)
 
 
 def close(actual: Tensor, expected: Tensor) -> None:
