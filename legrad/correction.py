@@ -17,9 +17,11 @@ from legrad.interface import Encoding, Explainer, checked_pairs
 
 
 class EmptyPromptCorrection(Explainer):
-    """Sets to 0 the cells where the min-max-normalised map of the dummy text exceeds a threshold.
+    """Clears the cells where the min-max-normalised map of the dummy text exceeds a threshold.
 
-    A cell is one of the raw map, before any upsampling; a threshold of 1 changes nothing.
+    They become 0, or the lowest value of a map that has negative ones: what is taken out must not
+    come out on top. A cell is one of the raw map, before any upsampling; a threshold of 1 changes
+    nothing.
     """
 
     def __init__(
@@ -78,4 +80,6 @@ class EmptyPromptCorrection(Explainer):
     ) -> Float[Tensor, "Q gh gw"]:
         owners = {image: row for row, image in enumerate(sorted(set(pairs)))}
         hot = minmax(raw[len(pairs) :]) > self._threshold
-        return raw[: len(pairs)].masked_fill(hot[[owners[image] for image in pairs]], 0)
+        maps = raw[: len(pairs)]
+        lowest = maps.amin(dim=(1, 2), keepdim=True).clamp(max=0)
+        return torch.where(hot[[owners[image] for image in pairs]], lowest, maps)

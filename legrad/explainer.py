@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from legrad.autograd import AutogradLeGrad
 from legrad.baselines import BASELINES
+from legrad.baselines.base import AttentionMethod
 from legrad.closed_form import ClosedFormLeGrad
 from legrad.correction import EmptyPromptCorrection
 from legrad.interface import Encoding, Explainer, select_layers
@@ -85,6 +86,8 @@ def build(
         raise ValueError(
             f"empty_text has shape {tuple(empty_text.shape)}, expected [{tower.head.width}]"
         )
+    if isinstance(explainer, AttentionMethod):
+        raise ValueError(f"empty_text: {method} has the same map for every text, and for none")
     return EmptyPromptCorrection(explainer, empty_text[None], empty_threshold)
 
 

@@ -83,12 +83,20 @@ class Ledger:
         """In which settings the run that is here differs; empty where there is none."""
         before = self.results()
         if not before:
-            return []
+            return self._changed_fingerprint(fingerprint(results))
         old, new = _flatten(before), _flatten(json.loads(json.dumps(results)))
         return [
             f"{key}: {old.get(key)!r} there, {new.get(key)!r} now"
             for key in sorted(old.keys() | new.keys())
             if old.get(key) != new.get(key)
+        ]
+
+    def _changed_fingerprint(self, now: str) -> list[str]:
+        """The same where `run.json` was lost, so that only the commits tell."""
+        names = sorted(self.committed())[:1]
+        there = [content["fingerprint"] for _, content in self._records("commits", names)]
+        return [
+            f"fingerprint: {old} there, {now} now, and no run.json" for old in there if old != now
         ]
 
     def committed(self) -> set[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import open_clip
 import torch
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float32
 from torch import Tensor
 
-from pipeline.models import Clip
+from pipeline.models import Clip, ModelError
 from pipeline.prompts import Prompt
 
 TEXT_BATCH = 32
@@ -29,13 +30,30 @@ class _Encoded:
     cut: bool  # the text was longer than the model's context
 
 
+def _tokenizer(name: str) -> Any:
+    try:
+        return open_clip.get_tokenizer(name)
+    except ImportError as error:  # those of SigLIP and of multilingual models are not open_clip's
+        raise ModelError(
+            f"--model.name {name}: its tokenizer needs a package that is not installed "
+            f"({error.name}): pip install transformers sentencepiece"
+        ) from error
+    except Exception as error:  # the hub raises whatever it likes
+        cause = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise ModelError(f"--model.name {name}: its tokenizer does not load: {cause}") from error
+
+
 class TextEncoder:
     """Embeds texts with a CLIP's text tower, each distinct one once. Not thread-safe."""
 
     def __init__(self, model: Clip, name: str, templates: Sequence[str]) -> None:
-        """Take the tokenizer of the open_clip model called `name`."""
+        """Take the tokenizer of the open_clip model called `name`.
+
+        Raises:
+            ModelError: it does not load.
+        """
         self._model, self._templates = model, tuple(templates)
-        self._tokenizer = open_clip.get_tokenizer(name)
+        self._tokenizer = _tokenizer(name)
         self._known: dict[tuple[bool, str], _Encoded] = {}
 
     def __call__(

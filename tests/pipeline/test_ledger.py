@@ -104,6 +104,17 @@ def test_another_configuration_is_refused_with_its_differences(ledger: Ledger) -
     assert ledger.committed() == {SHARD.name}
 
 
+def test_commits_of_another_configuration_are_refused_without_run_json_too(ledger: Ledger) -> None:
+    ledger.commit(commit(), {})
+    Path(ledger.output, "run.json").unlink()
+    other = replace(CONFIG, layers=[1, 2])
+    with pytest.raises(ConfigError, match=f"fingerprint: '?{CONFIG.fingerprint()}'? there"):
+        ledger.open(other.results(), asdict(other), [])
+    ledger.open(CONFIG.results(), asdict(CONFIG), [])
+    assert ledger.committed() == {SHARD.name}
+    assert ledger.results()
+
+
 def test_redo_starts_over(ledger: Ledger, tree: Callable[[str], dict[str, bytes]]) -> None:
     tables = ("annotations/a.parquet", "images/a.parquet", "counts/a.parquet")
     ledger.commit(commit(), dict.fromkeys(tables, b"table"))

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from pipeline import text as module
 from pipeline.demo.model import NAME, TEMPLATE, create, tokenize
-from pipeline.models import Clip
+from pipeline.models import Clip, ModelError
 from pipeline.prompts import Prompt
 from pipeline.text import TextEncoder
 
@@ -110,6 +110,25 @@ def test_prompts_need_not_be_ascii(model: Clip) -> None:
     text, _ = TextEncoder(model, NAME, ["{}"])([caption(word) for word in words])
     assert text.isfinite().all()
     assert len({tuple(row.tolist()) for row in text[:4]}) == 4
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ModuleNotFoundError("No module", name="transformers"), "pip install transformers"),
+        (OSError("no connection\nand more"), "does not load: OSError: no connection"),
+    ],
+)
+def test_a_tokenizer_that_does_not_load_is_an_error_of_the_model(
+    model: Clip, error: Exception, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(name: str) -> None:
+        raise error
+
+    monkeypatch.setattr(module.open_clip, "get_tokenizer", fail)
+    with pytest.raises(ModelError, match=words) as caught:
+        TextEncoder(model, NAME, [TEMPLATE])
+    assert "\n" not in str(caught.value)
 
 
 def test_nothing_has_no_embeddings(model: Clip) -> None:

@@ -164,6 +164,26 @@ def test_correction_changes_hot_cells_only(case: Case) -> None:
     torch.testing.assert_close(off(*case.arguments), raw)
 
 
+def test_correction_takes_cells_to_the_bottom_of_a_map_of_any_sign(case: Case) -> None:
+    empty = case.text[0]
+    plain = legrad.build("legrad", case.model, relu=False, engine="autograd")
+    raw = plain(*case.arguments)
+    hot = legrad.minmax(plain(case.images, empty.expand(6, -1), case.image_index)) > 0.8
+    corrected = legrad.build("legrad", case.model, relu=False, engine="autograd", empty_text=empty)(
+        *case.arguments
+    )
+    bottom = raw.amin((1, 2), keepdim=True).expand_as(raw)
+    assert (raw.amin((1, 2)) < 0).any() and hot.any()
+    torch.testing.assert_close(corrected[hot], bottom[hot].clamp(max=0))
+    torch.testing.assert_close(corrected[~hot], raw[~hot])
+
+
+def test_correction_is_refused_where_maps_do_not_depend_on_texts(case: Case) -> None:
+    for method in ("raw_attention", "rollout"):
+        with pytest.raises(ValueError, match="the same map for every text"):
+            legrad.build(method, case.model, empty_text=case.text[0])
+
+
 def test_correction_of_no_pairs(case: Case) -> None:
     corrected = legrad.build("gradcam", case.model, empty_text=case.text[0])
     assert corrected(case.images, case.text[:0], case.image_index[:0]).shape == (0, 4, 4)
