@@ -77,7 +77,8 @@ def markdown(rows: Sequence[tuple[str, Quality]], scenes: int, objects: int) -> 
             "# Methods",
             "Written by `python jobs/methods.py`. Every method is an explainer behind "
             "`legrad.build(method, model, layers, **options)` and a name for `--method`, with "
-            "`--layers` and `--options '{name: value}'`.",
+            "`--layers` and `--options '{name: value}'`. An option that takes texts (`background`) "
+            "is given to a command as names: `imagenet`, a class file, or a list of names.",
             "## On the demo's scenes",
             f"The bundled CLIP on its {scenes} held-out scenes with {objects} objects, masks at a "
             "threshold of 0.5. p-mIoU is the IoU over labelled points, mean over classes; "
