@@ -205,7 +205,7 @@ def test_a_background_is_given_as_names(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", ["imagnet", 5, [], ["dog", ""], ["dog", 5], {"a": "dog"}])
 def test_what_is_no_list_of_names_is_refused_in_a_line(value: object) -> None:
-    with pytest.raises(ConfigError, match="--options background: .* is neither imagenet, nor a "):
+    with pytest.raises(ConfigError, match=r"--options background: .* is neither imagenet, nor a "):
         background(value)
 
 
