@@ -33,8 +33,8 @@ class ModelConfig:
     """A CLIP as open_clip lists it (or the bundled legrad-demo); for evaluate.py perturbation and
     layers also a classifier, timm/NAME with a name that timm lists."""
     pretrained: str = "demo"
-    """Weights: an open_clip tag, timm (those of the classifier's name), a local file, an s3:// or
-    gs:// URI, demo, or random (to try out speed and memory)."""
+    """Weights: an open_clip tag, timm (those of the classifier's name), a local file, an s3://,
+    gs:// or http(s):// URI, demo, or random (to try out speed and memory)."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Number format of the vision and text towers; maps and scores come back in float32."""
     image_size: int | None = None
