@@ -47,7 +47,7 @@ def test_without_arguments_the_demo_is_annotated(tmp_path: Path) -> None:
     )
     assert ended.returncode == 0, ended.stderr
     quality, control = (
-        float(re.search(pattern, ended.stdout)[1])  # type: ignore[index]
+        float(re.search(pattern, ended.stdout)[1])
         for pattern in (r"p-mIoU on the bundled points: (\S+)", r"cover everything: (\S+)")
     )
     assert quality >= 0.60 > 0.30 > control > 0.20
