@@ -32,7 +32,7 @@ test: lint ## Lint, check types, run the tests.
 lint: $(READY) ## ruff and mypy.
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
-	$(BIN)/python -m mypy $(PACKAGES)
+	$(BIN)/python -m mypy $(PACKAGES) tests
 
 bench: $(READY) ## Time LeGrad against the published package.
 	$(BIN)/python jobs/benchmark.py legrad

@@ -1,13 +1,14 @@
 """Write docs/methods.md: every method on the demo's scenes, `python jobs/methods.py`.
 
-With `--speed_file FILE`, the figures that `python jobs/benchmark.py methods --json FILE` wrote go
-into the page too.
+The figures on speed are another command's: `python jobs/benchmark.py methods --json FILE`, then
+`python jobs/methods.py --speed_file FILE`. Without, the page keeps those that it has.
 """
 
 from __future__ import annotations
 
 import inspect
 import json
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -75,9 +76,12 @@ def markdown(rows: Sequence[tuple[str, Quality]], scenes: int, objects: int) -> 
     return "\n\n".join(
         [
             "# Methods",
-            "Written by `python jobs/methods.py`. Every method is an explainer behind "
+            "Written by `python jobs/methods.py`; the figures on speed by `python "
+            "jobs/benchmark.py methods --json FILE`, then `python jobs/methods.py --speed_file "
+            "FILE`. Every method is an explainer behind "
             "`legrad.build(method, model, layers, **options)` and a name for `--method`, with "
-            "`--layers` and `--options '{name: value}'`.",
+            "`--layers` and `--options '{name: value}'`. An option that takes texts (`background`) "
+            "is given to a command as names: `imagenet`, a class file, or a list of names.",
             "## On the demo's scenes",
             f"The bundled CLIP on its {scenes} held-out scenes with {objects} objects, masks at a "
             "threshold of 0.5. p-mIoU is the IoU over labelled points, mean over classes; "
@@ -103,12 +107,26 @@ def described() -> str:
     return "\n\n".join(parts)
 
 
+def speed_section(output: Path, figures: Path | None) -> list[str]:
+    """The section on speed: of the figures if there are any, else as the page has it, if it does.
+
+    Args:
+        output: the page.
+        figures: what `jobs/benchmark.py methods --json` wrote.
+    """
+    if figures is not None:
+        return [f"## Speed\n\n{speed.markdown(json.loads(figures.read_text()))}"]
+    page = output.read_text() if output.exists() else ""
+    return re.findall(r"^## Speed\n.*?(?=\n\n## )", page, re.DOTALL | re.MULTILINE)
+
+
 def main(output: Path = PAGE, speed_file: Path | None = None) -> None:
     """Measure every method on the bundled scenes and write the page.
 
     Args:
         output: the file to write.
-        speed_file: figures of `jobs/benchmark.py methods --json`, to be shown as well.
+        speed_file: figures of `jobs/benchmark.py methods --json`; without them the page keeps what
+            it says on speed.
     """
     torch.set_num_threads(1)
     model, scenes = create(WEIGHTS), bundled_scenes()
@@ -118,10 +136,8 @@ def main(output: Path = PAGE, speed_file: Path | None = None) -> None:
         print(f"{row.label}: {quality}", flush=True)
         rows.append((row.label, quality))
     objects = sum(len(scene.masks) for scene in scenes)
-    parts = [markdown(rows, len(scenes), objects)]
-    if speed_file is not None:
-        parts += ["## Speed", speed.markdown(json.loads(speed_file.read_text()))]
-    parts.append(described())
+    speeds = speed_section(output, speed_file)
+    parts = [markdown(rows, len(scenes), objects), *speeds, described()]
     output.parent.mkdir(exist_ok=True)
     output.write_text("\n\n".join(parts) + "\n")
     print(f"wrote {output}")

@@ -36,7 +36,7 @@ Layers: TypeAlias = int | Sequence[int] | None
 def build(
     method: str,
     model: nn.Module,
-    layers: int | Sequence[int] | None = None,
+    layers: Layers = None,
     *,
     engine: str = "closed_form",
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
@@ -74,7 +74,7 @@ def build(
         raise ValueError(f"unknown engine {engine!r}; known: {', '.join(ENGINES)}")
     if memory_budget <= 0:
         raise ValueError(f"memory_budget={memory_budget}: must be a positive number of bytes")
-    check_options(method, options)
+    options = check_options(method, options)
     tower = open_tower(model)
     if method == "legrad":
         explainer = _legrad(tower, layers, engine, memory_budget, LeGradOptions(**options))
@@ -99,8 +99,10 @@ def options_of(method: str) -> dict[str, Any]:
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
-def check_options(method: str, options: Mapping[str, Any]) -> None:
-    """Refuse what cannot be right whatever the model is.
+def check_options(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options as the method takes them; refuses what cannot be right whatever the model is.
+
+    A whole number is good for an option that is a float, and becomes one.
 
     Raises:
         ValueError: an unknown method or option, with the nearest one that there is, or a value of
@@ -110,6 +112,7 @@ def check_options(method: str, options: Mapping[str, Any]) -> None:
         hint = _near(method, METHODS)
         raise ValueError(f"unknown method {method!r}{hint}; known: {', '.join(METHODS)}")
     known = options_of(method)
+    checked: dict[str, Any] = {}
     for name, value in options.items():
         if name not in known:
             hint = _near(name, known)
@@ -117,10 +120,13 @@ def check_options(method: str, options: Mapping[str, Any]) -> None:
                 hint = f" ({own[0]} is a setting beside the options)"
             listed = ", ".join(known) or "none"
             raise ValueError(f"{method} has no option {name!r}{hint}; known: {listed}")
-        # Tensors have no default. By the exact type: to Python a bool is an int, too.
-        kind = Tensor if known[name] is None else type(known[name])
-        if type(value) is not kind:
+        kind = Tensor if known[name] is None else type(known[name])  # tensors have no default
+        accepted = int | float if kind is float else kind
+        # To Python a bool is an int, too.
+        if not isinstance(value, accepted) or isinstance(value, bool) != (kind is bool):
             raise ValueError(f"{name}={value!r}: must be of type {kind.__name__}")
+        checked[name] = float(value) if kind is float else value
+    return checked
 
 
 def _near(name: str, known: Iterable[str]) -> str:

@@ -18,7 +18,7 @@ from pipeline.models import CACHE, CLASSIFIERS, ModelError, downloaded, said_if_
 
 OWN = "timm"
 """`--model.pretrained` for the weights that timm lists under the name."""
-SOURCES = f"{OWN}, random, a file or an s3:// or gs:// URI"
+SOURCES = f"{OWN}, random, a file or an s3://, gs:// or http(s):// URI"
 
 
 def is_classifier(name: str) -> bool:

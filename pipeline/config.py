@@ -33,8 +33,8 @@ class ModelConfig:
     """A CLIP as open_clip lists it (or the bundled legrad-demo); for evaluate.py perturbation and
     layers also a classifier, timm/NAME with a name that timm lists."""
     pretrained: str = "demo"
-    """Weights: an open_clip tag, timm (those of the classifier's name), a local file, an s3:// or
-    gs:// URI, demo, or random (to try out speed and memory)."""
+    """Weights: an open_clip tag, timm (those of the classifier's name), a local file, an s3://,
+    gs:// or http(s):// URI, demo, or random (to try out speed and memory)."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Number format of the vision and text towers; maps and scores come back in float32."""
     image_size: int | None = None
@@ -164,7 +164,8 @@ class MethodConfig:
     method: str = "legrad"
     """Explainability method (a name in legrad.METHODS)."""
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """Options of the method, as docs/methods.md lists them: '{relu: false}'."""
+    """Options of the method, as docs/methods.md lists them: '{relu: false}'. Where one takes texts,
+    say imagenet (its 1000 classes), a class file, or a list of names."""
     layers: int | list[int] | None = None
     """Blocks to explain: null for the method's own choice (LeGrad: all), k for the last k, or a
     list of 0-based indices."""
@@ -182,7 +183,7 @@ class MethodConfig:
         except ValueError as error:
             raise ConfigError(f"--method {self.method}: {error}") from error
         try:
-            legrad.check_options(self.method, self.options)
+            legrad.check_options(self.method, self._plain_options())
         except ValueError as error:
             raise ConfigError(f"--options: {error}") from error
         if not 0 <= self.empty_threshold <= 1:
@@ -191,7 +192,18 @@ class MethodConfig:
     def maps_settings(self) -> dict[str, Any]:
         """These settings, as JSON values: all of them change results."""
         fields = dataclasses.fields(MethodConfig)
-        return {field.name: copy.deepcopy(getattr(self, field.name)) for field in fields}
+        settings = {field.name: copy.deepcopy(getattr(self, field.name)) for field in fields}
+        settings["options"] |= legrad.check_options(self.method, self._plain_options())
+        return settings
+
+    def text_options(self) -> set[str]:
+        """Which options `legrad` takes as tensors of text embeddings; here, they are names."""
+        known = legrad.options_of(self.method)
+        return {name for name in self.options if name in known and known[name] is None}
+
+    def _plain_options(self) -> dict[str, Any]:
+        texts = self.text_options()
+        return {name: value for name, value in self.options.items() if name not in texts}
 
 
 @dataclass(frozen=True)

@@ -88,8 +88,8 @@ class PromptExplainer:
         )
 
     def _build(self, config: AnnotateConfig, model: Clip) -> legrad.Explainer:
-        embed = self._encode_text.caption
-        explainer = make_explainer(config, model, embed, config.engine.memory_budget)
+        texts, budget = self._encode_text, config.engine.memory_budget
+        explainer = make_explainer(config, model, texts.caption, budget, texts.names)
         if side := config.model.image_size:  # to find out now whether it can have that size
             image = torch.zeros(1, 3, side, side, device=self._device, dtype=self._dtype)
             try:

@@ -158,7 +158,7 @@ class Ledger:
         commits = {commit.shard: commit for commit in known if commit.shard in names}
         for name, content in self._records("commits", names - commits.keys()):
             commits[name] = Commit(**content)
-        return [commits[name] for name in sorted(names)]
+        return [commits[name] for name in sorted(commits)]
 
     def summary(
         self,
@@ -201,11 +201,21 @@ class Ledger:
                 storage.remove(self._path(f"{folder}/{name}"))
 
     def _records(self, folder: str, names: Iterable[str]) -> list[tuple[str, Any]]:
-        """Some of the records in a folder, by name: a request or two for each, many at once."""
+        """Some of the records in a folder, by name: a request or two for each, many at once.
+
+        Those that a run has taken back since they were listed are left out.
+        """
+
+        def read(name: str) -> Any:
+            try:
+                return self._read_json(f"{folder}/{name}.json")
+            except FileNotFoundError:
+                return None
+
         ordered = sorted(names)
         with ThreadPoolExecutor(READERS) as pool:
-            contents = pool.map(self._read_json, [f"{folder}/{name}.json" for name in ordered])
-            return list(zip(ordered, contents, strict=True))
+            contents = zip(ordered, pool.map(read, ordered), strict=True)
+            return [(name, content) for name, content in contents if content is not None]
 
     def _names(self, folder: str) -> set[str]:
         names = storage.list_names(self._path(folder), ".json")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -11,15 +11,21 @@ import legrad
 from legrad.options import is_siglip
 from legrad.towers import open_tower
 from pipeline.config import ConfigError, MethodConfig
+from pipeline.names import read_names
 
 EMPTY_TEXT = "a photo of a"
 """The dummy text in the code of LeGrad's authors; their paper (eq. 13) has "a photo of"."""
 
 Embed = Callable[[str], Float[Tensor, " embed"]]
+EmbedNames = Callable[[Sequence[str]], Float[Tensor, "name embed"]]
 
 
 def make_explainer(
-    config: MethodConfig, model: nn.Module, embed: Embed, memory_budget: int
+    config: MethodConfig,
+    model: nn.Module,
+    embed: Embed,
+    memory_budget: int,
+    embed_names: EmbedNames | None = None,
 ) -> legrad.Explainer:
     """Build the explainer of a model.
 
@@ -28,10 +34,17 @@ def make_explainer(
         model: what is explained, in its final type and place.
         embed: the L2-normalised embedding of a text as it is, without templates.
         memory_budget: bytes that LeGrad's temporaries may take.
+        embed_names: the L2-normalised embeddings of class names, put into templates; without it,
+            options that are texts cannot be given.
 
     Raises:
         ConfigError: the method cannot explain this model, or not with these settings.
     """
+    options = dict(config.options)
+    for option in config.text_options():
+        if embed_names is None:
+            raise ConfigError(f"--options {option}: this command has no texts to give it")
+        options[option] = embed_names(read_names(option, options[option]))
     try:
         empty = empty_text(config, model)
         return legrad.build(
@@ -42,7 +55,7 @@ def make_explainer(
             memory_budget=memory_budget,
             empty_text=embed(empty) if empty else None,
             empty_threshold=config.empty_threshold,
-            **config.options,
+            **options,
         )
     except ValueError as error:
         raise ConfigError(f"--method {config.method}: {error}") from error

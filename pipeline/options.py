@@ -10,6 +10,9 @@ from typing import Any, NoReturn, TypeVar
 
 from jsonargparse import ArgumentParser, set_parsing_settings
 
+from pipeline.config import MethodConfig
+from pipeline.names import with_names
+
 Config = TypeVar("Config")
 
 
@@ -37,7 +40,8 @@ def parse(
     given = list(sys.argv[1:] if arguments is None else arguments)
     settings = vars(parser.instantiate(parser.parse_args(parser.with_values(given))))
     del settings["config"]
-    return config(**settings)
+    made = config(**settings)
+    return with_names(made) if isinstance(made, MethodConfig) else made
 
 
 class _Parser(ArgumentParser):

@@ -90,6 +90,10 @@ class TextEncoder:
         embedding: Tensor = self([Prompt(0, None, None, (text,))])[0][0]
         return embedding
 
+    def names(self, names: Sequence[str]) -> Float32[Tensor, "name embed"]:
+        """The embeddings of class names, put into the templates."""
+        return self([Prompt(i, name, None, (name,)) for i, name in enumerate(names)])[0]
+
     def sentences(self, prompt: Prompt, text: str) -> list[str]:
         """What is encoded for one text of a prompt; nothing for a vector."""
         if prompt.embedding is not None:

@@ -3,6 +3,9 @@
 The hook must be installed before the packages are imported, hence here and hence at import.
 """
 
+import signal
+from collections.abc import Iterator
+
 import hypothesis
 import pytest
 from jaxtyping import install_import_hook
@@ -25,3 +28,11 @@ ALLOWED_WARNINGS = (
 def pytest_configure(config: pytest.Config) -> None:
     for warning in ALLOWED_WARNINGS:
         config.addinivalue_line("filterwarnings", warning)
+
+
+@pytest.fixture(autouse=True)
+def keep_signals() -> Iterator[None]:
+    """A run sets a SIGTERM handler of its own."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)

@@ -5,7 +5,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -13,19 +13,12 @@ import pytest
 from PIL import Image
 
 from jobs.annotate import main
+from pipeline import storage
 from pipeline.demo.run import SHARDS
 
 ROOT = Path(__file__).parents[2]
 LOCAL = ("--engine.executor", "local", "--engine.threads", "1")
 DEMO = ("--input", str(SHARDS / "demo-00000.tar"), "--limit_samples", "3", *LOCAL)
-
-
-@pytest.fixture(autouse=True)
-def keep_signals() -> Iterator[None]:
-    """The command has a SIGTERM handler of its own."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture
@@ -54,7 +47,7 @@ def test_without_arguments_the_demo_is_annotated(tmp_path: Path) -> None:
     )
     assert ended.returncode == 0, ended.stderr
     quality, control = (
-        float(re.search(pattern, ended.stdout)[1])  # type: ignore[index]
+        float(re.search(pattern, ended.stdout)[1])
         for pattern in (r"p-mIoU on the bundled points: (\S+)", r"cover everything: (\S+)")
     )
     assert quality >= 0.60 > 0.30 > control > 0.20
@@ -219,6 +212,23 @@ def test_a_run_goes_on_or_is_refused_or_starts_over(
 
     assert run(tmp_path, *changed, "--on_mismatch", "redo") == 0
     assert commit.read_bytes() != before
+
+
+def test_a_dry_run_reads_every_commit_once(
+    shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path, "--input", shards, "--engine.max_attempts", "1")
+    read: list[str] = []
+    read_bytes = storage.read_bytes
+
+    def counted(location: str) -> bytes:
+        read.append(location)
+        return read_bytes(location)
+
+    monkeypatch.setattr(storage, "read_bytes", counted)
+    assert run(tmp_path, "--input", shards, "--dry_run") == 0
+    commits = [location for location in read if "/commits/" in location]
+    assert len(commits) == len(set(commits)) == 2
 
 
 def test_status_of_a_run(shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,12 +1,14 @@
 """The methods page and the methods benchmark: what they compare is the same thing."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import legrad
 from jobs.benchmarks import as_published
-from jobs.methods import VARIANTS, described, markdown
+from jobs.methods import PAGE, VARIANTS, described, markdown, speed_section
 from pipeline.demo.quality import Quality
 from tests.legrad.conftest import EMBED_DIM, make_case
 
@@ -64,3 +66,19 @@ def test_every_method_is_a_row_and_is_described() -> None:
         assert f"| {method} |" in page
         assert f"### {method}\n" in text
     assert "legrad (score_layer='last')" in page
+
+
+def test_the_page_keeps_what_it_says_on_speed(tmp_path: Path) -> None:
+    (kept,) = speed_section(PAGE, None)
+    assert kept.startswith("## Speed\n\nViT-B/16") and kept.endswith(" |")
+    assert f"\n\n{kept}\n\n## What they are\n" in PAGE.read_text()
+    assert speed_section(tmp_path / "new.md", None) == []
+
+
+def test_the_page_says_what_the_command_would() -> None:
+    """Of all but the figures."""
+    page = PAGE.read_text()
+    quality = Quality(*[0.5] * 6, images_per_second=7.0)
+    opening = markdown([(row.label, quality) for row in VARIANTS], 3, 4).partition("\n\n## ")[0]
+    assert page.startswith(opening)
+    assert page.endswith(described() + "\n")

@@ -95,4 +95,4 @@ def _bytes(folder: Path) -> dict[str, bytes]:
 
 def _members(path: Path) -> list[tuple[tarfile.TarInfo, bytes]]:
     with tarfile.open(path) as archive:
-        return [(m, archive.extractfile(m).read()) for m in archive]  # type: ignore[union-attr]
+        return [(m, archive.extractfile(m).read()) for m in archive]

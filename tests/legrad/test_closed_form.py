@@ -10,6 +10,7 @@ from open_clip.model import CLIP, convert_weights_to_lp
 from torch import Tensor
 
 import legrad
+from legrad.closed_form import LayerStates
 from tests.legrad.conftest import EMBED_DIM, TEXT, VISION, Case, make_case
 
 
@@ -93,6 +94,7 @@ def test_ragged_pairs_under_any_budget(pairs: list[tuple[int, int]], budget: int
 def test_encode_keeps_preactivations_as_far_as_the_budget_allows(case: Case) -> None:
     def kept(budget: int) -> int:
         encoding = legrad.build("legrad", case.model, memory_budget=budget).encode(case.images)
+        assert isinstance(encoding, LayerStates)
         return sum(state.preactivations is not None for state in encoding.states)
 
     batch_tokens, width, hidden = 4 * 17, 24, 96
@@ -109,7 +111,9 @@ def test_calls_repeat_bit_for_bit(case: Case) -> None:
 
 
 def test_values_do_not_hold_on_to_queries_and_keys(case: Case) -> None:
-    state = legrad.build("legrad", case.model).encode(case.images).states[0]
+    encoding = legrad.build("legrad", case.model).encode(case.images)
+    assert isinstance(encoding, LayerStates)
+    state = encoding.states[0]
     assert state.values.untyped_storage().nbytes() == state.values.nbytes
 
 

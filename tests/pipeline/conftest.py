@@ -20,10 +20,9 @@ from werkzeug.serving import WSGIRequestHandler
 
 from pipeline import storage
 from pipeline.config import AnnotateConfig, EngineConfig
+from pipeline.driver import run_shards
 from pipeline.explanation import PromptExplainer
 from pipeline.ledger import Ledger
-from pipeline.local import LocalExecutor
-from pipeline.passes import plan, run_passes
 from pipeline.shards import find_shards
 from pipeline.worker import MakeWorker, Worker
 
@@ -104,10 +103,8 @@ def annotate(make_worker: MakeWorker) -> Callable[..., Ledger]:
     def run(config: AnnotateConfig, make_worker: MakeWorker = make_worker) -> Ledger:
         ledger = Ledger(config.output)
         ledger.open(config.results(), {}, [], config.on_mismatch == "redo")
-        todo = plan(config, ledger, find_shards(config.patterns, config.input_root))
-        ledger.forget(todo.changed)
-        run_passes(config, ledger, todo.todo, LocalExecutor(config, make_worker))
-        ledger.summarise(shard.name for shard in todo.shards)
+        shards = find_shards(config.patterns, config.input_root)
+        run_shards(config, ledger, shards, make_worker)
         return ledger
 
     return run

@@ -69,6 +69,11 @@ def test_result_settings_are_a_copy() -> None:
     assert config.results()["layers"] == [0]
 
 
+def test_a_whole_number_is_the_same_setting_as_the_float() -> None:
+    whole, same = (AnnotateConfig(method="naclip", options={"std": std}) for std in (5, 5.0))
+    assert whole.fingerprint() == same.fingerprint()
+
+
 def test_a_class_file_counts_by_its_contents(tmp_path: Path) -> None:
     def fingerprint(name: str, text: str) -> str:
         (tmp_path / name).write_text(text)

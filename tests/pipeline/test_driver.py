@@ -13,7 +13,7 @@ import pytest
 from pipeline import driver
 from pipeline.config import AnnotateConfig
 from pipeline.driver import run_shards
-from pipeline.ledger import Ledger
+from pipeline.ledger import TABLES, Ledger
 from pipeline.models import ModelError
 from pipeline.records import Counts, make_commit
 from pipeline.shards import Shard
@@ -30,6 +30,11 @@ def saved(ledger: Ledger) -> dict[str, Any]:
     return summary
 
 
+def files_of(shard: Shard, ledger: Ledger) -> list[Path]:
+    """All that was written for a shard, in every folder of the output."""
+    return sorted(Path(ledger.output).glob(f"*/{shard.name}.*"))
+
+
 @pytest.fixture
 def ledger(make_config: MakeConfig) -> Ledger:
     config = make_config()
@@ -40,15 +45,19 @@ def ledger(make_config: MakeConfig) -> Ledger:
 
 @pytest.fixture
 def execute(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Execute:
-    """`execute(error)`: from now on every shard is committed, or `error` raised after the first."""
+    """`execute(error)`: from now on every shard is committed, or `error` raised after the first.
+
+    Nothing may be left of a shard by the time that it is done.
+    """
 
     def prepare(error: BaseException | None) -> None:
         def commit_all(shards: list[Shard], attempt: int, in_flight: int) -> list[Outcome]:
             assert saved(ledger)["state"] == "running"
             for shard in shards:
+                assert files_of(shard, ledger) == []
                 made = AnnotateConfig().fingerprint()
                 commit = make_commit(shard, made, COUNTS, {}, seconds=0.5, attempt=attempt)
-                ledger.commit(commit, {})
+                ledger.commit(commit, {f"{t}/{shard.name}.parquet": b"table" for t in TABLES})
                 if error:
                     raise error
             return [Outcome(shard.name, shard.size) for shard in shards]
@@ -83,5 +92,6 @@ def test_a_shard_that_has_changed_is_done_again(
     execute(None)
     run_shards(make_config(), ledger, SHARDS)
     longer = [replace(SHARDS[0], size=11), SHARDS[1]]
+    assert len(files_of(SHARDS[0], ledger)) == 1 + len(TABLES)
     run_shards(make_config(), ledger, longer)
     assert [commit.bytes for commit in ledger.commits()] == [11, 10]

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +14,11 @@ from ray import cloudpickle
 
 from pipeline.config import AnnotateConfig, ModelConfig
 from pipeline.demo.run import SHARDS
-from pipeline.engine import RayExecutor
+from pipeline.driver import run_shards
 from pipeline.explanation import Maps
 from pipeline.ledger import Ledger
 from pipeline.models import ModelError
-from pipeline.passes import WORKER_DIED, run_passes
+from pipeline.passes import WORKER_DIED
 from pipeline.samples import Sample
 from pipeline.shards import Shard, find_shards
 from pipeline.worker import MakeWorker, Worker
@@ -77,6 +78,8 @@ class Fragile(Worker):
             os._exit(1)
         if shard.name.startswith("wrong"):
             raise RuntimeError("boom")
+        if shard.name.startswith("stuck") or (shard.name.startswith("slow") and attempt == 1):
+            time.sleep(600)
         super().do_shard(shard, attempt, on_images, alive)
 
 
@@ -101,7 +104,7 @@ def on_ray(cluster: None) -> Callable[..., Ledger]:
         config = replace(config, engine=replace(config.engine, executor="ray"))
         ledger = Ledger(config.output)
         ledger.open(config.results(), {}, [])
-        run_passes(config, ledger, find_shards(config.patterns), RayExecutor(config, make_worker))
+        run_shards(config, ledger, find_shards(config.patterns), make_worker)
         return ledger
 
     return run
@@ -146,6 +149,22 @@ def test_only_the_guilty_shards_fail(
     good = {by_name[name] for name in ("a", "b", "unlucky", "x", "y")}
     assert ledger.committed() == good
     assert len(list(Path(ledger.output, "annotations").iterdir())) == len(good)
+
+
+@pytest.mark.slow
+def test_a_worker_that_stands_still_is_ended_and_its_shards_tried_again(
+    on_ray: Callable[..., Ledger], make_config: Callable[..., AnnotateConfig], tmp_path: Path
+) -> None:
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    for name in ("a", "slow", "stuck"):
+        (folder / f"{name}.tar").symlink_to(SHARDS / "demo-00000.tar")
+    config = make_config(input=str(folder), limit_samples=4)
+    engine = replace(config.engine, workers=1, max_attempts=1, stall_seconds=5.0)
+    ledger = on_ray(replace(config, engine=engine), Fragile)
+    assert {name.partition("-")[0] for name in ledger.committed()} == {"a", "slow"}
+    ((name, reason),) = ledger.failures().items()
+    assert (name.partition("-")[0], reason) == ("stuck", WORKER_DIED)
 
 
 def test_a_model_that_does_not_load_ends_the_run(

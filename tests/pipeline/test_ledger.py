@@ -79,6 +79,30 @@ def test_a_commit_can_be_taken_back(ledger: Ledger) -> None:
     assert not list(Path(ledger.output, "counts").iterdir())
 
 
+@pytest.mark.parametrize("where", ["a folder", "a bucket"])
+def test_records_that_vanish_while_they_are_read_are_left_out(
+    where: str, ledger: Ledger, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if where == "a bucket":
+        request.getfixturevalue("bucket")
+        ledger = Ledger("s3://data/out")
+    failed = [Shard(f"/data/{name}.tar", f"/data/{name}.tar", 10) for name in "xy"]
+    for name, shard in zip("ab", failed, strict=True):
+        ledger.commit(commit(name), {})
+        ledger.fail(shard, "cut short")
+    list_names = storage.list_names
+
+    def listed(location: str, suffix: str = "") -> list[str]:
+        names = list_names(location, suffix)
+        for name in names[:1]:
+            storage.remove(storage.join(location, name))
+        return names
+
+    monkeypatch.setattr(storage, "list_names", listed)
+    assert ledger.failures() == {failed[1].name: "cut short"}
+    assert ledger.commits() == [commit("b")]
+
+
 def test_the_same_configuration_goes_on(ledger: Ledger) -> None:
     before = Path(ledger.output, "run.json").read_bytes()
     same = replace(CONFIG, output="elsewhere", allow_failed=3)

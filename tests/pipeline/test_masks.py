@@ -150,7 +150,7 @@ def test_a_map_that_is_normalised_first_may_stay_below_the_threshold() -> None:
 def test_parts_change_nothing(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = torch.rand(7, 12, 12, generator=torch.Generator().manual_seed(0))
     raw[3] = 1.0
-    config = MaskConfig(rule=rule)  # type: ignore[arg-type]
+    config = MaskConfig(rule=rule)
     thresholds = [None, 0.1, 0.2, 0.3, None, 0.9, 0.5]
     whole = list(threshold_maps(raw, 50, 40, thresholds, config))
     monkeypatch.setattr(masks, "CHUNK_PIXELS", 50 * 40 * 2)

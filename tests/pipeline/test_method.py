@@ -1,6 +1,8 @@
 """The explainer of a run: what its settings ask for, and when SigLIP's correction is on."""
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.towers import EvaluatedClip
 from pipeline.explanation import PromptExplainer
 from pipeline.method import EMPTY_TEXT, make_explainer
+from pipeline.options import parse
 from pipeline.prompts import Prompt
 from pipeline.samples import Sample
 
@@ -167,3 +170,52 @@ def test_no_class_of_a_vocabulary_in_an_image_with_a_correction(tmp_path: Path) 
     (found,) = explain([Sample(0, "0", 40, 40, pixels, [])])
     assert found.prompts == []
     assert len(found.raw) == 0
+
+
+# --- names for an option that takes texts
+
+
+def background(value: object) -> AnnotateConfig:
+    options = json.dumps({"background": value})
+    return parse(AnnotateConfig, "annotate.py", "", ["--method", "text_span", "--options", options])
+
+
+def test_a_background_is_given_as_names(tmp_path: Path) -> None:
+    names = ["dog", "cat", "car"]
+    (tmp_path / "classes.yaml").write_text(
+        "".join(f"- {{id: {i}, name: {name}, prompts: [x]}}\n" for i, name in enumerate(names))
+    )
+    listed = background(names)
+    from_file = background(str(tmp_path / "classes.yaml"))
+    assert from_file.options == listed.options == {"background": names}
+    assert from_file.fingerprint() == listed.fingerprint() != background(["dog"]).fingerprint()
+    thousand = background("imagenet").options["background"]
+    assert len(thousand) == 1000 and thousand[0] == "tench"
+
+    explain = PromptExplainer(replace(listed, engine=ENGINE))
+    pixels = explain.squash(torch.randint(0, 256, (3, 96, 96)).to(torch.uint8))
+    (found,) = explain([Sample(0, "0", 96, 96, pixels, [Prompt(0, "dog", None, ("dog",))])])
+    clip = EvaluatedClip(EvaluationConfig(engine=ENGINE))
+    model = create().requires_grad_(False)
+    made = legrad.build("text_span", model, background=clip.text(names))
+    arguments = clip.images(pixels[None]), clip.text(["dog"]), torch.tensor([0])
+    torch.testing.assert_close(found.raw, made(*arguments))
+    assert not torch.allclose(found.raw, legrad.build("text_span", model)(*arguments))
+
+
+@pytest.mark.parametrize("value", ["imagnet", 5, [], ["dog", ""], ["dog", 5], {"a": "dog"}])
+def test_what_is_no_list_of_names_is_refused_in_a_line(value: object) -> None:
+    with pytest.raises(ConfigError, match=r"--options background: .* is neither imagenet, nor a "):
+        background(value)
+
+
+def test_a_wrong_class_file_is_named_with_its_setting(tmp_path: Path) -> None:
+    (tmp_path / "classes.yaml").write_text("- {id: 1}")
+    with pytest.raises(ConfigError, match=r"^--options background /.*classes.yaml, line 1"):
+        background(str(tmp_path / "classes.yaml"))
+
+
+def test_names_that_cannot_be_embedded_are_refused() -> None:
+    config = MethodConfig(method="text_span", options={"background": ["dog"]})
+    with pytest.raises(ConfigError, match="--options background: this command has no texts"):
+        make_explainer(config, siglip(), Embed(), 1 << 20)

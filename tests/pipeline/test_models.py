@@ -59,7 +59,7 @@ def test_remote_weights_are_fetched_once(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(models, "CACHE", tmp_path)
     opened = []
 
-    def counted(location: str, original=storage.open_read) -> object:  # type: ignore[no-untyped-def]
+    def counted(location: str, original=storage.open_read) -> object:
         opened.append(location)
         return original(location)
 

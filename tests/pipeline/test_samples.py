@@ -53,7 +53,7 @@ def test_the_content_says_what_an_image_is_and_not_the_name(
 def test_what_cannot_be_annotated(
     fields: dict[str, bytes], reason: str, read: SampleReader
 ) -> None:
-    rejected = read(raw(5, "k", **fields))  # type: ignore[arg-type]
+    rejected = read(raw(5, "k", **fields))
     assert isinstance(rejected, Rejected)
     assert (rejected.index, rejected.key, rejected.reason) == (5, "k", reason)
     assert rejected.detail

@@ -114,3 +114,22 @@ def test_embeddings_from_the_samples(
     ] == [("bark", "bark", None, i) for i in (0, 1)]
     _, other = rows(ledger, "images")
     assert other["detail"] == "vectors of 64, and the model's are 128"
+
+
+def test_captions_past_the_context_are_counted(
+    tar: MakeTar, picture: Callable[..., bytes], write_shards: Write,
+    make_config: MakeConfig, annotate: Annotate,
+) -> None:  # fmt: skip
+    captions = ["a dog", "a dog and " * 40 + "a cat"]
+    members = [
+        member
+        for number, caption in enumerate(captions)
+        for member in ((f"{number}.jpg", picture()), (f"{number}.txt", caption.encode()))
+    ]
+    config = make_config(input=write_shards(a=tar(members)), prompts=PromptConfig("caption"))
+    ledger = annotate(config)
+    assert [row["prompts_cut"] for row in rows(ledger, "images")] == [0, 1]
+    (commit,) = ledger.commits()
+    assert (commit.prompts, commit.prompts_cut) == (2, 1)
+    assert ledger.summary().prompts_cut == 1
+    assert [row["prompt"] for row in rows(ledger, "annotations")] == captions

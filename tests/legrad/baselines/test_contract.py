@@ -155,7 +155,8 @@ def test_unknown_options_are_answered_with_the_known_ones(case: Case, method: st
         ("legrad", {"pool": "cls"}, 'use engine="autograd"'),
         ("legrad", {"score_layer": "last"}, 'use engine="autograd"'),
         ("naclip", {"std": "5"}, "std='5': must be of type float"),
-        ("naclip", {"std": 5}, "std=5: must be of type float"),
+        ("naclip", {"std": True}, "std=True: must be of type float"),
+        ("gem", {"iterations": 1.0}, "iterations=1.0: must be of type int"),
         ("gem", {"iterations": True}, "iterations=True: must be of type int"),
         ("rollout", {"row0": 1}, "row0=1: must be of type bool"),
         ("text_span", {"background": [[0.0]]}, "must be of type Tensor"),
@@ -170,3 +171,13 @@ def test_options_that_cannot_be(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         legrad.build(method, case.model, **options)
+
+
+def test_whole_numbers_and_parameters_are_good_options(case: Case) -> None:
+    for method, option, same in [
+        ("naclip", {"std": 5}, {"std": 5.0}),
+        ("text_span", {"background": nn.Parameter(case.text[3:])}, {"background": case.text[3:]}),
+    ]:
+        maps = legrad.build(method, case.model, **option)(*case.arguments)
+        expected = legrad.build(method, case.model, **same)(*case.arguments)
+        assert torch.equal(maps, expected)

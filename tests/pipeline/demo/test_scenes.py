@@ -69,7 +69,7 @@ def test_every_object_keeps_half_of_its_pixels(
     paint = module._paint
 
     def spy(*arguments: object) -> object:
-        laid_down.append(paint(*arguments))  # type: ignore[arg-type]
+        laid_down.append(paint(*arguments))
         return laid_down[-1]
 
     monkeypatch.setattr(module, "_paint", spy)

@@ -1,0 +1,57 @@
+"""Class names where an option of a method takes texts: `--options '{background: imagenet}'`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import open_clip
+
+from pipeline.classes import is_text, load_classes
+from pipeline.config import ConfigError, MethodConfig
+
+IMAGENET = "imagenet"
+
+Config = TypeVar("Config", bound=MethodConfig)
+
+
+def with_names(config: Config) -> Config:
+    """The settings with the names themselves wherever something stands for them.
+
+    So a fingerprint holds what was read, and workers need not find the file.
+
+    Raises:
+        ConfigError: what stands there is not as `read_names` wants it.
+    """
+    read = {option: read_names(option, config.options[option]) for option in config.text_options()}
+    return replace(config, options=config.options | read) if read else config
+
+
+def read_names(option: str, value: Any) -> list[str]:
+    """The names that an option's value stands for.
+
+    Args:
+        option: for messages.
+        value: `imagenet` for the 1000 names of open_clip, a class file, or the names.
+
+    Raises:
+        ConfigError: it is nothing of the kind, or the class file is wrong.
+    """
+    if isinstance(value, list) and value and all(map(is_text, value)):
+        return value
+    if value == IMAGENET:
+        return list(open_clip.IMAGENET_CLASSNAMES)
+    if isinstance(value, str):
+        try:
+            return [category.name for category in load_classes(value, f"--options {option}")]
+        except OSError as error:
+            raise _neither(option, value) from error
+    raise _neither(option, value)
+
+
+def _neither(option: str, value: Any) -> ConfigError:
+    shown = repr(value) if len(repr(value)) <= 80 else f"{repr(value)[:80]}…"
+    return ConfigError(
+        f"--options {option}: {shown} is neither {IMAGENET}, nor a class file that is there, nor a "
+        "list of names"
+    )

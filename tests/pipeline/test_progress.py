@@ -1,0 +1,109 @@
+"""What is said of a run while it works: how far it is, and how long it will take."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline import progress
+from pipeline.progress import Meter, shown
+from pipeline.shards import Shard
+from pipeline.worker import Outcome
+
+
+class Clock:
+    """Stands for `time`."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class Run:
+    """Shards of some sizes, of which one after the other is done, with a meter over them."""
+
+    def __init__(self, sizes: list[int], gpus: int) -> None:
+        self.images = 0
+        self.shards = [Shard(f"/{i}.tar", f"/{i}.tar", size) for i, size in enumerate(sizes)]
+        self.meter = Meter(self.shards, lambda: self.images, gpus)
+
+    def finish(self, *numbers: int) -> None:
+        for shard in (self.shards[number] for number in numbers):
+            self.meter.add(Outcome(shard.name, shard.size))
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(progress, "time", clock)
+    return clock
+
+
+def test_time_left_goes_by_bytes(clock: Clock) -> None:
+    """A tenth of the bytes in half an hour leaves four and a half."""
+    run = Run([100, 300, 600], gpus=8)
+    run.meter.line()
+    clock.now += 1800
+    run.images = 36_000
+    run.finish(0)
+    assert run.meter.line() == (
+        "1 of 3 shards, 36,000 images, 20.0 images/s, 4.5 h left, 40.0 GPU-hours in all"
+    )
+    run.finish(1)
+    assert run.meter.fraction == 0.4
+    assert run.meter.line().endswith("45 min left, 10.0 GPU-hours in all")
+
+
+def test_time_left_goes_by_number_where_sizes_are_unknown(clock: Clock) -> None:
+    run = Run([0, 0, 0, 0], gpus=2)
+    run.meter.line()
+    clock.now += 3600
+    run.images = 400
+    run.finish(0, 2)
+    assert run.meter.line() == (
+        "2 of 4 shards, 400 images, 9.0 s per image, 1.0 h left, 4.0 GPU-hours in all"
+    )
+
+
+def test_without_a_gpu_there_are_no_gpu_hours(clock: Clock) -> None:
+    run = Run([10, 10], gpus=0)
+    run.meter.line()
+    clock.now += 600
+    run.images = 1200
+    run.finish(0)
+    assert run.meter.line() == "1 of 2 shards, 1,200 images, 2.0 images/s, 10 min left"
+
+
+def test_nothing_is_projected_before_the_first_shard_or_after_the_last(clock: Clock) -> None:
+    run = Run([10, 10], gpus=1)
+    run.meter.line()
+    clock.now += 60
+    run.images = 120
+    assert run.meter.line() == "0 of 2 shards, 120 images, 2.0 images/s"
+    run.finish(0, 1)
+    assert run.meter.line() == "2 of 2 shards, 120 images, 2.0 images/s"
+
+
+def test_the_time_to_load_a_model_does_not_count(clock: Clock) -> None:
+    run = Run([10, 10], gpus=1)
+    clock.now += 900
+    assert run.meter.line() == "0 of 2 shards, loading the model and the first images"
+    clock.now += 10
+    run.images = 40
+    run.finish(0)
+    assert "4.0 images/s, 0 min left" in run.meter.line()
+
+
+def test_a_job_log_gets_a_line_now_and_then_and_one_at_the_end(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = Run([10, 10], gpus=0)
+    printed: list[str] = []
+    with shown(run.meter, 0.01):
+        while not printed:
+            printed = capsys.readouterr().out.splitlines()
+        run.images = 2
+        run.finish(0, 1)
+    assert printed[0].startswith("0 of 2 shards")
+    assert capsys.readouterr().out.splitlines()[-1].startswith("2 of 2 shards, 2 images, ")
