@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional as transforms
 
 from pipeline.classifiers import class_layer, is_classifier, load_classifier
 from pipeline.config import ConfigError, PromptConfig
@@ -66,12 +65,8 @@ class EvaluatedClip(EvaluatedModel):
         return self._preprocess.squash(pixels)
 
     def fit(self, pixels: UInt8[Tensor, "3 height width"]) -> UInt8[Tensor, "3 size size"]:
-        """The middle of the image at the model's size: zero-shot accuracy is measured so."""
-        resized = transforms.resize(
-            pixels, [self.size], self._preprocess.interpolation, antialias=True
-        )
-        cropped: Tensor = transforms.center_crop(resized, [self.size, self.size])
-        return cropped
+        """The image as the model's own preprocessing has it: zero-shot accuracy is measured so."""
+        return self._preprocess.fit(pixels)
 
     def images(self, pixels: UInt8[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch 3 h w"]:
         """Model input of pixels."""
