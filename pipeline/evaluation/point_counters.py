@@ -16,16 +16,12 @@ from pipeline.evaluation.pair_counts import PAIR_COUNTS, Row, load_pairs, pair_c
 from pipeline.evaluation.pairs import LabelledPairs, PairPoints
 from pipeline.evaluation.pictures import keep_pictures, picture
 from pipeline.evaluation.points import pixels_of
-from pipeline.evaluation.predictions import (
-    image_id_of,
-    predicted_shards,
-    read_rows,
-    stored_heat,
-)
+from pipeline.evaluation.predictions import image_id_of, predicted_shards, read_table
 from pipeline.evaluation.running import Counted
 from pipeline.evaluation.runs import pixels_set
 from pipeline.evaluation.towers import EvaluatedClip
-from pipeline.masks import decode
+from pipeline.masks import decode, stored_heatmap
+from pipeline.schema import is_normalised_first
 from pipeline.shards import Shard
 from pipeline.tars import RawSample
 
@@ -67,9 +63,9 @@ class PredictionCounter:
     def __call__(self, shard: Shard, on_images: Callable[[int], object]) -> Counted:
         """Count the points of every image of the shard."""
         counted = Counted()
-        images = read_rows(
-            self._predictions, f"images/{shard.name}.parquet", ["key", "status", "reason"]
-        )[: self._limit]
+        columns = ["key", "status", "reason"]
+        table = read_table(self._predictions, f"images/{shard.name}.parquet", columns)
+        images = table.to_pylist()[: self._limit]
         pairs = self._pairs.of_images(image_id_of(row["key"]) for row in images)
         masks = self._masks(shard, pairs)
         for row in images:
@@ -93,13 +89,16 @@ class PredictionCounter:
         columns = ["key", "category", "score", "segmentation", "threshold"]
         columns += ["height", "width", "heat", "heat_shape"] if self._sweep else []
         masks: dict[tuple[str, int], Row] = {}
-        for row in read_rows(self._predictions, f"annotations/{shard.name}.parquet", columns):
+        table = read_table(self._predictions, f"annotations/{shard.name}.parquet", columns)
+        first = is_normalised_first(table)
+        for row in table.to_pylist():
             image, name = image_id_of(row["key"]), (row["category"] or "").lower()
             for points in pairs.get(image, []):
                 rank = _match(points, name)
                 best = masks.get((image, points.number))
                 if rank and (best is None or (rank, row["score"]) > best["rank"]):
-                    masks[image, points.number] = row | {"rank": (rank, row["score"])}
+                    own = {"rank": (rank, row["score"]), "normalise_first": first}
+                    masks[image, points.number] = row | own
         return masks
 
 
@@ -176,7 +175,7 @@ def _of_mask(image: str, points: PairPoints, mask: Row | None, sweep: bool) -> R
     counts = pair_counts(image, points, inside, mask["score"])
     if not sweep or mask["heat"] is None:
         return counts
-    heat = stored_heat(mask)
+    heat = stored_heatmap(mask, mask["normalise_first"])
     rebuilt, written = heat > np.float32(mask["threshold"]), decode(mask["segmentation"])
     overlap = {
         "rebuilt_intersection": int((rebuilt & written).sum()),
