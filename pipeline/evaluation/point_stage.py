@@ -47,6 +47,14 @@ class PointsConfig(EvaluationConfig):
     gallery: bool = True
     """Draw the worst and the best images, where there are shards of them."""
 
+    READ_BY_WORKERS: ClassVar[tuple[str, ...]] = (
+        *EvaluationConfig.READ_BY_WORKERS,
+        "predictions",
+    )
+    LOCATIONS: ClassVar[tuple[str, ...]] = (
+        *EvaluationConfig.LOCATIONS,
+        *("predictions", "points", "descriptions", "images"),
+    )
     IMAGE_SIZE: ClassVar[int | None] = 448
 
     def __post_init__(self) -> None:
@@ -103,14 +111,8 @@ def _count(config: PointsConfig, pairs: LabelledPairs) -> Merged:
 def _shards(config: PointsConfig) -> list[Shard]:
     """What is counted: tables of a run, or shards of images."""
     if config.predictions:
-        shards = predicted_shards(config.predictions)
-    else:
-        shards = find_shards(_patterns(config.input), config.input_root)
-    return shards[: config.limit_shards]
-
-
-def _patterns(locations: list[str] | str) -> list[str]:
-    return [locations] if isinstance(locations, str) else locations
+        return predicted_shards(config.predictions)[: config.limit_shards]
+    return config.shards()
 
 
 def _score(config: PointsConfig, pairs: LabelledPairs, merged: Merged) -> PointResult:
@@ -151,7 +153,8 @@ def _draw(config: PointsConfig, result: PointResult) -> None:
     wanted = worst_and_best(ious)
     if config.predictions:
         masks = written_masks(config.predictions, wanted.keys())
-        shards = find_shards(_patterns(config.images))
+        images = [config.images] if isinstance(config.images, str) else config.images
+        shards = find_shards(images)
     else:
         names = {label.id: label.prompt for label in result.pairs.labels}
         masks, having = kept_masks(result.merged.table, wanted.keys(), names)
