@@ -37,25 +37,29 @@ class Category:
     threshold: float | None
 
 
-def load_classes(location: str) -> list[Category]:
+def load_classes(location: str, flag: str = "--prompts.classes") -> list[Category]:
     """The classes of a YAML file, in its order.
+
+    Args:
+        location: of the file.
+        flag: the setting that named it, for messages.
 
     Raises:
         ConfigError: the file is not as it should be; the message names line and entry.
         FileNotFoundError: there is no such file.
     """
-    entries = _entries(location)
+    entries = _entries(location, flag)
     places = [f"line {line}, entry {n}" for n, (line, _) in enumerate(entries, 1)]
     try:
         classes = [_category(entry, at) for at, (_, entry) in zip(places, entries, strict=True)]
         for field in ("name", "id"):
             _check_unique(field, [getattr(category, field) for category in classes], places)
     except ConfigError as error:
-        raise ConfigError(f"--prompts.classes {location}, {error}") from error
+        raise ConfigError(f"{flag} {location}, {error}") from error
     return classes
 
 
-def _entries(location: str) -> list[tuple[int, Any]]:
+def _entries(location: str, flag: str) -> list[tuple[int, Any]]:
     """The items of the list that the file is, each with its line, from 1."""
     try:
         loader = yaml.SafeLoader(storage.read_bytes(location))
@@ -63,11 +67,9 @@ def _entries(location: str) -> list[tuple[int, Any]]:
         values = loader.construct_document(root) if root else None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         cause = " ".join(str(error).split())
-        raise ConfigError(f"--prompts.classes {location}: not YAML: {cause}") from error
+        raise ConfigError(f"{flag} {location}: not YAML: {cause}") from error
     if not isinstance(root, yaml.SequenceNode) or not values:
-        raise ConfigError(
-            f"--prompts.classes {location}: not a list of classes, each like {EXAMPLE}"
-        )
+        raise ConfigError(f"{flag} {location}: not a list of classes, each like {EXAMPLE}")
     return [(node.start_mark.line + 1, v) for node, v in zip(root.value, values, strict=True)]
 
 

@@ -65,7 +65,7 @@ def rethreshold(config: RethresholdConfig) -> float:
         raise ConfigError(f"--source {config.source}: there is no run.json")
     if not made_with["mask"]["heat"]:
         raise ConfigError(f"--source {config.source}: was made with --mask.heat false")
-    classes = load_classes(config.classes) if config.classes else []
+    classes = load_classes(config.classes, "--classes") if config.classes else []
     own = {category.name: category.threshold for category in classes}
     results = made_with | {
         "mask": asdict(config.mask),

@@ -17,7 +17,7 @@ from pipeline.evaluation.layers import MakeGradientCounter, gradient_distributio
 from pipeline.evaluation.perturbation_stage import PerturbationConfig, score_perturbation
 from pipeline.evaluation.point_stage import PointsConfig, score_points
 from pipeline.evaluation.running import Merged, count_shards
-from pipeline.evaluation.towers import load_evaluated
+from pipeline.evaluation.towers import depth_of
 from pipeline.evaluation.truth import CocoTruth, FindTruth, IndexTruth
 
 
@@ -118,7 +118,7 @@ def study_layers(config: LayersConfig) -> LayersResult:
 
 def _sweep(config: LayersConfig) -> tuple[dict[str, Any], list[Merged]]:
     """p-mIoU with --points, otherwise negative and positive areas for the target class."""
-    counts = config.last or list(range(1, load_evaluated(config).depth + 1))
+    counts = config.last or list(range(1, depth_of(config.model) + 1))
     rows: list[dict[str, float]] = []
     merged = []
     for last in counts:
@@ -145,7 +145,8 @@ def _sweep(config: LayersConfig) -> tuple[dict[str, Any], list[Merged]]:
 
 def _ablation(config: LayersConfig) -> tuple[dict[str, Any], list[Merged]]:
     """Areas for the target class without parts of LeGrad."""
-    known = paper.known_model(config.method_results()) if not config.classes else None
+    own = config.method_results()
+    known = None if config.classes else paper.known_model(own, paper.OWN_SIZE)
     rows: list[tuple[object, ...]] = []
     merged: list[Merged] = []
     content: dict[str, dict[str, float]] = {}

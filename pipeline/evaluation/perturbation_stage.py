@@ -67,7 +67,7 @@ def score_perturbation(config: PerturbationConfig) -> PerturbationResult:
 def _write(config: PerturbationConfig, result: PerturbationResult) -> None:
     scores, merged = result.scores, result.merged
     report.write_json(config.output, report.header(merged) | {"scores": scores})
-    known = paper.known_model(merged.results) if not config.classes else None
+    known = None if config.classes else paper.known_model(merged.results, paper.OWN_SIZE)
     published = paper.PERTURBATION.get(config.method, {}).get(known or "")
     rows = []
     # The paper's order is that of `CURVES`: negative for both classes, then positive.

@@ -33,12 +33,13 @@ class MakePredictionCounter:
     predictions: str
     output: str
     sweep: bool
+    gallery: bool
     limit: int | None
 
     def __call__(self) -> PredictionCounter:
         """Load the pairs."""
         pairs = load_pairs(self.output)
-        return PredictionCounter(self.predictions, pairs, self.sweep, self.limit)
+        return PredictionCounter(self.predictions, pairs, self.sweep, self.gallery, self.limit)
 
 
 class PredictionCounter:
@@ -47,7 +48,12 @@ class PredictionCounter:
     SCHEMA = PAIR_COUNTS
 
     def __init__(
-        self, predictions: str, pairs: LabelledPairs, sweep: bool, limit: int | None = None
+        self,
+        predictions: str,
+        pairs: LabelledPairs,
+        sweep: bool = False,
+        gallery: bool = False,
+        limit: int | None = None,
     ) -> None:
         """Score the run in `predictions` by `pairs`.
 
@@ -55,10 +61,11 @@ class PredictionCounter:
             predictions: output of the run.
             pairs: the points.
             sweep: whether to score other thresholds too.
+            gallery: whether to keep the masks of a few images, to draw them.
             limit: take only so many samples of every shard.
         """
         self._predictions, self._pairs = predictions, pairs
-        self._sweep, self._limit = sweep, limit
+        self._sweep, self._gallery, self._limit = sweep, gallery, limit
 
     def __call__(self, shard: Shard, on_images: Callable[[int], object]) -> Counted:
         """Count the points of every image of the shard."""
@@ -76,9 +83,13 @@ class PredictionCounter:
             counted.statuses["scored" if image in pairs else "without points"] += 1
             for points in pairs.get(image, []):
                 mask = masks.get((image, points.number))
-                counted.rows.append(_of_mask(image, points, mask, self._sweep))
+                row = _of_mask(image, points, mask, self._sweep)
+                if mask and self._gallery:
+                    row["picture"] = {"shard": shard.name, "segmentation": mask["segmentation"]}
+                counted.rows.append(row)
                 counted.prompts += 1
                 counted.masks += mask is not None
+        keep_pictures(counted.rows)
         on_images(len(images))
         return counted
 
@@ -193,7 +204,7 @@ def _match(points: PairPoints, name: str) -> int:
 
 def count_predictions(predictions: str, pairs: LabelledPairs) -> pa.Table:
     """The counts of a whole run, in this process."""
-    count = PredictionCounter(predictions, pairs, sweep=False)
+    count = PredictionCounter(predictions, pairs)
     shards = predicted_shards(predictions)
     rows = [row for shard in shards for row in count(shard, lambda images: None).rows]
     return pa.Table.from_pylist(rows, schema=PAIR_COUNTS)

@@ -13,7 +13,7 @@ from pipeline.evaluation.gallery import draw_gallery
 from pipeline.evaluation.labels import read_labels
 from pipeline.evaluation.pair_counts import PAIRS_FILE, repeated_images
 from pipeline.evaluation.pairs import LabelledPairs
-from pipeline.evaluation.pictures import kept_masks, worst_and_best, written_masks
+from pipeline.evaluation.pictures import kept_masks, worst_and_best
 from pipeline.evaluation.point_counters import MakeMapCounter, MakePredictionCounter
 from pipeline.evaluation.point_report import PointResult, write_points
 from pipeline.evaluation.point_scores import PairCounts, confidence_interval, unseen
@@ -94,16 +94,17 @@ def _count(config: PointsConfig, pairs: LabelledPairs) -> Merged:
         "metric": "points",
         "points": pairs.digest(),
         "sweep": config.sweep,
+        "gallery": config.gallery,
     }
     make: MakeCounter
     if config.predictions:
         results["predictions"] = Ledger(config.predictions).results()
         results["limit_samples"] = config.limit_samples
         make = MakePredictionCounter(
-            config.predictions, config.output, config.sweep, config.limit_samples
+            config.predictions, config.output, config.sweep, config.gallery, config.limit_samples
         )
     else:
-        results |= config.method_results() | {"gallery": config.gallery}
+        results |= config.method_results()
         make = MakeMapCounter(config, config.output, config.gallery)
     return count_shards(config, _shards(config), results, make, {PAIRS_FILE: data})
 
@@ -151,12 +152,10 @@ def _draw(config: PointsConfig, result: PointResult) -> None:
     counts = result.counts
     ious = dict(zip(counts.images, counts.image_ious().tolist(), strict=True))
     wanted = worst_and_best(ious)
+    masks, having = kept_masks(result.merged.table, wanted.keys())
     if config.predictions:
-        masks = written_masks(config.predictions, wanted.keys())
         images = [config.images] if isinstance(config.images, str) else config.images
         shards = find_shards(images)
     else:
-        names = {label.id: label.prompt for label in result.pairs.labels}
-        masks, having = kept_masks(result.merged.table, wanted.keys(), names)
         shards = [shard for shard in _shards(config) if shard.name in having]
     draw_gallery(config.output, shards, wanted, result.pairs, masks)

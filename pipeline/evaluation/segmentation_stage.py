@@ -63,6 +63,13 @@ class SegmentationConfig(EvaluationConfig):
             raise ConfigError("--masks and --mask_field need --classes")
 
 
+MEASURES = (
+    ("pixel accuracy", "pixel_accuracy"),
+    ("mIoU of foreground and background", "miou"),
+)
+"""What is measured at a threshold: for people, and its key."""
+
+
 @dataclass(frozen=True)
 class SegmentationResult:
     """What the stage found: scores in 0..1 and the counts."""
@@ -119,18 +126,20 @@ def _sample_truth(config: SegmentationConfig) -> FindTruth:
 def _write(config: SegmentationConfig, result: SegmentationResult) -> None:
     scores, merged = result.scores, result.merged
     report.write_json(config.output, report.header(merged) | {"scores": scores})
-    known = paper.known_model(merged.results)
+    known = paper.known_model(merged.results, paper.OWN_SIZE)
     published = paper.SEGMENTATION.get(config.method) if config.mat and known == paper.B16 else None
     accuracy, miou, precision = published or (None, None, None)
+    at_half = config.threshold == paper.SEGMENTATION_THRESHOLD
     rows: list[tuple[object, ...]] = []
     for rule in RULES:
         if rule in scores:
             own = rule == "fixed"
             title = f"threshold {config.threshold:g}" if own else "threshold: mean of each map"
             title = "masks as written" if own and config.predictions else title
+            beside = (accuracy, miou) if at_half or not own else (None, None)
             rows += [
-                (f"pixel accuracy, {title}", 100 * scores[rule]["pixel_accuracy"], accuracy),
-                (f"mIoU of foreground and background, {title}", 100 * scores[rule]["miou"], miou),
+                (f"{name}, {title}", 100 * scores[rule][key], value)
+                for (name, key), value in zip(MEASURES, beside, strict=True)
             ]
     for name, title, paper_value in (
         ("two_channel_ap", "mAP, background and foreground", precision),

@@ -76,6 +76,15 @@ def test_the_fixture_by_hand(csvs: tuple[str, str], write_predictions: Run, run:
     assert 0 <= low <= found["scores"][PER_CLASS] <= high <= 1
 
 
+def test_an_interval_of_nothing_is_still_one(
+    csvs: tuple[str, str], write_predictions: Run, run: Run, tmp_path: Path
+) -> None:
+    flags = ("--points", csvs[0], "--descriptions", csvs[1])
+    nothing = write_predictions({"0001": {}, "0002": {}})
+    assert run("points", "--predictions", nothing, *flags)["confidence_interval"] == [0.0, 0.0]
+    assert "| 0.00 | 0.00 to 0.00 |" in (tmp_path / "scores" / "metrics.md").read_text()
+
+
 def test_missing_images_can_count_as_empty(
     csvs: tuple[str, str], write_predictions: Run, run: Run
 ) -> None:
