@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0 if command in ("-h", "--help") else 2
     kind, evaluate = COMMANDS[command]
     try:
-        config = parse(kind, f"evaluate.py {command}", kind.__doc__, rest)
+        config = parse(kind, f"evaluate.py {command}", kind.__doc__, rest).located()
         result = evaluate(config)
     except (ConfigError, ModelError, FileNotFoundError) as error:
         print(f"evaluate.py {command}: {error}", file=sys.stderr)

@@ -37,12 +37,12 @@ class Category:
     threshold: float | None
 
 
-def load_classes(location: str, setting: str = "--prompts.classes") -> list[Category]:
+def load_classes(location: str, flag: str = "--prompts.classes") -> list[Category]:
     """The classes of a YAML file, in its order.
 
     Args:
         location: of the file.
-        setting: that names it, for messages.
+        flag: the setting that names it, for messages.
 
     Raises:
         ConfigError: the file is not as it should be; the message names line and entry.
@@ -51,14 +51,14 @@ def load_classes(location: str, setting: str = "--prompts.classes") -> list[Cate
     try:
         entries = _entries(location)
     except ConfigError as error:
-        raise ConfigError(f"{setting} {location}: {error}") from error
+        raise ConfigError(f"{flag} {location}: {error}") from error
     places = [f"line {line}, entry {n}" for n, (line, _) in enumerate(entries, 1)]
     try:
         classes = [_category(entry, at) for at, (_, entry) in zip(places, entries, strict=True)]
         for field in ("name", "id"):
             _check_unique(field, [getattr(category, field) for category in classes], places)
     except ConfigError as error:
-        raise ConfigError(f"{setting} {location}, {error}") from error
+        raise ConfigError(f"{flag} {location}, {error}") from error
     return classes
 
 

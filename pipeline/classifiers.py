@@ -35,12 +35,7 @@ def load_classifier(config: ModelConfig, device: torch.device, dtype: torch.dtyp
     Raises:
         ModelError: with the cause, in one line.
     """
-    name = config.name.removeprefix(CLASSIFIERS)
-    if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), 3, 0.4)
-        raise ModelError(
-            f"--model.name {config.name}: timm has no such model; near: {', '.join(near)}"
-        )
+    name = _name_in_timm(config.name)
     CACHE.mkdir(parents=True, exist_ok=True)
     weights = _file(config)
     random = config.pretrained == "random"
@@ -62,6 +57,25 @@ def load_classifier(config: ModelConfig, device: torch.device, dtype: torch.dtyp
             ) from error
     class_layer(model, config.name)
     return model.eval().requires_grad_(False).to(device=device, dtype=dtype)
+
+
+def classifier_skeleton(name: str) -> nn.Module:
+    """A timm model without weights, to look at: its parameters take no memory.
+
+    Raises:
+        ModelError: timm has no such model.
+    """
+    with torch.device("meta"):
+        model: nn.Module = timm.create_model(_name_in_timm(name))
+    return model
+
+
+def _name_in_timm(name: str) -> str:
+    found = name.removeprefix(CLASSIFIERS)
+    if not timm.is_model(found):
+        near = difflib.get_close_matches(found, timm.list_models(), 3, 0.4)
+        raise ModelError(f"--model.name {name}: timm has no such model; near: {', '.join(near)}")
+    return found
 
 
 def class_layer(model: Any, name: str) -> nn.Linear:

@@ -49,6 +49,17 @@ class ModelConfig:
                 f"{DEMO_MODEL} alone; name an open_clip tag, timm, a file or random"
             )
 
+    def located(self) -> ModelConfig:
+        """The same settings with an absolute path, where the weights are a local file."""
+        if not os.path.isfile(self.pretrained):
+            return self
+        return dataclasses.replace(self, pretrained=os.path.abspath(self.pretrained))
+
+    def described(self) -> dict[str, Any]:
+        """The settings as JSON values, without credentials."""
+        pretrained = storage.without_secrets(self.pretrained)
+        return dataclasses.asdict(self) | {"pretrained": pretrained}
+
     def results(self) -> dict[str, Any]:
         """The settings as JSON values, with weights in a file as what they are, wherever it lies.
 
@@ -268,16 +279,14 @@ class AnnotateConfig(MethodConfig):
         """
         if not self.output:
             raise ConfigError("--output is needed: a directory or an s3:// or gs:// prefix")
-        classes, weights = self.prompts.classes, self.model.pretrained
-        if os.path.isfile(weights):
-            weights = os.path.abspath(weights)
+        classes = self.prompts.classes
         return dataclasses.replace(
             self,
             output=storage.absolute(self.output),
             prompts=dataclasses.replace(
                 self.prompts, classes=storage.absolute(classes) if classes else ""
             ),
-            model=dataclasses.replace(self.model, pretrained=weights),
+            model=self.model.located(),
         )
 
     def described(self) -> dict[str, Any]:
@@ -285,7 +294,7 @@ class AnnotateConfig(MethodConfig):
         settings = dataclasses.asdict(self)
         settings["input"] = [storage.without_secrets(pattern) for pattern in self.patterns]
         settings["output"] = storage.without_secrets(self.output)
-        settings["model"] |= {"pretrained": storage.without_secrets(self.model.pretrained)}
+        settings["model"] = self.model.described()
         return settings
 
     def results(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from io import BytesIO
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from open_clip.transform import center_crop_or_pad
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
@@ -96,14 +97,14 @@ def normalise(
 
 
 class Preprocess:
-    """The model's own preprocessing, with a squash instead of a crop: every pixel is seen.
+    """The model's own preprocessing, with a squash beside its own resize: every pixel is seen.
 
     Attributes:
         size: side of the square that images become.
     """
 
     def __init__(self, model: Clip, image_size: int | None = None) -> None:
-        """Read mean, deviation and interpolation off an open_clip model.
+        """Read mean, deviation, interpolation and resize mode off an open_clip model.
 
         Args:
             model: a model with `visual.preprocess_cfg`.
@@ -113,6 +114,7 @@ class Preprocess:
         native = settings["size"]
         self.size = image_size or (native if isinstance(native, int) else native[0])
         self.interpolation = InterpolationMode(settings["interpolation"])
+        self._resize_mode, self._fill = settings["resize_mode"], settings["fill_color"]
         self.mean = torch.tensor(settings["mean"]).view(3, 1, 1)
         self.std = torch.tensor(settings["std"]).view(3, 1, 1)
 
@@ -121,6 +123,25 @@ class Preprocess:
     ) -> UInt8[Tensor, "3 {self.size} {self.size}"]:
         """Resize to the model's square."""
         return squash(pixels, self.size, self.interpolation)
+
+    def fit(
+        self, pixels: UInt8[Tensor, "3 height width"]
+    ) -> UInt8[Tensor, "3 {self.size} {self.size}"]:
+        """To the model's square as open_clip does it for this model, to a grey level or two.
+
+        The shorter side is resized and the rest cropped, or the longer side is and the rest
+        padded, or the image is squashed.
+        """
+        height, width = pixels.shape[1:]
+        if self._resize_mode == "squash":
+            return self.squash(pixels)
+        if self._resize_mode == "shortest":
+            sides = [self.size]
+        else:
+            sides = [round(side * self.size / max(height, width)) for side in (height, width)]
+        resized = transforms.resize(pixels, sides, self.interpolation, antialias=True)
+        fitted: Tensor = center_crop_or_pad(resized, [self.size, self.size], self._fill)
+        return fitted
 
     def normalise(
         self, batch: UInt8[Tensor, "batch 3 height width"], device: torch.device, dtype: torch.dtype

@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Float32, UInt8
 from pycocotools import mask as coco
 from torch import Tensor
 
@@ -124,6 +124,22 @@ def encode_masks(foreground: Foreground, min_area: float) -> list[Mask | str]:
         else:
             masks.append(Mask(segmentation, area, bbox, heat_mean, threshold))
     return masks
+
+
+def stored_heatmap(
+    row: Mapping[str, Any], normalise_first: bool
+) -> Float32[np.ndarray, "height width"]:
+    """The heatmap of a row at the size of its image, upsampled as when its mask was made.
+
+    Args:
+        row: of the annotation table, with `heat`.
+        normalise_first: what `schema.is_normalised_first` says of the table.
+    """
+    transposed = stored_heat(row).transpose(1, 2)
+    size = (row["width"], row["height"])
+    (heat,) = legrad.heatmap(transposed, size, normalise_first=normalise_first)
+    upright: np.ndarray = heat.T.numpy()
+    return upright
 
 
 def stored_heat(row: Mapping[str, Any]) -> Float[Tensor, "1 rows columns"]:

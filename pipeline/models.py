@@ -79,6 +79,26 @@ def load_model(config: ModelConfig, device: torch.device, dtype: torch.dtype) ->
             ) from error
 
 
+def clip_skeleton(name: str) -> Clip:
+    """A CLIP without weights, to look at: its parameters take no memory.
+
+    Raises:
+        ModelError: open_clip has no such model.
+    """
+    demo.register()
+    _check_name(name)
+    with silent(), torch.device("meta"):
+        return open_clip.create_model(name, device="meta")
+
+
+def _check_name(name: str) -> None:
+    if name not in open_clip.list_models():
+        near = difflib.get_close_matches(name, open_clip.list_models(), 3, 0.4)
+        raise ModelError(
+            f"--model.name {name}: open_clip has no such model; near: {', '.join(near)}"
+        )
+
+
 def _weights(config: ModelConfig) -> str | None:
     """What open_clip calls `pretrained`: a tag, a file, or None for random weights."""
     if config.name.startswith(CLASSIFIERS):
@@ -86,11 +106,7 @@ def _weights(config: ModelConfig) -> str | None:
             f"--model.name {config.name}: a classifier has no text tower, so that it explains its "
             "own classes only: evaluate.py perturbation and layers"
         )
-    if config.name not in open_clip.list_models():
-        near = difflib.get_close_matches(config.name, open_clip.list_models(), 3, 0.4)
-        raise ModelError(
-            f"--model.name {config.name}: open_clip has no such model; near: {', '.join(near)}"
-        )
+    _check_name(config.name)
     if config.pretrained == "random":
         return None
     if config.pretrained == "demo":
@@ -149,6 +165,13 @@ def said_if_random(random: bool) -> Iterator[None]:
         yield
         return
     print(RANDOM_WARNING, flush=True)
+    with silent():
+        yield
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """No warnings of libraries in the log."""
     logging.disable(logging.WARNING)
     try:
         yield

@@ -10,12 +10,11 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-import legrad
 from pipeline import storage
 from pipeline.images import decode as decode_image
 from pipeline.ledger import Ledger
 from pipeline.masks import decode as decode_mask
-from pipeline.masks import stored_heat
+from pipeline.masks import stored_heatmap
 from pipeline.samples import image_bytes
 from pipeline.schema import is_normalised_first
 from pipeline.shards import Shard
@@ -75,7 +74,9 @@ def _row(pixels: Pixels, annotations: Sequence[Row], normalise_first: bool) -> I
     cells = [_cell(pixels, f"{len(annotations)} prompts")]
     for row in shown:
         title = f"{row['category'] or row['prompt']}  {row['score']:.2f}"
-        heated = pixels if row["heat"] is None else _overlay(pixels, _heat(row, normalise_first))
+        heated = pixels
+        if row["heat"] is not None:
+            heated = _overlay(pixels, stored_heatmap(row, normalise_first))
         cells.append(_cell(heated, title))
         cells.append(_cell(_cut_out(pixels, decode_mask(row["segmentation"])), "mask"))
     strip = Image.new("RGB", (WIDTH, cells[0].height), PAPER)
@@ -93,15 +94,6 @@ def _cell(pixels: Pixels, title: str) -> Image.Image:
     font = ImageFont.load_default(13)
     ImageDraw.Draw(cell).text((2, height + 2), title, fill=INK, font=font)
     return cell
-
-
-def _heat(row: Row, normalise_first: bool) -> Float[np.ndarray, "height width"]:
-    """The heatmap of a row at image size, from the stored patch grid."""
-    size = (row["height"], row["width"])
-    heat: np.ndarray = legrad.heatmap(stored_heat(row), size, normalise_first=normalise_first)[
-        0
-    ].numpy()
-    return heat
 
 
 def _overlay(pixels: Pixels, heat: Float[np.ndarray, "height width"]) -> Pixels:

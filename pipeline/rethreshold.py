@@ -42,6 +42,12 @@ class RethresholdConfig:
         if storage.normalise(self.source) == storage.normalise(self.output):
             raise ConfigError(f"--output {self.output}: is the source itself; name another place")
 
+    def described(self) -> dict[str, Any]:
+        """All settings as JSON values, without credentials."""
+        locations = ("source", "output", "classes")
+        plain = {name: storage.without_secrets(getattr(self, name)) for name in locations}
+        return asdict(self) | plain
+
 
 def rethreshold(config: RethresholdConfig) -> float:
     """Write `source` again with other masks.
@@ -59,13 +65,13 @@ def rethreshold(config: RethresholdConfig) -> float:
         raise ConfigError(f"--source {config.source}: there is no run.json")
     if not made_with["mask"]["heat"]:
         raise ConfigError(f"--source {config.source}: was made with --mask.heat false")
-    classes = load_classes(config.classes) if config.classes else []
+    classes = load_classes(config.classes, "--classes") if config.classes else []
     own = {category.name: category.threshold for category in classes}
     results = made_with | {
         "mask": asdict(config.mask),
         "rethresholded": {"mask": made_with["mask"], "thresholds": own},
     }
-    after.open(results, asdict(config), before.categories())
+    after.open(results, config.described(), before.categories())
     ious: list[float] = []
     for commit in before.commits():
         ious += _rewrite(config, own, results, commit, before, after)

@@ -189,6 +189,18 @@ def list_files(location: str) -> dict[str, int]:
     return {path.rpartition("/")[2]: size for path, size in sorted(files.items())}
 
 
+def listing(location: str) -> list[tuple[str, int, int]]:
+    """Name, bytes and time (ns after 1970) of the files directly in a directory or prefix, sorted.
+
+    Raises:
+        FileNotFoundError: there is no such directory.
+    """
+    filesystem, path = resolve(location)
+    infos = filesystem.get_file_info(fs.FileSelector(path))
+    files = [info for info in infos if info.type == fs.FileType.File]
+    return sorted((info.base_name, int(info.size), int(info.mtime_ns)) for info in files)
+
+
 def remove(location: str) -> None:
     """Delete the object if it exists."""
     filesystem, path = resolve(location)

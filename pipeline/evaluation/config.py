@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from pipeline import storage
 from pipeline.config import (
     AnnotateConfig,
     ConfigError,
@@ -14,6 +16,7 @@ from pipeline.config import (
     ModelConfig,
     PromptConfig,
 )
+from pipeline.shards import Shard, find_shards
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,10 @@ class EvaluationConfig(MethodConfig):
     model: ModelConfig = field(default_factory=ModelConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
 
+    LOCATIONS: ClassVar[tuple[str, ...]] = ("output", "input", "input_root")
+    """Settings that are paths, patterns of paths, or URIs."""
+    READ_BY_WORKERS: ClassVar[tuple[str, ...]] = ("output",)
+    """Those of them that worker processes read or write."""
     IMAGE_SIZE: ClassVar[int | None] = None
     """Side of the square that images become, where --model.image_size does not say."""
 
@@ -64,6 +71,44 @@ class EvaluationConfig(MethodConfig):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"--{name} {value}: must be at least 1")
+
+    @property
+    def patterns(self) -> list[str]:
+        """`input` as a list."""
+        return [self.input] if isinstance(self.input, str) else self.input
+
+    def shards(self) -> list[Shard]:
+        """What is evaluated.
+
+        Raises:
+            FileNotFoundError: a pattern of --input matches nothing.
+        """
+        return find_shards(self.patterns, self.input_root)[: self.limit_shards]
+
+    def located(self) -> EvaluationConfig:
+        """The same settings with absolute paths: workers have other working directories.
+
+        Raises:
+            ConfigError: there is no output.
+        """
+        if not self.output:
+            raise ConfigError("--output is needed: a directory or an s3:// or gs:// prefix")
+        paths = self._each(self.READ_BY_WORKERS, storage.absolute)
+        return dataclasses.replace(self, model=self.model.located(), **paths)
+
+    def described(self) -> dict[str, Any]:
+        """All settings as JSON values, without credentials."""
+        settings = dataclasses.asdict(self) | {"model": self.model.described()}
+        return settings | self._each(self.LOCATIONS, storage.without_secrets)
+
+    def _each(self, names: Iterable[str], change: Callable[[str], str]) -> dict[str, Any]:
+        """The settings of these names that are given, each location in them changed."""
+        values = {name: getattr(self, name) for name in names}
+        return {
+            name: change(value) if isinstance(value, str) else [change(item) for item in value]
+            for name, value in values.items()
+            if value
+        }
 
     def run(self, results: dict[str, Any]) -> CountingRun:
         """The same settings as the engine takes them, for counts that depend on `results`."""

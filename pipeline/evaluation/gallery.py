@@ -27,7 +27,7 @@ YES, NO = "lime", "red"
 
 
 class Picture(NamedTuple):
-    """An image to draw: its IoU, its pixels [height, width, 3], its points and masks by class."""
+    """An image to draw: its IoU, its pixels [height, width, 3], its points, its masks by label."""
 
     image: str
     iou: float
@@ -105,8 +105,7 @@ def _draw(output: str, pictures: list[Picture]) -> None:
 def _draw_class(axes: Any, picture: Picture, points: PairPoints) -> None:
     """The image, faded outside the mask, with yes points in green and no points in red."""
     height, width = picture.pixels.shape[:2]
-    names = (points.label.prompt, points.label.alias.lower())
-    mask = next((picture.masks[n] for n in names if n in picture.masks), np.zeros((1, 1), bool))
+    mask = picture.masks.get(points.label.id, np.zeros((1, 1), dtype=bool))
     faded = FADED * picture.pixels + (1 - FADED) * 255
     inside = stretched(mask, height, width)[..., None]
     axes.imshow(np.where(inside, picture.pixels, faded).astype(np.uint8))

@@ -33,7 +33,7 @@ class ClassNames:
         if not classes:
             names = list(open_clip.IMAGENET_CLASSNAMES)
             return cls(names, list(range(len(names))), field)
-        found = load_classes(classes)
+        found = load_classes(classes, "--classes")
         return cls([category.name for category in found], [c.id for c in found], field)
 
     def target(self, raw: RawSample) -> int | None:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pipeline import storage
 from pipeline.config import ConfigError
 from pipeline.evaluation import paper, report
 from pipeline.evaluation.config import EvaluationConfig
+from pipeline.evaluation.contents import contents
 from pipeline.evaluation.layers import MakeGradientCounter, gradient_distribution
 from pipeline.evaluation.perturbation_stage import PerturbationConfig, score_perturbation
 from pipeline.evaluation.point_stage import PointsConfig, score_points
 from pipeline.evaluation.running import Merged, count_shards
-from pipeline.evaluation.towers import load_evaluated
+from pipeline.evaluation.towers import depth_of
 from pipeline.evaluation.truth import CocoTruth, FindTruth, IndexTruth
-from pipeline.shards import find_shards
 
 
 @dataclass(frozen=True)
@@ -78,6 +77,16 @@ class LayersConfig(EvaluationConfig):
     last: list[int] | None = None
     """sweep: numbers of last layers; all by default."""
 
+    READ_BY_WORKERS: ClassVar[tuple[str, ...]] = (
+        *EvaluationConfig.READ_BY_WORKERS,
+        *("classes", "coco", "masks"),
+    )
+    LOCATIONS: ClassVar[tuple[str, ...]] = (
+        *EvaluationConfig.LOCATIONS,
+        *READ_BY_WORKERS,
+        *("points", "descriptions"),
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.input:
@@ -109,7 +118,7 @@ def study_layers(config: LayersConfig) -> LayersResult:
 
 def _sweep(config: LayersConfig) -> tuple[dict[str, Any], list[Merged]]:
     """p-mIoU with --points, otherwise negative and positive areas for the target class."""
-    counts = config.last or list(range(1, load_evaluated(config).depth + 1))
+    counts = config.last or list(range(1, depth_of(config.model) + 1))
     rows: list[dict[str, float]] = []
     merged = []
     for last in counts:
@@ -136,7 +145,8 @@ def _sweep(config: LayersConfig) -> tuple[dict[str, Any], list[Merged]]:
 
 def _ablation(config: LayersConfig) -> tuple[dict[str, Any], list[Merged]]:
     """Areas for the target class without parts of LeGrad."""
-    known = paper.known_model(config.method_results()) if not config.classes else None
+    own = config.method_results()
+    known = None if config.classes else paper.known_model(own, paper.OWN_SIZE)
     rows: list[tuple[object, ...]] = []
     merged: list[Merged] = []
     content: dict[str, dict[str, float]] = {}
@@ -166,17 +176,14 @@ def _areas(config: LayersConfig, folder: str, **changes: Any) -> tuple[dict[str,
 
 def _gradient(config: LayersConfig) -> tuple[dict[str, Any], list[Merged]]:
     """Mean raw map inside the objects, layer by layer."""
-    truth = config.coco or config.masks
-    results: dict[str, Any] = {"metric": "gradient", "truth": truth}
-    for name in ("coco", "classes"):
-        if location := getattr(config, name):
-            content = storage.read_bytes(location)
-            results[name] = hashlib.sha256(content).hexdigest()[:16]
-    results |= {"per_layer_minmax": config.per_layer_minmax} | config.method_results()
-    patterns = [config.input] if isinstance(config.input, str) else config.input
-    shards = find_shards(patterns, config.input_root)[: config.limit_shards]
+    results = {
+        "metric": "gradient",
+        **contents(config, "coco", "classes", "masks"),
+        "per_layer_minmax": config.per_layer_minmax,
+        **config.method_results(),
+    }
     make = MakeGradientCounter(config, config.per_layer_minmax, partial(_truth, config))
-    merged = count_shards(config, shards, results, make)
+    merged = count_shards(config, config.shards(), results, make)
     if not merged.table.num_rows:
         raise ConfigError("no image of the shards has ground truth")
     found = gradient_distribution(merged.table)

@@ -37,7 +37,7 @@ PAIR_COUNTS = pa.schema(
 )
 """One row per pair of image and class: its points, those that the mask covers (also at each of
 `THRESHOLDS`, where there is heat), the mask's score (null: there is no mask), the overlap of
-the mask with the one that its heat gives back, and for a few heatmaps the mask to draw."""
+the mask with the one that its heat gives back, and of a few images the mask to draw."""
 
 
 def pair_counts(

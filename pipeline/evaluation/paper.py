@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.config import MethodConfig, PromptConfig
+
 B16, L14, H14, BIG_G, SIGLIP = "ViT-B-16", "ViT-L-14", "ViT-H-14", "ViT-bigG-14", "ViT-B-16-SigLIP"
 # jx_vit_base_p16_224, as in hila-chefer/Transformer-Explainability, whose areas table 8 repeats.
 SUPERVISED = "timm/vit_base_patch16_224.orig_in21k_ft_in1k"
+EMPTY_TEXT = "a photo of a"
+"""What is taken out of LeGrad's maps of SigLIP."""
 WEIGHTS = {
     B16: "laion2b_s34b_b88k",
     L14: "laion2b_s32b_b82k",
@@ -28,6 +32,7 @@ POINTS: dict[str, dict[str, float]] = {
 }
 """p-mIoU on the validation points of OpenImages V7 (tables 2 and 6)."""
 POINT_IMAGES = 36_702
+POINT_SIZE = 448
 
 SEGMENTATION: dict[str, tuple[float, float, float]] = {
     "lrp": (52.81, 33.57, 54.37),
@@ -41,6 +46,7 @@ SEGMENTATION: dict[str, tuple[float, float, float]] = {
 }
 """Pixel accuracy, mIoU and mAP on ImageNet-Segmentation with ViT-B/16 (table 1)."""
 SEGMENTATION_IMAGES = 4276
+SEGMENTATION_THRESHOLD = 0.5
 
 PERTURBATION: dict[str, dict[str, tuple[float, float, float, float]]] = {
     "rollout": {
@@ -117,8 +123,35 @@ ABLATION: dict[tuple[bool, bool], dict[str, tuple[float, float]]] = {
 """(ReLU, score of every layer) → negative and positive AUC for the target class (table 9)."""
 
 
-def known_model(settings: Mapping[str, Any]) -> str | None:
-    """The paper's model that `settings` use, with its weights; None for any other."""
-    model = settings.get("model", {})
+OPTIONS: dict[tuple[str, str], dict[str, Any]] = {("attention_cam", SUPERVISED): {"form": "te"}}
+"""(method, model) → options of the paper's row, where they are not the method's defaults."""
+OWN_SIZE = 224
+"""Side of the input of every model here, unless another is asked for."""
+
+
+def known_model(settings: Mapping[str, Any], image_size: int) -> str | None:
+    """The paper's model that `settings` use, with its weights, if all else is the paper's too.
+
+    Args:
+        settings: what decides the maps of an evaluation, or the masks of an annotation run.
+        image_size: side of the model's input in the paper's protocol.
+
+    Returns:
+        None for another model, or other maps of it: the paper has no number for these.
+    """
+    model, method = settings.get("model", {}), settings.get("method", "")
     name: str = model.get("name", "")
-    return name if name in WEIGHTS and WEIGHTS[name] == model.get("pretrained") else None
+    if WEIGHTS.get(name) != model.get("pretrained") or name not in WEIGHTS:
+        return None
+    empty = EMPTY_TEXT if (method, name) == ("legrad", SIGLIP) else ""
+    mask = settings.get("mask", {"rule": "fixed", "threshold": 0.5, "min_area": 0})
+    as_published = (
+        (model["image_size"] or OWN_SIZE) == image_size
+        and settings["options"] == OPTIONS.get((method, name), {})
+        and settings["layers"] is None
+        and settings["empty_text"] in ("auto", empty)
+        and settings["empty_threshold"] == MethodConfig().empty_threshold
+        and settings.get("prompts", settings)["templates"] == PromptConfig().templates
+        and (mask["rule"], mask["threshold"], mask["min_area"]) == ("fixed", 0.5, 0)
+    )
+    return name if as_published else None

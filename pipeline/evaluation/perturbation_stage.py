@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from pipeline.config import ConfigError
 from pipeline.evaluation import paper, report
@@ -17,7 +17,6 @@ from pipeline.evaluation.perturbation import (
     perturbation_scores,
 )
 from pipeline.evaluation.running import Merged, count_shards
-from pipeline.shards import find_shards
 
 
 @dataclass(frozen=True)
@@ -29,6 +28,8 @@ class PerturbationConfig(EvaluationConfig):
     label_field: str = ""
     """A field of the .json with a list of class names: samples with exactly one are scored.
     Without it, the class id in .cls."""
+
+    LOCATIONS: ClassVar[tuple[str, ...]] = (*EvaluationConfig.LOCATIONS, "classes")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,9 +55,8 @@ def score_perturbation(config: PerturbationConfig) -> PerturbationResult:
         "label_field": config.label_field,
         **config.method_results(),
     }
-    patterns = [config.input] if isinstance(config.input, str) else config.input
-    shards = find_shards(patterns, config.input_root)[: config.limit_shards]
-    merged = count_shards(config, shards, results, MakePerturbationCounter(config, classes))
+    make = MakePerturbationCounter(config, classes)
+    merged = count_shards(config, config.shards(), results, make)
     if not merged.table.num_rows:
         raise ConfigError("no image of the shards has exactly one class")
     result = PerturbationResult(perturbation_scores(merged.table), merged)
@@ -67,7 +67,7 @@ def score_perturbation(config: PerturbationConfig) -> PerturbationResult:
 def _write(config: PerturbationConfig, result: PerturbationResult) -> None:
     scores, merged = result.scores, result.merged
     report.write_json(config.output, report.header(merged) | {"scores": scores})
-    known = paper.known_model(merged.results) if not config.classes else None
+    known = None if config.classes else paper.known_model(merged.results, paper.OWN_SIZE)
     published = paper.PERTURBATION.get(config.method, {}).get(known or "")
     rows = []
     # The paper's order is that of `CURVES`: negative for both classes, then positive.

@@ -16,16 +16,12 @@ from pipeline.evaluation.pair_counts import PAIR_COUNTS, Row, load_pairs, pair_c
 from pipeline.evaluation.pairs import LabelledPairs, PairPoints
 from pipeline.evaluation.pictures import keep_pictures, picture
 from pipeline.evaluation.points import pixels_of
-from pipeline.evaluation.predictions import (
-    image_id_of,
-    predicted_shards,
-    read_rows,
-    stored_heat,
-)
+from pipeline.evaluation.predictions import image_id_of, predicted_shards, read_table
 from pipeline.evaluation.running import Counted
 from pipeline.evaluation.runs import pixels_set
 from pipeline.evaluation.towers import EvaluatedClip
-from pipeline.masks import decode
+from pipeline.masks import decode, stored_heatmap
+from pipeline.schema import is_normalised_first
 from pipeline.shards import Shard
 from pipeline.tars import RawSample
 
@@ -37,12 +33,13 @@ class MakePredictionCounter:
     predictions: str
     output: str
     sweep: bool
+    gallery: bool
     limit: int | None
 
     def __call__(self) -> PredictionCounter:
         """Load the pairs."""
         pairs = load_pairs(self.output)
-        return PredictionCounter(self.predictions, pairs, self.sweep, self.limit)
+        return PredictionCounter(self.predictions, pairs, self.sweep, self.gallery, self.limit)
 
 
 class PredictionCounter:
@@ -51,7 +48,12 @@ class PredictionCounter:
     SCHEMA = PAIR_COUNTS
 
     def __init__(
-        self, predictions: str, pairs: LabelledPairs, sweep: bool, limit: int | None = None
+        self,
+        predictions: str,
+        pairs: LabelledPairs,
+        sweep: bool = False,
+        gallery: bool = False,
+        limit: int | None = None,
     ) -> None:
         """Score the run in `predictions` by `pairs`.
 
@@ -59,17 +61,18 @@ class PredictionCounter:
             predictions: output of the run.
             pairs: the points.
             sweep: whether to score other thresholds too.
+            gallery: whether to keep the masks of a few images, to draw them.
             limit: take only so many samples of every shard.
         """
         self._predictions, self._pairs = predictions, pairs
-        self._sweep, self._limit = sweep, limit
+        self._sweep, self._gallery, self._limit = sweep, gallery, limit
 
     def __call__(self, shard: Shard, on_images: Callable[[int], object]) -> Counted:
         """Count the points of every image of the shard."""
         counted = Counted()
-        images = read_rows(
-            self._predictions, f"images/{shard.name}.parquet", ["key", "status", "reason"]
-        )[: self._limit]
+        columns = ["key", "status", "reason"]
+        table = read_table(self._predictions, f"images/{shard.name}.parquet", columns)
+        images = table.to_pylist()[: self._limit]
         pairs = self._pairs.of_images(image_id_of(row["key"]) for row in images)
         masks = self._masks(shard, pairs)
         for row in images:
@@ -80,9 +83,13 @@ class PredictionCounter:
             counted.statuses["scored" if image in pairs else "without points"] += 1
             for points in pairs.get(image, []):
                 mask = masks.get((image, points.number))
-                counted.rows.append(_of_mask(image, points, mask, self._sweep))
+                row = _of_mask(image, points, mask, self._sweep)
+                if mask and self._gallery:
+                    row["picture"] = {"shard": shard.name, "segmentation": mask["segmentation"]}
+                counted.rows.append(row)
                 counted.prompts += 1
                 counted.masks += mask is not None
+        keep_pictures(counted.rows)
         on_images(len(images))
         return counted
 
@@ -93,13 +100,16 @@ class PredictionCounter:
         columns = ["key", "category", "score", "segmentation", "threshold"]
         columns += ["height", "width", "heat", "heat_shape"] if self._sweep else []
         masks: dict[tuple[str, int], Row] = {}
-        for row in read_rows(self._predictions, f"annotations/{shard.name}.parquet", columns):
+        table = read_table(self._predictions, f"annotations/{shard.name}.parquet", columns)
+        first = is_normalised_first(table)
+        for row in table.to_pylist():
             image, name = image_id_of(row["key"]), (row["category"] or "").lower()
             for points in pairs.get(image, []):
                 rank = _match(points, name)
                 best = masks.get((image, points.number))
                 if rank and (best is None or (rank, row["score"]) > best["rank"]):
-                    masks[image, points.number] = row | {"rank": (rank, row["score"])}
+                    own = {"rank": (rank, row["score"]), "normalise_first": first}
+                    masks[image, points.number] = row | own
         return masks
 
 
@@ -176,7 +186,7 @@ def _of_mask(image: str, points: PairPoints, mask: Row | None, sweep: bool) -> R
     counts = pair_counts(image, points, inside, mask["score"])
     if not sweep or mask["heat"] is None:
         return counts
-    heat = stored_heat(mask)
+    heat = stored_heatmap(mask, mask["normalise_first"])
     rebuilt, written = heat > np.float32(mask["threshold"]), decode(mask["segmentation"])
     overlap = {
         "rebuilt_intersection": int((rebuilt & written).sum()),
@@ -194,7 +204,7 @@ def _match(points: PairPoints, name: str) -> int:
 
 def count_predictions(predictions: str, pairs: LabelledPairs) -> pa.Table:
     """The counts of a whole run, in this process."""
-    count = PredictionCounter(predictions, pairs, sweep=False)
+    count = PredictionCounter(predictions, pairs)
     shards = predicted_shards(predictions)
     rows = [row for shard in shards for row in count(shard, lambda images: None).rows]
     return pa.Table.from_pylist(rows, schema=PAIR_COUNTS)

@@ -117,10 +117,9 @@ def _rebuilt_iou(table: pa.Table) -> float | None:
 
 def _score_table(result: PointResult) -> str:
     settings = result.merged.results.get("predictions", result.merged.results)
-    known = paper.known_model(settings)
+    known = paper.known_model(settings, paper.POINT_SIZE)
     published = paper.POINTS.get(settings.get("method", ""), {}).get(known or "")
-    low, high = result.interval or (None, None)
-    interval = f"{100 * low:.2f} to {100 * high:.2f}" if low is not None and high else ""
+    interval = " to ".join(f"{100 * end:.2f}" for end in result.interval or ())
     rows = [
         (
             f"**{name}**" if name == PER_CLASS else name,

@@ -13,7 +13,7 @@ from pipeline.evaluation.gallery import draw_gallery
 from pipeline.evaluation.labels import read_labels
 from pipeline.evaluation.pair_counts import PAIRS_FILE, repeated_images
 from pipeline.evaluation.pairs import LabelledPairs
-from pipeline.evaluation.pictures import kept_masks, worst_and_best, written_masks
+from pipeline.evaluation.pictures import kept_masks, worst_and_best
 from pipeline.evaluation.point_counters import MakeMapCounter, MakePredictionCounter
 from pipeline.evaluation.point_report import PointResult, write_points
 from pipeline.evaluation.point_scores import PairCounts, confidence_interval, unseen
@@ -47,6 +47,14 @@ class PointsConfig(EvaluationConfig):
     gallery: bool = True
     """Draw the worst and the best images, where there are shards of them."""
 
+    READ_BY_WORKERS: ClassVar[tuple[str, ...]] = (
+        *EvaluationConfig.READ_BY_WORKERS,
+        "predictions",
+    )
+    LOCATIONS: ClassVar[tuple[str, ...]] = (
+        *EvaluationConfig.LOCATIONS,
+        *("predictions", "points", "descriptions", "images"),
+    )
     IMAGE_SIZE: ClassVar[int | None] = 448
 
     def __post_init__(self) -> None:
@@ -86,16 +94,17 @@ def _count(config: PointsConfig, pairs: LabelledPairs) -> Merged:
         "metric": "points",
         "points": pairs.digest(),
         "sweep": config.sweep,
+        "gallery": config.gallery,
     }
     make: MakeCounter
     if config.predictions:
         results["predictions"] = Ledger(config.predictions).results()
         results["limit_samples"] = config.limit_samples
         make = MakePredictionCounter(
-            config.predictions, config.output, config.sweep, config.limit_samples
+            config.predictions, config.output, config.sweep, config.gallery, config.limit_samples
         )
     else:
-        results |= config.method_results() | {"gallery": config.gallery}
+        results |= config.method_results()
         make = MakeMapCounter(config, config.output, config.gallery)
     return count_shards(config, _shards(config), results, make, {PAIRS_FILE: data})
 
@@ -103,14 +112,8 @@ def _count(config: PointsConfig, pairs: LabelledPairs) -> Merged:
 def _shards(config: PointsConfig) -> list[Shard]:
     """What is counted: tables of a run, or shards of images."""
     if config.predictions:
-        shards = predicted_shards(config.predictions)
-    else:
-        shards = find_shards(_patterns(config.input), config.input_root)
-    return shards[: config.limit_shards]
-
-
-def _patterns(locations: list[str] | str) -> list[str]:
-    return [locations] if isinstance(locations, str) else locations
+        return predicted_shards(config.predictions)[: config.limit_shards]
+    return config.shards()
 
 
 def _score(config: PointsConfig, pairs: LabelledPairs, merged: Merged) -> PointResult:
@@ -149,11 +152,10 @@ def _draw(config: PointsConfig, result: PointResult) -> None:
     counts = result.counts
     ious = dict(zip(counts.images, counts.image_ious().tolist(), strict=True))
     wanted = worst_and_best(ious)
+    masks, having = kept_masks(result.merged.table, wanted.keys())
     if config.predictions:
-        masks = written_masks(config.predictions, wanted.keys())
-        shards = find_shards(_patterns(config.images))
+        images = [config.images] if isinstance(config.images, str) else config.images
+        shards = find_shards(images)
     else:
-        names = {label.id: label.prompt for label in result.pairs.labels}
-        masks, having = kept_masks(result.merged.table, wanted.keys(), names)
         shards = [shard for shard in _shards(config) if shard.name in having]
     draw_gallery(config.output, shards, wanted, result.pairs, masks)

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping
-from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from jaxtyping import Float32
 
-import legrad
 from pipeline import storage
 from pipeline.config import ConfigError
 from pipeline.ledger import Ledger
 from pipeline.shards import Shard
-
-Row = dict[str, Any]
 
 
 def image_id_of(key: str) -> str:
@@ -43,16 +35,7 @@ def predicted_shards(predictions: str) -> list[Shard]:
     return shards
 
 
-def read_rows(predictions: str, path: str, columns: list[str] | None = None) -> list[Row]:
-    """The rows of a table of the run, by its path below the output."""
+def read_table(predictions: str, path: str, columns: list[str] | None = None) -> pa.Table:
+    """A table of the run, by its path below the output, footer and all."""
     data = storage.read_bytes(storage.join(predictions, *path.split("/")))
-    rows: list[Row] = pq.read_table(pa.BufferReader(data), columns=columns).to_pylist()
-    return rows
-
-
-def stored_heat(row: Mapping[str, Any]) -> Float32[np.ndarray, "height width"]:
-    """The heatmap of a written mask, upsampled as it was when the mask was made."""
-    grid = np.frombuffer(row["heat"], dtype=np.uint8).reshape(row["heat_shape"])
-    raw = torch.from_numpy(grid.T.astype(np.float32))[None]
-    heat: np.ndarray = legrad.heatmap(raw, size=(row["width"], row["height"]))[0].numpy().T
-    return heat
+    return pq.read_table(pa.BufferReader(data), columns=columns)

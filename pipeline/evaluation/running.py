@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
@@ -160,11 +160,9 @@ def count_shards(
         ConfigError: the output holds counts of other settings.
         ModelError: the model does not load.
     """
-    if not config.output:
-        raise ConfigError("--output is needed: a directory or an s3:// or gs:// prefix")
     run = config.run(dict(results))
     ledger = Ledger(config.output)
-    ledger.open(dict(results), asdict(config), [], redo=config.on_mismatch == "redo")
+    ledger.open(dict(results), config.described(), [], redo=config.on_mismatch == "redo")
     for path, data in (files or {}).items():
         storage.write_bytes(storage.join(config.output, *path.split("/")), data)
     summary = run_shards(run, ledger, shards, partial(CountingWorker, make_counter))

@@ -13,13 +13,14 @@ from jaxtyping import Float32
 from pipeline.evaluation.batches import Batches, Case
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.model import heatmaps
-from pipeline.evaluation.predictions import image_id_of, read_rows, stored_heat
+from pipeline.evaluation.predictions import image_id_of, read_table
 from pipeline.evaluation.running import Counted
 from pipeline.evaluation.segmentation import REGION_COUNTS, region_rows
 from pipeline.evaluation.towers import EvaluatedClip
 from pipeline.evaluation.truth import ClassMasks, FindTruth, MatTruth
-from pipeline.masks import decode
+from pipeline.masks import decode, stored_heatmap
 from pipeline.rejects import Reject
+from pipeline.schema import is_normalised_first
 from pipeline.shards import Shard
 from pipeline.tars import RawSample
 
@@ -132,12 +133,13 @@ class WrittenCounter:
     def __call__(self, shard: Shard, on_images: Callable[[int], object]) -> Counted:
         """Count every image of the shard that has ground truth."""
         counted = Counted()
-        rows = read_rows(self._predictions, f"annotations/{shard.name}.parquet")
+        table = read_table(self._predictions, f"annotations/{shard.name}.parquet")
+        first = is_normalised_first(table)
         by_key: dict[str, dict[str, dict[str, Any]]] = {}
-        for row in rows:
+        for row in table.to_pylist():
             by_key.setdefault(row["key"], {}).setdefault((row["category"] or "").lower(), row)
-        images = read_rows(self._predictions, f"images/{shard.name}.parquet", ["key"])
-        images = images[: self._limit]
+        seen = read_table(self._predictions, f"images/{shard.name}.parquet", ["key"])
+        images = seen.to_pylist()[: self._limit]
         for image in images:
             truth = self._truth(RawSample(0, image["key"], {}))
             if truth is None:
@@ -147,13 +149,13 @@ class WrittenCounter:
             counted.statuses["scored"] += 1
             counted.prompts += len(truth.names)
             counted.masks += sum(name.lower() in found for name in truth.names)
-            counted.rows += _written_rows(image_id_of(image["key"]), truth, found)
+            counted.rows += _written_rows(image_id_of(image["key"]), truth, found, first)
         on_images(len(images))
         return counted
 
 
 def _written_rows(
-    image: str, truth: ClassMasks, found: dict[str, dict[str, Any]]
+    image: str, truth: ClassMasks, found: dict[str, dict[str, Any]], normalise_first: bool
 ) -> list[dict[str, Any]]:
     """The counts of an image; a class without a mask was found nowhere.
 
@@ -174,5 +176,5 @@ def _written_rows(
         if row["heat"] is None:
             heat = None
         if heat is not None:
-            heat[position] = stored_heat(row)
+            heat[position] = stored_heatmap(row, normalise_first)
     return region_rows(image, truth, heat, fixed)

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
-from pipeline import storage
 from pipeline.config import ConfigError
 from pipeline.evaluation import paper, report
 from pipeline.evaluation.config import EvaluationConfig
+from pipeline.evaluation.contents import contents
 from pipeline.evaluation.predictions import predicted_shards
 from pipeline.evaluation.running import MakeCounter, Merged, count_shards
 from pipeline.evaluation.segmentation import RULES, segmentation_scores
 from pipeline.evaluation.segmentation_counters import MakeRegionCounter, MakeWrittenCounter
 from pipeline.evaluation.truth import CocoTruth, FindTruth, IndexTruth, MatTruth, mat_shards
 from pipeline.ledger import Ledger
-from pipeline.shards import Shard, find_shards
+from pipeline.shards import Shard
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,11 @@ class SegmentationConfig(EvaluationConfig):
     threshold: float = 0.5
     """Foreground is above this; scores for the mean heat of each map stand beside it."""
 
+    READ_BY_WORKERS: ClassVar[tuple[str, ...]] = (
+        *EvaluationConfig.READ_BY_WORKERS,
+        *("predictions", "mat", "wnids", "coco", "masks", "classes"),
+    )
+    LOCATIONS: ClassVar[tuple[str, ...]] = (*EvaluationConfig.LOCATIONS, *READ_BY_WORKERS)
     IMAGE_SIZE: ClassVar[int | None] = 224
 
     def __post_init__(self) -> None:
@@ -59,6 +63,13 @@ class SegmentationConfig(EvaluationConfig):
             raise ConfigError("--masks and --mask_field need --classes")
 
 
+MEASURES = (
+    ("pixel accuracy", "pixel_accuracy"),
+    ("mIoU of foreground and background", "miou"),
+)
+"""What is measured at a threshold: for people, and its key."""
+
+
 @dataclass(frozen=True)
 class SegmentationResult:
     """What the stage found: scores in 0..1 and the counts."""
@@ -69,12 +80,11 @@ class SegmentationResult:
 
 def score_segmentation(config: SegmentationConfig) -> SegmentationResult:
     """Run the stage: count, score, write metrics and plots."""
-    truth = config.mat or config.coco or config.masks or config.mask_field
-    results: dict[str, Any] = {"metric": "segmentation", "truth": truth}
-    for name in ("coco", "classes", "wnids"):
-        if location := getattr(config, name):
-            content = storage.read_bytes(location)
-            results[name] = hashlib.sha256(content).hexdigest()[:16]
+    results: dict[str, Any] = {
+        "metric": "segmentation",
+        "mask_field": config.mask_field,
+        **contents(config, "mat", "wnids", "coco", "classes", "masks"),
+    }
     make: MakeCounter
     if config.predictions:
         results["predictions"] = Ledger(config.predictions).results()
@@ -95,13 +105,10 @@ def score_segmentation(config: SegmentationConfig) -> SegmentationResult:
 
 def _shards(config: SegmentationConfig) -> list[Shard]:
     if config.mat:
-        shards = mat_shards(config.mat)
-    elif config.predictions:
-        shards = predicted_shards(config.predictions)
-    else:
-        patterns = [config.input] if isinstance(config.input, str) else config.input
-        shards = find_shards(patterns, config.input_root)
-    return shards[: config.limit_shards]
+        return mat_shards(config.mat)[: config.limit_shards]
+    if config.predictions:
+        return predicted_shards(config.predictions)[: config.limit_shards]
+    return config.shards()
 
 
 def _truth_maker(config: SegmentationConfig) -> Callable[[], FindTruth | MatTruth]:
@@ -119,18 +126,20 @@ def _sample_truth(config: SegmentationConfig) -> FindTruth:
 def _write(config: SegmentationConfig, result: SegmentationResult) -> None:
     scores, merged = result.scores, result.merged
     report.write_json(config.output, report.header(merged) | {"scores": scores})
-    known = paper.known_model(merged.results)
+    known = paper.known_model(merged.results, paper.OWN_SIZE)
     published = paper.SEGMENTATION.get(config.method) if config.mat and known == paper.B16 else None
     accuracy, miou, precision = published or (None, None, None)
+    at_half = config.threshold == paper.SEGMENTATION_THRESHOLD
     rows: list[tuple[object, ...]] = []
     for rule in RULES:
         if rule in scores:
             own = rule == "fixed"
             title = f"threshold {config.threshold:g}" if own else "threshold: mean of each map"
             title = "masks as written" if own and config.predictions else title
+            beside = (accuracy, miou) if at_half or not own else (None, None)
             rows += [
-                (f"pixel accuracy, {title}", 100 * scores[rule]["pixel_accuracy"], accuracy),
-                (f"mIoU of foreground and background, {title}", 100 * scores[rule]["miou"], miou),
+                (f"{name}, {title}", 100 * scores[rule][key], value)
+                for (name, key), value in zip(MEASURES, beside, strict=True)
             ]
     for name, title, paper_value in (
         ("two_channel_ap", "mAP, background and foreground", precision),

@@ -9,16 +9,16 @@ import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional as transforms
 
-from pipeline.classifiers import class_layer, is_classifier, load_classifier
-from pipeline.config import ConfigError, PromptConfig
+from legrad.towers import open_tower
+from pipeline.classifiers import class_layer, classifier_skeleton, is_classifier, load_classifier
+from pipeline.config import ConfigError, ModelConfig, PromptConfig
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.labelled import ClassNames
 from pipeline.evaluation.model import ClassHead, EvaluatedModel
 from pipeline.explanation import DTYPES
 from pipeline.images import Preprocess, normalise, squash
-from pipeline.models import choose_device, load_model
+from pipeline.models import choose_device, clip_skeleton, load_model
 from pipeline.prompts import Prompt
 from pipeline.text import TextEncoder
 
@@ -31,6 +31,16 @@ def load_evaluated(config: EvaluationConfig) -> EvaluatedModel:
     """
     kind = EvaluatedClassifier if is_classifier(config.model.name) else EvaluatedClip
     return kind(config)
+
+
+def depth_of(config: ModelConfig) -> int:
+    """Blocks of a model's image tower; no weights are loaded.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    skeleton = classifier_skeleton if is_classifier(config.name) else clip_skeleton
+    return len(open_tower(skeleton(config.name)).blocks)
 
 
 class EvaluatedClip(EvaluatedModel):
@@ -66,12 +76,8 @@ class EvaluatedClip(EvaluatedModel):
         return self._preprocess.squash(pixels)
 
     def fit(self, pixels: UInt8[Tensor, "3 height width"]) -> UInt8[Tensor, "3 size size"]:
-        """The middle of the image at the model's size: zero-shot accuracy is measured so."""
-        resized = transforms.resize(
-            pixels, [self.size], self._preprocess.interpolation, antialias=True
-        )
-        cropped: Tensor = transforms.center_crop(resized, [self.size, self.size])
-        return cropped
+        """The image as the model's own preprocessing has it: zero-shot accuracy is measured so."""
+        return self._preprocess.fit(pixels)
 
     def images(self, pixels: UInt8[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch 3 h w"]:
         """Model input of pixels."""

@@ -103,7 +103,8 @@ class IndexTruth:
     def __init__(self, masks: str, field: str, classes: str) -> None:
         """Take the class file, and where the masks are: a folder, or a field of the samples."""
         self._masks, self._field = masks, field
-        self._names = {category.id: category.name for category in load_classes(classes)}
+        known = load_classes(classes, "--classes")
+        self._names = {category.id: category.name for category in known}
 
     def __call__(self, raw: RawSample) -> ClassMasks | None:
         """The classes of a sample; None where it has no mask, or only background.

@@ -82,11 +82,13 @@ def write_predictions(tmp_path: Path) -> Callable[..., str]:
         heat: Mapping[tuple[str, str], np.ndarray] | None = None,
         rejected: tuple[str, ...] = (),
         name: str = "predictions",
+        normalise_first: bool = False,
     ) -> str:
         output = str(tmp_path / name)
         config = AnnotateConfig(output=output)
         ledger = Ledger(output)
         ledger.open(config.results(), {}, [])
+        metadata = footer(config.results()) | {"normalise_first": normalise_first}
         for number, masks in enumerate(shards if isinstance(shards, list) else [shards]):
             shard = Shard("", f"s{number}.tar", 1)
             images = [image_row(shard.name, key, rejected) for key in masks]
@@ -96,12 +98,8 @@ def write_predictions(tmp_path: Path) -> Callable[..., str]:
                 for category, mask in of_image.items()
             ]
             files = {
-                f"annotations/{shard.name}.parquet": to_parquet(
-                    rows, ANNOTATIONS, footer(config.results())
-                ),
-                f"images/{shard.name}.parquet": to_parquet(
-                    images, IMAGES, footer(config.results())
-                ),
+                f"annotations/{shard.name}.parquet": to_parquet(rows, ANNOTATIONS, metadata),
+                f"images/{shard.name}.parquet": to_parquet(images, IMAGES, metadata),
             }
             counts = dict(samples=len(images), statuses={}, rejects={}, prompts=0, prompts_cut=0)
             end = dict(seconds=0.0, attempt=1, degraded=False, incomplete="", masks=len(rows))

@@ -1,6 +1,6 @@
 """A supervised classifier in the perturbation stage: its head, its input, and what is refused."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from pipeline.classifiers import load_classifier
 from pipeline.config import ConfigError, EngineConfig, ModelConfig
 from pipeline.demo.model import ASSETS
 from pipeline.evaluation import paper
+from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.labelled import ClassNames
 from pipeline.evaluation.perturbation_stage import PerturbationConfig
 from pipeline.evaluation.towers import EvaluatedClassifier, EvaluatedClip, load_evaluated
@@ -114,8 +115,13 @@ def test_another_size_and_number_of_classes(classifier: tuple[str, str], tmp_pat
 
 
 def test_the_paper_stands_beside_it() -> None:
-    settings: Mapping[str, Any] = {"model": {"name": paper.SUPERVISED, "pretrained": "timm"}}
-    assert paper.known_model(settings) == paper.SUPERVISED
+    model = ModelConfig(paper.SUPERVISED, "timm")
+    settings = EvaluationConfig(model=model).method_results()
+    assert paper.known_model(settings, paper.OWN_SIZE) == paper.SUPERVISED
+    cam = EvaluationConfig(model=model, method="attention_cam").method_results()
+    assert paper.known_model(cam, paper.OWN_SIZE) is None
+    published = cam | {"options": {"form": "te"}}
+    assert paper.known_model(published, paper.OWN_SIZE) == paper.SUPERVISED
     assert timm.is_model(paper.SUPERVISED.removeprefix("timm/"))
     cfg = timm.get_pretrained_cfg(paper.SUPERVISED.removeprefix("timm/"))
     assert "jx_vit_base_p16_224" in cfg.url and cfg.mean == cfg.std == (0.5, 0.5, 0.5)
@@ -128,8 +134,8 @@ def test_the_paper_stands_in_the_table(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    name, weights = classifier
-    monkeypatch.setitem(paper.WEIGHTS, name, weights)
+    name = classifier[0]
+    monkeypatch.setitem(paper.WEIGHTS, name, ModelConfig(*classifier).results()["pretrained"])
     published = paper.PERTURBATION["legrad"][paper.SUPERVISED]
     monkeypatch.setitem(paper.PERTURBATION["legrad"], name, published)
     run("perturbation", "--input", imagenet_shard, *model_flags(classifier))

@@ -66,10 +66,12 @@ def test_heatmaps_are_drawn_with_their_masks(
     for one in (drawn[0], drawn[-1]):
         scene = bundled_scenes()[int(one.image.removeprefix("scene"))]
         assert one.pixels.shape == scene.image.shape
-        assert one.masks.keys() == {points.label.prompt for points in one.pairs}
-    name, found = next(iter(drawn[0].masks.items()))
-    expected = mask_of(int(drawn[0].image.removeprefix("scene")), name)
-    assert (found != expected).mean() < 1e-3  # batches of another size differ in last bits
+        assert one.masks.keys() == {points.label.id for points in one.pairs}
+    label = drawn[0].pairs[0].label
+    expected = mask_of(int(drawn[0].image.removeprefix("scene")), label.prompt)
+    assert (
+        drawn[0].masks[label.id] != expected
+    ).mean() < 1e-3  # batches of another size differ in last bits
 
 
 def test_the_points_on_the_drawn_masks_are_those_that_were_counted(
@@ -81,10 +83,28 @@ def test_the_points_on_the_drawn_masks_are_those_that_were_counted(
         for points in one.pairs:
             rows = np.minimum((points.y * SIZE).astype(int), SIZE - 1)
             columns = np.minimum((points.x * SIZE).astype(int), SIZE - 1)
-            inside = one.masks[points.label.prompt][rows, columns]
+            inside = one.masks[points.label.id][rows, columns]
             tp += int((inside & points.yes).sum())
             union += int((inside | points.yes).sum())
         assert one.iou == tp / union
+
+
+def test_the_written_mask_that_was_scored_is_drawn(
+    run: Run, drawn: list[Picture], write_predictions: Run
+) -> None:
+    scene = bundled_scenes()[0]
+    name, mask = next(iter(scene.masks.items()))
+    masks = {"scene00000": {name.upper(): ~mask, name: mask}}
+    scores = {("scene00000", name.upper()): 0.1, ("scene00000", name): 0.2}
+    predictions = write_predictions(masks, scores=scores)
+    flags = ("--predictions", predictions, "--images", SHARD, *POINTS)
+    found = run("points", *flags)
+    (one,) = drawn
+    (label,) = (points.label for points in one.pairs if points.label.prompt == name)
+    assert one.masks.keys() == {label.id}
+    np.testing.assert_array_equal(one.masks[label.id], mask)
+    (counts,) = (row for row in found["classes"] if row["label"] == label.id)
+    assert counts["tp"] == counts["yes"] and counts["fp"] == 0
 
 
 def test_counts_keep_few_masks_and_none_without_a_gallery(run: Run, tmp_path: Path) -> None:

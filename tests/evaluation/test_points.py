@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from sklearn.metrics import jaccard_score
 
 from pipeline.demo.model import ASSETS
 from pipeline.evaluation.labels import Cleaning, read_labels
-from pipeline.evaluation.pair_counts import PAIR_COUNTS
+from pipeline.evaluation.pair_counts import PAIR_COUNTS, THRESHOLDS
 from pipeline.evaluation.pairs import LabelledPairs
 from pipeline.evaluation.point_counters import count_predictions
 from pipeline.evaluation.point_scores import (
@@ -73,6 +74,15 @@ def test_the_fixture_by_hand(csvs: tuple[str, str], write_predictions: Run, run:
     assert found["rows"]["strange_answers"] == {"maybe": 1}
     low, high = found["confidence_interval"]
     assert 0 <= low <= found["scores"][PER_CLASS] <= high <= 1
+
+
+def test_an_interval_of_nothing_is_still_one(
+    csvs: tuple[str, str], write_predictions: Run, run: Run, tmp_path: Path
+) -> None:
+    flags = ("--points", csvs[0], "--descriptions", csvs[1])
+    nothing = write_predictions({"0001": {}, "0002": {}})
+    assert run("points", "--predictions", nothing, *flags)["confidence_interval"] == [0.0, 0.0]
+    assert "| 0.00 | 0.00 to 0.00 |" in (tmp_path / "scores" / "metrics.md").read_text()
 
 
 def test_missing_images_can_count_as_empty(
@@ -206,6 +216,29 @@ def test_threshold_sweep_by_hand(csvs: tuple[str, str], write_predictions: Run, 
     assert at[0.35] == at[0.65] == pytest.approx(2 / (3 + 1))
     assert at[0.7] == at[0.95] == pytest.approx(2 / 3)
     assert found["scores"][PER_CLASS] == pytest.approx(2 / (3 + 1))
+
+
+def test_heat_that_was_normalised_first_is_upsampled_so(
+    csvs: tuple[str, str], write_predictions: Run, run: Run
+) -> None:
+    # Upsampled twofold, a lone peak of 1 becomes four pixels of 0.75 ** 2 = 0.5625.
+    peak = np.zeros((3, 3), dtype=np.uint8)
+    peak[1, 1] = 255
+    middle = np.zeros((6, 6), dtype=bool)
+    middle[2:4, 2:4] = True
+    files = ("--points", csvs[0], "--descriptions", csvs[1])
+    for first, hottest in ((True, 0.55), (False, 0.95)):
+        predictions = write_predictions(
+            {"0001": {"dog": middle}},
+            heat={("0001", "dog"): peak},
+            name=f"predictions-{first}",
+            normalise_first=first,
+        )
+        found = run("points", "--predictions", predictions, *files, output=f"scores-{first}")
+        assert found["rebuilt_mask_iou"] == 1.0
+        rows = pq.read_table(Path(predictions).parent / f"scores-{first}" / "counts").to_pylist()
+        (row,) = (row for row in rows if row["label"] == "/m/d")
+        assert max(t for t, n in zip(THRESHOLDS, row["fp_at"], strict=True) if n) == hottest
 
 
 def test_a_mask_without_heat_ends_the_sweep() -> None:

@@ -15,6 +15,7 @@ from pycocotools import mask as coco
 from sklearn.metrics import average_precision_score
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_jaccard_index
 
+import legrad
 from pipeline.config import ConfigError
 from pipeline.demo.model import ASSETS
 from pipeline.demo.quality import bundled_scenes
@@ -209,6 +210,34 @@ def test_perfect_masks_and_written_sizes(write_predictions: Run, run: Run) -> No
         output="other",
         code=2,
     )
+
+
+def test_heat_that_was_normalised_first_is_scored_so(write_predictions: Run, run: Run) -> None:
+    scene = bundled_scenes()[0]
+    name, mask = next(iter(scene.masks.items()))
+    grid = np.random.default_rng(0).integers(1, 255, (9, 9)).astype(np.uint8)
+    grid[0, 0], grid[4, 4] = 0, 255
+    raw = torch.from_numpy(grid.astype(np.float32) / 255)[None]
+    precisions = []
+    for first in (True, False):
+        predictions = write_predictions(
+            {"scene00000": {name: mask}},
+            heat={("scene00000", name): grid},
+            name=f"predictions-{first}",
+            normalise_first=first,
+        )
+        flags = ("--predictions", predictions, "--coco", ASSETS / "instances.json")
+        found = run("segmentation", *flags, output=f"scores-{first}")
+        heat = legrad.heatmap(raw, mask.shape, normalise_first=first)[0].numpy()
+        nothing = np.zeros(mask.shape, dtype=np.float32)  # what a class without a mask has
+        maps = {one: heat if one == name else nothing for one in scene.masks}
+        expected = [
+            two_channel_precision(maps[one].ravel(), inside.ravel())
+            for one, inside in scene.masks.items()
+        ]
+        assert found["scores"]["two_channel_ap"] == pytest.approx(np.mean(expected), abs=1e-6)
+        precisions.append(found["scores"]["two_channel_ap"])
+    assert abs(precisions[0] - precisions[1]) > 1e-4
 
 
 @pytest.mark.parametrize(

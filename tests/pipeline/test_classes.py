@@ -73,6 +73,8 @@ def test_a_mistake_is_named_in_one_line(tmp_path: Path, text: str, message: str)
         load_classes(write(tmp_path, text))
     assert "\n" not in str(caught.value)
     assert "--prompts.classes" in str(caught.value)
+    with pytest.raises(ConfigError, match=f"^--classes .*{message}"):
+        load_classes(write(tmp_path, text), "--classes")
 
 
 def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
 from pipeline.demo.model import create
@@ -211,3 +212,17 @@ def test_another_image_size_can_be_asked_for() -> None:
     preprocess = Preprocess(create(None), image_size=64)
     pixels = torch.zeros(3, 20, 30, dtype=torch.uint8)
     assert preprocess.squash(pixels).shape == (3, 64, 64)
+
+
+@pytest.mark.parametrize("mode", ["shortest", "squash", "longest"])
+@pytest.mark.parametrize("size", [(96, 200), (200, 97), (64, 64)])
+def test_fitting_is_open_clips_own(mode: str, size: tuple[int, int]) -> None:
+    model = create(None)
+    model.visual.preprocess_cfg |= {"resize_mode": mode, "fill_color": 7}
+    image = noise("RGB", size)
+    own = image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
+    expected = own(image)
+    preprocess = Preprocess(model)
+    fitted = preprocess.fit(torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1))
+    found = preprocess.normalise(fitted[None], torch.device("cpu"), torch.float32)[0]
+    assert (found - expected).abs().mean() < 0.01  # a grey level is 0.015

@@ -125,7 +125,7 @@ def test_a_tokenizer_that_does_not_load_is_an_error_of_the_model(
     def fail(name: str) -> None:
         raise error
 
-    monkeypatch.setattr(module.open_clip, "get_tokenizer", fail)
+    monkeypatch.setattr("open_clip.get_tokenizer", fail)
     with pytest.raises(ModelError, match=words) as caught:
         TextEncoder(model, NAME, [TEMPLATE])
     assert "\n" not in str(caught.value)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
-from timm.layers import LayerNorm
+from timm.layers.norm import LayerNorm
 from timm.models.eva import Eva, checkpoint_filter_fn
 from torch import Tensor
 
