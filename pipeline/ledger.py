@@ -21,6 +21,7 @@ from pipeline.records import Commit, Summary
 from pipeline.shards import Shard
 
 READERS = 16
+LONGEST_SHOWN = 200
 TABLES = ("annotations", "images", "counts")
 """Folders with a file for every shard."""
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "pyarrow", "pycocotools", "webdataset")
@@ -86,7 +87,7 @@ class Ledger:
             return self._changed_fingerprint(fingerprint(results))
         old, new = _flatten(before), _flatten(json.loads(json.dumps(results)))
         return [
-            f"{key}: {old.get(key)!r} there, {new.get(key)!r} now"
+            f"{key}: {_shown(old.get(key))} there, {_shown(new.get(key))} now"
             for key in sorted(old.keys() | new.keys())
             if old.get(key) != new.get(key)
         ]
@@ -233,6 +234,12 @@ class Ledger:
     def _write_json(self, path: str, content: Any) -> None:
         data = json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n"
         storage.write_bytes(self._path(path), data)
+
+
+def _shown(value: Any) -> str:
+    """A value for a message: of a thousand names, the first will do."""
+    text = repr(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
 
 
 def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

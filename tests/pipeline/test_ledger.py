@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import storage
-from pipeline.config import AnnotateConfig, ConfigError, MaskConfig, ModelConfig
+from pipeline.config import AnnotateConfig, ConfigError, MaskConfig, ModelConfig, PromptConfig
 from pipeline.ledger import Ledger
 from pipeline.records import Commit, Summary, file_record
 from pipeline.shards import Shard
@@ -108,6 +108,14 @@ def test_the_same_configuration_goes_on(ledger: Ledger) -> None:
     same = replace(CONFIG, output="elsewhere", allow_failed=3)
     ledger.open(same.results(), asdict(same), [])
     assert Path(ledger.output, "run.json").read_bytes() == before
+
+
+def test_long_settings_are_cut_in_messages(ledger: Ledger) -> None:
+    names = [f"name {number}" for number in range(1000)]
+    other = replace(CONFIG, prompts=PromptConfig(templates=["{}", *(f"{n} {{}}" for n in names)]))
+    (change,) = ledger.changes(other.results())
+    assert change.startswith("prompts.templates: ['a photo of a {}.'] there, ['{}', 'name 0 {}'")
+    assert change.endswith("… now") and len(change) < 300
 
 
 def test_another_configuration_is_refused_with_its_differences(ledger: Ledger) -> None:
