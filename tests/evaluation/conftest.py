@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 
 from jobs import evaluate
 from pipeline.config import AnnotateConfig
+from pipeline.demo.model import ASSETS
 from pipeline.demo.quality import bundled_scenes
-from pipeline.demo.sprites import CLASSES
 from pipeline.evaluation.labels import Cleaning, read_labels
 from pipeline.evaluation.pairs import LabelledPairs
 from pipeline.ledger import Ledger
@@ -159,11 +159,9 @@ def run(tmp_path: Path) -> Callable[..., dict[str, Any]]:
 
 
 @pytest.fixture
-def classes(tmp_path: Path) -> str:
+def classes() -> str:
     """A class file with the classes of the demo."""
-    entries = [f"- {{id: {i}, name: {name}}}" for i, name in enumerate(CLASSES, 1)]
-    (tmp_path / "classes.yaml").write_text("\n".join(entries))
-    return str(tmp_path / "classes.yaml")
+    return str(ASSETS / "classes.yaml")
 
 
 @pytest.fixture(scope="session")

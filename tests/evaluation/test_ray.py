@@ -14,10 +14,12 @@ import pytest
 
 from jobs import annotate
 from pipeline.demo.model import ASSETS
+from tests.evaluation.conftest import LOCAL
 
 ROOT = Path(__file__).parents[2]
 PARTS, SAMPLES = 4, 3
 POINTS = ("--points", ASSETS / "points.csv", "--descriptions", ASSETS / "class-descriptions.csv")
+COCO = ("--coco", ASSETS / "instances.json")
 Run = Callable[..., Any]
 
 
@@ -36,14 +38,17 @@ def parts(tmp_path: Path) -> Path:
     return folder
 
 
-def commands(classes: str) -> dict[str, tuple[object, ...]]:
+def commands(parts: Path, classes: str, written: Path) -> dict[str, tuple[object, ...]]:
+    """The flags of every command; `written` is where the demo's masks of `parts` are."""
     size = ("--model.image_size", 96)
     return {
-        "points": (*POINTS, *size, "--bootstrap", 20),
-        "segmentation": ("--coco", ASSETS / "instances.json", *size),
-        "perturbation": ("--classes", classes, "--label_field", "labels"),
-        "layers gradient": ("--study", "gradient", "--coco", ASSETS / "instances.json"),
-        "layers sweep": (*POINTS, *size, "--last", "[1, 6]"),
+        "points": ("--input", parts, *POINTS, *size, "--bootstrap", 20),
+        "points written": ("--predictions", written, "--images", parts, *POINTS),
+        "segmentation": ("--input", parts, *COCO, *size),
+        "segmentation written": ("--predictions", written, *COCO),
+        "perturbation": ("--input", parts, "--classes", classes, "--label_field", "labels"),
+        "layers gradient": ("--input", parts, "--study", "gradient", *COCO),
+        "layers sweep": ("--input", parts, *POINTS, *size, "--last", "[1, 6]"),
     }
 
 
@@ -62,7 +67,9 @@ sys.exit(evaluate.main(sys.argv[1:]))
     ("name", "evaluations"),
     [
         ("points", 1),
+        ("points written", 1),
         ("segmentation", 1),
+        ("segmentation written", 1),
         ("perturbation", 1),
         ("layers gradient", 1),
         ("layers sweep", 2),
@@ -72,7 +79,11 @@ def test_equal_counts_whoever_counts(
     run: Run, parts: Path, classes: str, tmp_path: Path, name: str, evaluations: int
 ) -> None:
     command = name.partition(" ")[0]
-    flags = ("--input", parts, *commands(classes)[name])
+    written = tmp_path / "written"
+    if name.endswith("written"):
+        annotating = ("--input", str(parts), "--output", str(written), *LOCAL)
+        assert annotate.main(annotating) == 0
+    flags = commands(parts, classes, written)[name]
     alone = run(command, *flags, output="alone")
     many = ("--output", tmp_path / "many", "--engine.workers", PARTS, "--engine.threads", 1)
     words = [str(word) for word in (command, *flags, *many)]
@@ -87,14 +98,14 @@ def test_equal_counts_whoever_counts(
 def test_an_interrupted_count_goes_on(
     run: Run, parts: Path, classes: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = commands(classes)["segmentation"]
-    whole = run("segmentation", "--input", parts, *flags)
+    flags = commands(parts, classes, tmp_path)["segmentation"]
+    whole = run("segmentation", *flags)
     commits = sorted((tmp_path / "scores" / "commits").iterdir())
     before = commits[0].read_bytes()
     for commit in commits[1:]:
         commit.unlink()
     capsys.readouterr()
-    assert run("segmentation", "--input", parts, *flags) == whole
+    assert run("segmentation", *flags) == whole
     assert "4 shards: 1 committed" in capsys.readouterr().out
     assert commits[0].read_bytes() == before
 

@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ import pytest
 from PIL import Image
 
 from jobs import benchmark, evaluate
+from jobs.benchmarks import methods, published
 from pipeline.demo.model import ASSETS
 from pipeline.demo.quality import bundled_scenes
 from pipeline.demo.sprites import CLASSES
 from tests.evaluation.formats import write_mat
+from tests.jobs.stand_in import TINY, make_stand_in
 
 PAGE = Path(__file__).parents[2] / "docs" / "reproduce.md"
 BLOCKS = re.findall(r"^```\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
@@ -81,6 +84,8 @@ def shortened(command: str, data: dict[str, str]) -> list[str]:
             words[words.index(flag) + 1] = value
     if words[0] in ("points", "layers") and "--points" in words and "--predictions" not in words:
         words += ["--model.image_size", "96"]
+    if "--layers" in words:
+        words[words.index("--layers") + 1] = "6"  # all
     if "sweep" in words:
         words += ["--last", "[1, 6]"]
     return [*words, *SMALL]
@@ -96,10 +101,18 @@ def test_evaluation(command: str, data: dict[str, str], tmp_path: Path) -> None:
     shutil.rmtree(output)
 
 
-def test_the_other_commands_exist() -> None:
-    others = [shlex.split(line) for line in COMMANDS if line not in EVALUATIONS]
-    assert others == [["python", "jobs/benchmark.py", "methods"]]
-    assert "methods" in benchmark.COMMANDS
+def test_the_speed_of_every_method(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (command,) = (shlex.split(line) for line in COMMANDS if line not in EVALUATIONS)
+    assert command[:2] == ["python", "jobs/benchmark.py"]
+    package = make_stand_in(tmp_path)
+    monkeypatch.setattr(published, "find", lambda given: package)
+    monkeypatch.setattr(methods, "compare", partial(methods.compare, config=TINY))
+    json_path = tmp_path / "speed.json"
+    benchmark.main([*command[2:], "--rounds", "1", "--json", str(json_path)])
+    assert "| legrad |" in capsys.readouterr().out
+    assert set(methods.FORMS) <= set(json.loads(json_path.read_text())["published"])
 
 
 def test_every_table_has_a_section() -> None:
