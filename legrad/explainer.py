@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, TypeAlias
@@ -101,7 +102,7 @@ def check_options(method: str, options: Mapping[str, Any]) -> None:
 
     Raises:
         ValueError: an unknown method or option, with the nearest one that there is, or a value of
-            another type than the option's default.
+            another type than the option's default, or infinite or not a number.
     """
     if method not in METHODS:
         hint = _near(method, METHODS)
@@ -118,6 +119,8 @@ def check_options(method: str, options: Mapping[str, Any]) -> None:
         kind = Tensor if known[name] is None else type(known[name])
         if type(value) is not kind:
             raise ValueError(f"{name}={value!r}: must be of type {kind.__name__}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{name}={value!r}: must be a finite number")
 
 
 def _near(name: str, known: Iterable[str]) -> str:
