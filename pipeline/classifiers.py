@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,15 @@ from torch import nn
 
 from pipeline import storage
 from pipeline.config import ModelConfig
-from pipeline.models import CACHE, CLASSIFIERS, ModelError, downloaded, said_if_random
+from pipeline.models import (
+    CACHE,
+    CLASSIFIERS,
+    ModelError,
+    does_not_load,
+    downloaded,
+    near,
+    said_if_random,
+)
 
 OWN = "timm"
 """`--model.pretrained` for the weights that timm lists under the name."""
@@ -37,9 +44,8 @@ def load_classifier(config: ModelConfig, device: torch.device, dtype: torch.dtyp
     """
     name = config.name.removeprefix(CLASSIFIERS)
     if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), 3, 0.4)
         raise ModelError(
-            f"--model.name {config.name}: timm has no such model; near: {', '.join(near)}"
+            f"--model.name {config.name}: timm has no such model{near(name, timm.list_models())}"
         )
     CACHE.mkdir(parents=True, exist_ok=True)
     weights = _file(config)
@@ -55,11 +61,7 @@ def load_classifier(config: ModelConfig, device: torch.device, dtype: torch.dtyp
             with FileLock(CACHE / "timm.lock"):  # one process of a machine downloads
                 model: nn.Module = timm.create_model(name, **settings)
         except Exception as error:  # timm, torch and the hub raise whatever they like
-            cause = f"{type(error).__name__}: {error}".partition("\n")[0]
-            raise ModelError(
-                f"--model.name {config.name} --model.pretrained {config.pretrained}: "
-                f"does not load: {cause}"
-            ) from error
+            raise does_not_load(config, error) from error
     class_layer(model, config.name)
     return model.eval().requires_grad_(False).to(device=device, dtype=dtype)
 
