@@ -105,7 +105,7 @@ def _expand_all(patterns: Iterable[str]) -> list[_Place]:
     if len(places) > MOST_NAMES:
         raise ConfigError(f"--input: stands for more than {MOST_NAMES:,} names")
     if not places:
-        raise FileNotFoundError("--input: no shard is named: the list is empty")
+        raise FileNotFoundError("--input: no shard is named; give paths, patterns or @list.txt")
     return places
 
 
