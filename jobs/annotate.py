@@ -13,9 +13,11 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
+from pipeline import storage
 from pipeline.classes import load_classes
-from pipeline.config import AnnotateConfig, ConfigError
+from pipeline.config import AnnotateConfig, ConfigError, naming
 from pipeline.demo import run as demo
 from pipeline.demo.model import NAME as DEMO_MODEL
 from pipeline.driver import run_shards
@@ -59,11 +61,17 @@ def annotate(config: AnnotateConfig) -> Summary:
     """Annotate every shard that is not committed yet, and say how it went."""
     started = time.monotonic()
     shards = find_shards(config.patterns, config.input_root)[: config.limit_shards]
+    categories = _read_settings(config)
     ledger = Ledger(config.output)
+    output = f"--output {storage.without_secrets(config.output)}"
     if config.dry_run:
-        print_dry_run(config, plan(config, ledger, shards), ledger.changes(config.results()))
+        with naming(output):
+            todo, changes = plan(config, ledger, shards), ledger.changes(config.results())
+        print_dry_run(config, todo, changes)
         return Summary.of([], [], "finished")
-    _open(ledger, config)
+    with naming(output):
+        redo = config.on_mismatch == "redo"
+        ledger.open(config.results(), config.described(), categories, redo=redo)
     summary = run_shards(config, ledger, shards)
     print_summary(summary, config.output, time.monotonic() - started)
     print_failures(ledger.failures(), summary)
@@ -76,18 +84,22 @@ def show_status(output: str) -> int:
     An evaluation leaves the same records, so that this is good for its output too.
     """
     ledger = Ledger(output)
-    saved = ledger.saved_summary()
-    summary = replace(ledger.summary(), planned=saved["planned"])
-    print(f"the last run: {saved['state']}")
+    with naming(f"--status {storage.without_secrets(output)}"):
+        state, planned = ledger.last_run()
+        summary, failures = replace(ledger.summary(), planned=planned), ledger.failures()
+    print(f"the last run: {state}")
     print_summary(summary, output)
-    print_failures(ledger.failures(), summary)
+    print_failures(failures, summary)
     return 0
 
 
-def _open(ledger: Ledger, config: AnnotateConfig) -> None:
-    classes = load_classes(config.prompts.classes) if config.prompts.classes else []
-    categories = [{"id": category.id, "name": category.name} for category in classes]
-    ledger.open(config.results(), config.described(), categories, redo=config.on_mismatch == "redo")
+def _read_settings(config: AnnotateConfig) -> list[dict[str, Any]]:
+    """Read the files that settings name, and return the categories of the class file."""
+    with naming(f"--prompts.classes {storage.without_secrets(config.prompts.classes)}"):
+        classes = load_classes(config.prompts.classes) if config.prompts.classes else []
+    with naming(f"--model.pretrained {storage.without_secrets(config.model.pretrained)}"):
+        config.results()  # has digests of the files, and keeps them
+    return [{"id": category.id, "name": category.name} for category in classes]
 
 
 if __name__ == "__main__":

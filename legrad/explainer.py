@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, TypeAlias
@@ -106,7 +107,7 @@ def check_options(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         ValueError: an unknown method or option, with the nearest one that there is, or a value of
-            another type than the option's default.
+            another type than the option's default, or infinite or not a number.
     """
     if method not in METHODS:
         hint = _near(method, METHODS)
@@ -125,6 +126,8 @@ def check_options(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
         # To Python a bool is an int, too.
         if not isinstance(value, accepted) or isinstance(value, bool) != (kind is bool):
             raise ValueError(f"{name}={value!r}: must be of type {kind.__name__}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{name}={value!r}: must be a finite number")
         checked[name] = float(value) if kind is float else value
     return checked
 

@@ -67,13 +67,30 @@ def _entries(location: str) -> list[tuple[int, Any]]:
     try:
         loader = yaml.SafeLoader(storage.read_bytes(location))
         root = loader.get_single_node()
+        twice = _repeated_key(root)  # of two values, YAML would take the last
         values = loader.construct_document(root) if root else None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         cause = " ".join(str(error).split())
         raise ConfigError(f"not YAML: {cause}") from error
+    if twice:
+        raise ConfigError(
+            f"line {twice.start_mark.line + 1}: {twice.value} is there twice in one entry"
+        )
     if not isinstance(root, yaml.SequenceNode) or not values:
         raise ConfigError(f"not a list of classes, each like {EXAMPLE}")
     return [(node.start_mark.line + 1, v) for node, v in zip(root.value, values, strict=True)]
+
+
+def _repeated_key(root: yaml.Node | None) -> yaml.ScalarNode | None:
+    """The first key that an item of the list has for the second time."""
+    for entry in root.value if isinstance(root, yaml.SequenceNode) else ():
+        seen = set()
+        for key, _ in entry.value if isinstance(entry, yaml.MappingNode) else ():
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    return key
+                seen.add(key.value)
+    return None
 
 
 def _check_unique(field: str, values: Sequence[object], places: Sequence[str]) -> None:

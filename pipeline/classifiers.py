@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,15 @@ from torch import nn
 
 from pipeline import storage
 from pipeline.config import ModelConfig
-from pipeline.models import CACHE, CLASSIFIERS, ModelError, downloaded, said_if_random
+from pipeline.models import (
+    CACHE,
+    CLASSIFIERS,
+    ModelError,
+    does_not_load,
+    downloaded,
+    near,
+    said_if_random,
+)
 
 OWN = "timm"
 """`--model.pretrained` for the weights that timm lists under the name."""
@@ -50,11 +57,7 @@ def load_classifier(config: ModelConfig, device: torch.device, dtype: torch.dtyp
             with FileLock(CACHE / "timm.lock"):  # one process of a machine downloads
                 model: nn.Module = timm.create_model(name, **settings)
         except Exception as error:  # timm, torch and the hub raise whatever they like
-            cause = f"{type(error).__name__}: {error}".partition("\n")[0]
-            raise ModelError(
-                f"--model.name {config.name} --model.pretrained {config.pretrained}: "
-                f"does not load: {cause}"
-            ) from error
+            raise does_not_load(config, error) from error
     class_layer(model, config.name)
     return model.eval().requires_grad_(False).to(device=device, dtype=dtype)
 
@@ -73,8 +76,8 @@ def classifier_skeleton(name: str) -> nn.Module:
 def _name_in_timm(name: str) -> str:
     found = name.removeprefix(CLASSIFIERS)
     if not timm.is_model(found):
-        near = difflib.get_close_matches(found, timm.list_models(), 3, 0.4)
-        raise ModelError(f"--model.name {name}: timm has no such model; near: {', '.join(near)}")
+        hint = near(found, timm.list_models())
+        raise ModelError(f"--model.name {name}: timm has no such model{hint}")
     return found
 
 

@@ -9,6 +9,8 @@ import hashlib
 import json
 import os
 import posixpath
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,9 +22,28 @@ from pipeline.demo.model import NAME as DEMO_MODEL
 
 SCHEMA_VERSION = 1
 
+NO_TEXTS = ("null", "none", "auto")
+"""Words that --empty_text does not take for a text, however they are spelled."""
+
 
 class ConfigError(ValueError):
     """A setting that cannot work; the message says which one and what to do."""
+
+
+@contextmanager
+def naming(setting: str) -> Iterator[None]:
+    """Say of which setting it comes that the body cannot read or write.
+
+    Around what a command does before its work begins: an `OSError` later on has other causes.
+
+    Raises:
+        ConfigError: with the setting and the error, in one line.
+    """
+    try:
+        yield
+    except OSError as error:
+        cause = " ".join(str(error).split())
+        raise ConfigError(f"{setting}: not usable ({cause}); give another") from error
 
 
 @dataclass(frozen=True)
@@ -99,7 +120,8 @@ class PromptConfig:
     def __post_init__(self) -> None:
         if not self.templates or any(t.count("{}") != 1 for t in self.templates):
             raise ConfigError(
-                f"--prompts.templates {self.templates}: every template needs one {{}} for the name"
+                f"--prompts.templates (evaluate.py: --templates) {self.templates}: every template "
+                "needs one {} for the name"
             )
         if self.source in ("cls", "vocabulary") and not self.classes:
             raise ConfigError(
@@ -159,9 +181,10 @@ class EngineConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            least = 0 if field.name in ("workers", "threads") else 1e-9
-            if isinstance(value, int | float) and value < least:
-                raise ConfigError(f"--engine.{field.name} {value}: must be above 0")
+            may_be_0 = field.name in ("workers", "threads")
+            if isinstance(value, int | float) and value < (0 if may_be_0 else 1e-9):
+                must = "must not be negative" if may_be_0 else "must be above 0"
+                raise ConfigError(f"--engine.{field.name} {value}: {must}")
 
     def cpu_threads(self) -> int:
         """Threads of each worker: the same for every executor, for torch splits sums by it."""
@@ -197,6 +220,10 @@ class MethodConfig:
             legrad.check_options(self.method, self._plain_options())
         except ValueError as error:
             raise ConfigError(f"--options: {error}") from error
+        if self.empty_text != "auto" and str(self.empty_text).lower() in NO_TEXTS:
+            raise ConfigError(
+                f"--empty_text {self.empty_text}: give auto, '' for none, or a text to look for"
+            )
         if not 0 <= self.empty_threshold <= 1:
             raise ConfigError(f"--empty_threshold {self.empty_threshold}: must lie in 0 to 1")
 

@@ -184,16 +184,23 @@ class Ledger:
         self._write_json("summary.json", asdict(summary))
         return summary
 
-    def saved_summary(self) -> dict[str, Any]:
-        """What `summary.json` says.
+    def last_run(self) -> tuple[str, int]:
+        """The state of the last run and the shards of its input, as `summary.json` says.
+
+        Where it does not, as when somebody deleted it, the state is unknown, and 0 shards.
 
         Raises:
             ConfigError: there is no run here.
         """
         if not storage.exists(self._path("summary.json")):
-            raise ConfigError(f"{self.output}: there is no run (no summary.json)")
-        saved: dict[str, Any] = self._read_json("summary.json")
-        return saved
+            if not storage.exists(self._path("run.json")) and not self.committed():
+                raise ConfigError(f"{self.output}: there is no run (no summary.json)")
+            return "unknown (no summary.json; the next run writes it)", 0
+        try:
+            saved = self._read_json("summary.json")
+            return str(saved["state"]), int(saved["planned"])
+        except (ValueError, TypeError, KeyError):
+            return "unknown (summary.json is damaged; the next run replaces it)", 0
 
     def _clear(self) -> None:
         """Delete a run: first the commits, so that nothing half-deleted counts as done."""

@@ -7,7 +7,7 @@ import hashlib
 import logging
 import posixpath
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
@@ -72,11 +72,25 @@ def load_model(config: ModelConfig, device: torch.device, dtype: torch.dtype) ->
             # One parameter at a time: float32 weights of a large model and a copy would not fit.
             return model.eval().requires_grad_(False).to(device=device, dtype=dtype)
         except Exception as error:  # open_clip, torch and the hub raise whatever they like
-            cause = f"{type(error).__name__}: {error}".partition("\n")[0]
-            raise ModelError(
-                f"--model.name {config.name} --model.pretrained {config.pretrained}: "
-                f"does not load: {cause}"
-            ) from error
+            raise does_not_load(config, error) from error
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: those it may have been meant for, if any."""
+    names = difflib.get_close_matches(name, list(known), 3, 0.4)
+    return f"; near: {', '.join(names)}" if names else ""
+
+
+def does_not_load(config: ModelConfig, error: Exception) -> ModelError:
+    """What a library's error about a model means, in one line."""
+    cause = f"{type(error).__name__}: {error}".partition("\n")[0]
+    if isinstance(error, EOFError):
+        cause = "the file is empty or cut short"
+    elif isinstance(error, AttributeError | KeyError):  # it looked for a tensor in vain
+        cause += " (does the file have the weights of another model, or none?)"
+    return ModelError(
+        f"--model.name {config.name} --model.pretrained {config.pretrained}: does not load: {cause}"
+    )
 
 
 def clip_skeleton(name: str) -> Clip:
@@ -93,9 +107,8 @@ def clip_skeleton(name: str) -> Clip:
 
 def _check_name(name: str) -> None:
     if name not in open_clip.list_models():
-        near = difflib.get_close_matches(name, open_clip.list_models(), 3, 0.4)
         raise ModelError(
-            f"--model.name {name}: open_clip has no such model; near: {', '.join(near)}"
+            f"--model.name {name}: open_clip has no such model{near(name, open_clip.list_models())}"
         )
 
 

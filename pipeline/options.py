@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn, TypeVar
 
-from jsonargparse import ArgumentParser, set_parsing_settings
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
-from pipeline.config import MethodConfig
+from pipeline.config import ConfigError, MethodConfig
 from pipeline.names import with_names
 
 Config = TypeVar("Config")
@@ -30,7 +30,8 @@ def parse(
         arguments: None for those of the process.
 
     Raises:
-        ConfigError: a value that the dataclass itself refuses.
+        ConfigError: a value that the dataclass itself refuses, null where that is no value, or a
+            key that is no text.
     """
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     summary = (description or "").partition("\n")[0]
@@ -38,7 +39,9 @@ def parse(
     parser.add_argument("--config", action="config", help="YAML file of settings; flags beat it")
     parser.add_class_arguments(config)
     given = list(sys.argv[1:] if arguments is None else arguments)
-    settings = vars(parser.instantiate(parser.parse_args(parser.with_values(given))))
+    parsed = parser.parse_args(parser.with_values(given))
+    _check_values(parsed, parser.get_defaults())
+    settings = vars(parser.instantiate(parsed))
     del settings["config"]
     made = config(**settings)
     return with_names(made) if isinstance(made, MethodConfig) else made
@@ -68,6 +71,16 @@ class _Parser(ArgumentParser):
             if argument in switches and not (following and following[0] in ("true", "false")):
                 completed.append("true")
         return completed
+
+
+def _check_values(settings: Namespace, defaults: Namespace) -> None:
+    """Refuse what the parser lets through: null for what has another default, keys of no text."""
+    for name, value in settings.items():
+        for key in value if isinstance(value, dict) else ():
+            if not isinstance(key, str):
+                raise ConfigError(f"--{name}: {key!r} is not a name; give {{name: value}}")
+        if value is None and defaults.get(name) is not None:
+            raise ConfigError(f"--{name} null: needs a value; leave it out for the default")
 
 
 def _is_switch(action: Any) -> bool:

@@ -162,7 +162,8 @@ def _duration(hours: float) -> str:
 
 
 def _lines(summary: Summary) -> Sequence[tuple[str, str]]:
-    of_all = f"{summary.shards:,} of {summary.shards + len(summary.missing):,}"
+    known = summary.shards + len(summary.missing)  # the last run's input may have been a part
+    of_all = f"{summary.shards:,} of {max(summary.planned, known):,}"
     statuses = [(f"images {status}", f"{n:,}") for status, n in summary.statuses.items()]
     rejects = [(f"rejected: {reason}", f"{n:,}") for reason, n in summary.rejects.items()]
     cut = [("prompts cut at the context", f"{summary.prompts_cut:,}")]

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 
 from braceexpand import braceexpand
 
 from pipeline import storage
+from pipeline.config import ConfigError, naming
 
 LISTED_FROM = 1000
 """With so many names in it a directory is listed. That is a request for every thousand files that
@@ -19,6 +22,18 @@ are there, one after the other, instead of one or two for every name, `LOOKUPS` 
 are found sooner without it, however many files lie beside them."""
 
 LOOKUPS = 16
+
+MOST_NAMES = 10_000_000
+"""More than this are a slip of the keyboard, and would fill the memory."""
+
+ENOUGH_MISSING = 100
+"""With so many missing names the search ends: of a wrong pattern, all would be."""
+
+BRACES = re.compile(
+    r"\\.|{(-?\d+)\.\.(-?\d+)(?:\.\.-?(\d+))?}|{[A-Za-z]\.\.[A-Za-z](?:\.\.-?\d+)?}|[{},]",
+    re.DOTALL,
+)
+"""What braceexpand sees in a pattern: what is escaped, ranges, and the marks of alternatives."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +66,13 @@ def find_shards(patterns: Iterable[str], input_root: str = "") -> list[Shard]:
         input_root: a prefix taken off the URI before the shard is named, so that data can move.
 
     Raises:
+        ConfigError: a list cannot be read, or the patterns stand for more than `MOST_NAMES`.
         FileNotFoundError: a pattern matches nothing, a server does not answer, or two shards would
             have the same name.
     """
     root = storage.normalise(input_root).rstrip("/") + "/" if input_root else ""
     shards: dict[str, Shard] = {}
-    for location, size in _look_up([place for pattern in patterns for place in _expand(pattern)]):
+    for location, size in _look_up(_expand_all(patterns)):
         uri = storage.normalise(location)
         if root and uri.startswith(root):
             uri = uri[len(root) :]
@@ -82,18 +98,73 @@ class _Place:
     pattern: str
 
 
-def _expand(pattern: str) -> Iterator[_Place]:
-    """Lists and braces spelled out; globs and directories are left to the storage."""
+def _expand_all(patterns: Iterable[str]) -> list[_Place]:
+    # `--input+ a` puts a behind the empty default.
+    expanded = (place for pattern in patterns if pattern for place in _expand(pattern))
+    places = list(islice(expanded, MOST_NAMES + 1))
+    if len(places) > MOST_NAMES:
+        raise ConfigError(f"--input: stands for more than {MOST_NAMES:,} names")
+    if not places:
+        raise FileNotFoundError("--input: no shard is named; give paths, patterns or @list.txt")
+    return places
+
+
+def _expand(pattern: str, lists: tuple[str, ...] = ()) -> Iterator[_Place]:
+    """Lists and braces spelled out; globs and directories are left to the storage.
+
+    Args:
+        pattern: one of them.
+        lists: those that it is in, outermost first.
+    """
     if pattern.startswith("@"):
-        for line in storage.read_bytes(pattern[1:]).decode().splitlines():
-            if line.strip() and not line.lstrip().startswith("#"):
-                yield from _expand(line.strip())
+        if pattern in lists:
+            raise ConfigError(f"--input {lists[0]}: the list {pattern} names itself")
+        lines = _read_list(pattern)
+        if not lines:
+            raise FileNotFoundError(f"--input {pattern}: no shard is named: the list is empty")
+        for line in lines:
+            yield from _expand(line, (*lists, pattern))
         return
     try:
-        locations = list(braceexpand(pattern))
-    except ValueError:  # one is never closed: it is part of a name
-        locations = [pattern]
+        too_many = _count(pattern) > MOST_NAMES
+        locations: Iterable[str] = () if too_many else braceexpand(pattern)
+    except (ValueError, RecursionError):  # one is never closed: it is part of a name
+        too_many, locations = False, [pattern]
+    if too_many:
+        raise ConfigError(f"--input {pattern}: stands for more than {MOST_NAMES:,} names")
     yield from (_Place(location, pattern) for location in locations)
+
+
+def _read_list(pattern: str) -> list[str]:
+    """The patterns in the file that `pattern` names behind its @."""
+    with naming(f"--input {pattern}"):
+        data = storage.read_bytes(pattern[1:])
+    try:
+        lines = [line.strip() for line in data.decode().splitlines()]
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"--input {pattern}: the list is not UTF-8 text: {error}") from error
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def _count(pattern: str) -> int:
+    """How many names the braces of a pattern stand for, without spelling them out."""
+    before, now = [0], [1]  # per open brace: in the alternatives before this one, and in this one
+    for token in BRACES.finditer(pattern):
+        if token[1]:
+            first, last, step = int(token[1]), int(token[2]), int(token[3] or 1)
+            now[-1] *= abs(last - first) // (step or 1) + 1
+        elif token[0] == "{":
+            before.append(0)
+            now.append(1)
+        elif token[0] == "," and len(now) > 1:
+            before[-1] += now[-1]
+            now[-1] = 1
+        elif token[0] == "}" and len(now) > 1:
+            alternatives = before.pop() + now.pop()
+            now[-1] *= alternatives
+        elif token[0].startswith("{"):
+            now[-1] *= len(list(braceexpand(token[0])))
+    return max(now)
 
 
 def _look_up(places: Sequence[_Place]) -> list[tuple[str, int]]:
@@ -101,8 +172,18 @@ def _look_up(places: Sequence[_Place]) -> list[tuple[str, int]]:
     listed = _list_directories(place.location for place in places)
     # What no listing has may be missing, but also a directory, a glob or on a web server.
     rest = [place for place in places if place.location not in listed]
+    found: dict[_Place, dict[str, int]] = {}
+    missing: list[_Place] = []
     with ThreadPoolExecutor(LOOKUPS) as pool:
-        found = dict(zip(rest, pool.map(_find, rest), strict=True))
+        for place, files in zip(rest, pool.map(_find, rest), strict=True):
+            found[place] = files
+            if not files:
+                missing.append(place)
+            if len(missing) == ENOUGH_MISSING:
+                pool.shutdown(cancel_futures=True)
+                break
+    if missing:
+        raise FileNotFoundError(_not_found(missing, len(places)))
     shards: list[tuple[str, int]] = []
     for place in places:
         at = place.location
@@ -112,12 +193,27 @@ def _look_up(places: Sequence[_Place]) -> list[tuple[str, int]]:
 
 def _find(place: _Place) -> dict[str, int]:
     try:
-        found = storage.find(place.location, suffix=".tar")
+        return storage.find(place.location, suffix=".tar")
     except OSError as error:
         raise FileNotFoundError(f"--input {place.pattern}: {place.location}: {error}") from error
-    if not found:
-        raise FileNotFoundError(f"--input {place.pattern}: no shard at {place.location}")
-    return found
+
+
+def _not_found(missing: Sequence[_Place], names: int) -> str:
+    """What to say of names, out of so many, with no shard."""
+    first = missing[0]
+    if len(missing) == 1:
+        message = f"--input {first.pattern}: no shard at {first.location}"
+    else:
+        number = f"{'at least ' * (len(missing) == ENOUGH_MISSING)}{len(missing)} of {names:,}"
+        message = (
+            f"--input {first.pattern}: {number} names have no shard, the first {first.location}"
+        )
+    if first.pattern.startswith("["):
+        message += (
+            " (as a list, this is not valid YAML: put quotes around what begins with @, or give "
+            "every pattern with --input+)"
+        )
+    return message
 
 
 def _list_directories(locations: Iterable[str]) -> dict[str, int]:

@@ -12,9 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from jobs import annotate
 from jobs.annotate import main
 from pipeline import storage
 from pipeline.demo.run import SHARDS
+from pipeline.ledger import Ledger
+from pipeline.shards import Shard
 
 ROOT = Path(__file__).parents[2]
 LOCAL = ("--engine.executor", "local", "--engine.threads", "1")
@@ -136,6 +139,43 @@ def test_a_class_file_with_a_duplicate_name(refused: Callable[..., str], tmp_pat
     assert "name 'dog' is there twice" in message
 
 
+def test_a_class_file_that_is_a_folder(refused: Callable[..., str], tmp_path: Path) -> None:
+    for dry_run in ("true", "false"):
+        message = refused(*DEMO, "--output", str(tmp_path / "out"), "--prompts.classes",
+                          str(tmp_path), "--dry_run", dry_run)  # fmt: skip
+        assert f"--prompts.classes {tmp_path}: not usable" in message
+        assert "directory" in message
+
+
+@pytest.mark.parametrize("below", ["", "/deeper"])
+def test_an_output_that_is_a_file(refused: Callable[..., str], tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    message = refused(*DEMO, "--output", f"{tmp_path}/file{below}")
+    assert f"--output {tmp_path}/file{below}: not usable" in message
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_an_output_that_may_not_be_written(
+    refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(location: str, data: bytes) -> None:
+        raise PermissionError(13, "Permission denied", location)
+
+    monkeypatch.setattr(storage, "write_bytes", refuse)
+    assert "Permission denied" in refused(*DEMO, "--output", str(tmp_path / "out"))
+
+
+def test_an_error_in_the_middle_of_a_run_is_not_taken_for_a_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise PermissionError("later")
+
+    monkeypatch.setattr(annotate, "run_shards", fail)
+    with pytest.raises(PermissionError, match="later"):
+        main([*DEMO, "--output", str(tmp_path / "out")])
+
+
 def test_a_missing_class_file(refused: Callable[..., str], tmp_path: Path) -> None:
     message = refused(*DEMO, "--output", str(tmp_path / "out"), "--prompts.source", "cls",
                       "--prompts.classes", "/nowhere.yaml")  # fmt: skip
@@ -239,6 +279,37 @@ def test_status_of_a_run(shards: str, tmp_path: Path, capsys: pytest.CaptureFixt
     text = capsys.readouterr().out
     assert "2 of 3" in text and "not committed: b-" in text
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
+
+
+@pytest.mark.parametrize("damage", [None, "", "[]", "{", '{"state": "running"}'])
+def test_status_without_a_summary_is_that_of_the_commits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str | None
+) -> None:
+    ledger = Ledger(str(tmp_path / "out"))
+    ledger.open({"a": 1}, {}, [])
+    ledger.fail(Shard("b", "b", 1), "cut short")
+    path = tmp_path / "out" / "summary.json"
+    if damage is not None:
+        path.write_text(damage)
+    assert main(["--status", str(tmp_path / "out")]) == 0
+    text = capsys.readouterr().out
+    assert "the last run: unknown (" in text and "summary.json" in text
+    assert "0 of 1" in text and "cut short" in text
+
+
+def test_status_counts_what_was_not_reached(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger = Ledger(str(tmp_path / "out"))
+    ledger.open({"a": 1}, {}, [])
+    ledger.summarise(["a", "b", "c"], "stopped")
+    assert main(["--status", str(tmp_path / "out")]) == 0
+    text = capsys.readouterr().out
+    assert "the last run: stopped" in text and "0 of 3" in text
+
+
+def test_status_of_nothing(refused: Callable[..., str], tmp_path: Path) -> None:
+    assert "there is no run" in refused("--status", str(tmp_path))
 
 
 def test_the_first_shards_only(shards: str, tmp_path: Path) -> None:

@@ -61,6 +61,8 @@ def test_classes_come_in_the_order_of_the_file(tmp_path: Path) -> None:
         ("- {id: 1, name: 2024-13-45}", "not YAML: month must be"),
         ("- {id: " + "9" * 5000 + ", name: dog}", "not YAML: .*digits"),
         ("- {id: 1, name: dog, thresold: 0.5}", "it has id, name, thresold"),
+        ("- {id: 0, name: ox}\n- {id: 1, id: 2, name: cat}", "line 2: id is there twice"),
+        ("- id: 1\n  name: dog\n  name: cat", "line 3: name is there twice in one entry"),
         ("- dog", "entry 1: needs id and name"),
         ("dog: 1", "not a list of classes"),
         ("", "not a list of classes"),

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from pipeline import models, storage
+from pipeline.classifiers import load_classifier
 from pipeline.config import ConfigError, ModelConfig
 from pipeline.demo.model import NAME, WEIGHTS
 from pipeline.models import ModelError, load_model
@@ -36,6 +37,28 @@ def test_what_does_not_exist_is_named(config: ModelConfig, message: str) -> None
 def test_weights_of_another_model_are_a_model_error() -> None:
     with pytest.raises(ModelError, match="does not load"):
         load_model(ModelConfig("RN50", str(WEIGHTS)), CPU, torch.float32)
+
+
+def test_a_name_like_no_other_has_no_neighbours() -> None:
+    for name, load in (("zzzzqqq", load_model), ("timm/zzzzqqq", load_classifier)):
+        with pytest.raises(ModelError, match=r"no such model$"):
+            load(ModelConfig(name, "random"), CPU, torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        (NAME, b"", "does not load: the file is empty or cut short$"),
+        ("RN50", None, "does the file have the weights of another model"),
+    ],
+)
+def test_a_file_without_the_weights_is_said_to_be_so(
+    name: str, content: bytes | None, says: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "weights.pt"
+    path.write_bytes(content or b"")
+    with pytest.raises(ModelError, match=says):
+        load_model(ModelConfig(name, str(WEIGHTS if content is None else path)), CPU, torch.float32)
 
 
 def test_the_demo_weights_belong_to_the_demo_model() -> None:

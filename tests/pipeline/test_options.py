@@ -125,6 +125,30 @@ def test_a_value_that_cannot_work_is_a_config_error() -> None:
         configure("--mask.threshold", "1.5")
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{"empty_text": None}, {"options": None}, {"mask": {"threshold": None}}, {"prompts": None}],
+)
+def test_null_is_refused_where_it_is_no_value(settings: dict[str, object], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--[a-z._]+ null: needs a value") as caught:
+        configure("--config", write(tmp_path, **settings))
+    assert str(caught.value).startswith(f"--{next(iter(settings))}")
+
+
+def test_null_is_kept_where_it_is_a_value(tmp_path: Path) -> None:
+    path = write(tmp_path, layers=None, model={"image_size": None}, limit_shards=None)
+    assert configure("--config", path) == AnnotateConfig()
+
+
+def test_an_option_without_a_name_is_refused(tmp_path: Path) -> None:
+    for arguments in (
+        ("--options", "{1: 2}"),
+        ("--config", write(tmp_path, options={1: 2})),
+    ):
+        with pytest.raises(ConfigError, match="--options: 1 is not a name"):
+            configure(*arguments)
+
+
 def test_the_printed_configuration_gives_the_same_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

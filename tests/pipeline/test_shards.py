@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from braceexpand import braceexpand
 
 from pipeline import shards, storage
+from pipeline.config import ConfigError
 from pipeline.shards import Shard, find_shards
 
 # --- names
@@ -107,8 +109,85 @@ def test_a_pattern_that_matches_nothing_is_named(folder: Path, pattern: str) -> 
 
 
 def test_a_missing_list_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"list\.txt"):
+    with pytest.raises(ConfigError, match=r"^--input @.*list\.txt: not usable"):
         find_shards([f"@{tmp_path}/list.txt"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"caf\xe9.tar", "the list is not UTF-8 text"),
+        (b"@{here}", "the list @.* names itself"),
+        (b"@{here}/../more.txt", "the list @.* names itself"),
+        (b"", "no shard is named"),
+        (b"# later\n\n", "no shard is named"),
+        (b"a\n{0..9999999}.tar", "more than 10,000,000 names"),
+    ],
+)
+def test_a_list_that_is_none(
+    tmp_path: Path, content: bytes, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if b"9999" in content:
+        monkeypatch.setattr(shards, "MOST_NAMES", 10)
+        message = "more than 10 names"
+    path = tmp_path / "list.txt"
+    path.write_bytes(content.replace(b"{here}/..", bytes(tmp_path)).replace(b"{here}", bytes(path)))
+    (tmp_path / "more.txt").write_text(f"@{path}")
+    with pytest.raises((ConfigError, FileNotFoundError), match=message) as caught:
+        find_shards([f"@{path}"])
+    assert str(caught.value).startswith("--input") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("patterns", [[], [""]])
+def test_no_pattern_is_no_shard(patterns: list[str]) -> None:
+    with pytest.raises(FileNotFoundError, match="--input: no shard is named"):
+        find_shards(patterns)
+
+
+def test_what_stands_behind_an_empty_default_counts(folder: Path) -> None:
+    assert len(find_shards(["", f"{folder}/s-000.tar"])) == 1
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        *("a", "{a}", "a,b", "a}", "{}", "{,}", "{0..0}", "{3..1}", "{-5..05}", "{0..10..3}"),
+        *("{9..0..-2}", "{0..5..0}", "{a..z}", "{Z..A}", "{a..k..2}", "{0..9}{a,b}{0..4}"),
+        *("x{0..3,7}", "{{0..9},{20..24}}", "{a{0..9},b,{c,d}{e,f}}", r"\{0..9}", r"{a\,b,c}"),
+    ],
+)
+def test_names_are_counted_as_they_are_spelled_out(pattern: str) -> None:
+    try:
+        expected = len(list(braceexpand(pattern)))
+    except ValueError:  # one is never closed
+        expected = 1
+    assert shards._count(pattern) == expected
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "a-{00000..99999999999}.tar",
+        "{0..9999}{0..9999}",
+        "{x{0..9999}{0..9999},y}.tar",
+        "{{0..99999999999}",
+    ],
+)
+def test_too_many_names_are_refused_at_once(pattern: str) -> None:
+    with pytest.raises(ConfigError, match=r"stands for more than 10,000,000 names"):
+        find_shards([pattern])
+
+
+def test_a_list_in_brackets_that_is_none_gets_a_hint(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="quotes around what begins with @"):
+        find_shards([f"[{tmp_path}/a.tar, @{tmp_path}/list.txt]"])
+
+
+def test_a_search_for_what_is_not_there_ends(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "ENOUGH_MISSING", 3)
+    message = r"at least 3 of 1,000 names have no shard, the first .*s-002\.tar$"
+    with pytest.raises(FileNotFoundError, match=message):
+        find_shards([f"{folder}/s-{{000..999}}.tar"])
 
 
 def test_a_brace_that_is_never_closed_is_part_of_a_name(tmp_path: Path) -> None:
@@ -162,11 +241,14 @@ def test_what_a_listing_does_not_have_is_looked_up(
 
 
 @pytest.mark.parametrize("listed_from", [1, 1000])
-def test_the_first_missing_name_is_named(
+def test_missing_names_are_counted_and_the_first_is_named(
     tars: Any, monkeypatch: pytest.MonkeyPatch, listed_from: int
 ) -> None:
     monkeypatch.setattr(shards, "LISTED_FROM", listed_from)
-    message = r"^--input s3://data/in/\{3\.\.8\}\.tar: no shard at s3://data/in/5\.tar$"
+    at = r"^--input s3://data/in/\{3\.\.%d\}\.tar: "
+    with pytest.raises(FileNotFoundError, match=at % 5 + r"no shard at s3://data/in/5\.tar$"):
+        find_shards(["s3://data/in/{3..5}.tar"])
+    message = at % 8 + r"4 of 6 names have no shard, the first s3://data/in/5\.tar$"
     with pytest.raises(FileNotFoundError, match=message):
         find_shards(["s3://data/in/{3..8}.tar"])
 
