@@ -7,21 +7,12 @@ from typing import Any
 
 import timm
 import torch
-from filelock import FileLock
 from timm.models import load_state_dict
 from torch import nn
 
 from pipeline import storage
 from pipeline.config import ModelConfig
-from pipeline.models import (
-    CACHE,
-    CLASSIFIERS,
-    ModelError,
-    does_not_load,
-    downloaded,
-    near,
-    said_if_random,
-)
+from pipeline.models import CLASSIFIERS, ModelError, downloaded, loading, near
 
 OWN = "timm"
 """`--model.pretrained` for the weights that timm lists under the name."""
@@ -43,21 +34,14 @@ def load_classifier(config: ModelConfig, device: torch.device, dtype: torch.dtyp
         ModelError: with the cause, in one line.
     """
     name = _name_in_timm(config.name)
-    CACHE.mkdir(parents=True, exist_ok=True)
     weights = _file(config)
-    random = config.pretrained == "random"
-    settings: dict[str, Any] = {"pretrained": not random}
+    settings: dict[str, Any] = {"pretrained": config.pretrained != "random"}
     if config.image_size is not None:
         settings["img_size"] = config.image_size
-    with torch.random.fork_rng(devices=[]), said_if_random(random):
-        torch.manual_seed(0)
-        try:
-            if weights is not None:
-                settings |= _of_file(weights)
-            with FileLock(CACHE / "timm.lock"):  # one process of a machine downloads
-                model: nn.Module = timm.create_model(name, **settings)
-        except Exception as error:  # timm, torch and the hub raise whatever they like
-            raise does_not_load(config, error) from error
+    with loading(config, "timm"):
+        if weights is not None:
+            settings |= _of_file(weights)
+        model: nn.Module = timm.create_model(name, **settings)
     class_layer(model, config.name)
     return model.eval().requires_grad_(False).to(device=device, dtype=dtype)
 

@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, UInt8
+from PIL import Image
 from pycocotools import mask as coco
 from torch import Tensor
 
@@ -159,6 +160,14 @@ def decode(segmentation: RLE) -> Bool[np.ndarray, "height width"]:
     rle: Any = segmentation  # the stubs want `counts` to be mutable to bytes
     pixels: np.ndarray = coco.decode(rle).astype(bool)
     return pixels
+
+
+def stretched(
+    mask: Bool[np.ndarray, "rows columns"], height: int, width: int
+) -> Bool[np.ndarray, "{height} {width}"]:
+    """The mask at another size, by nearest pixel."""
+    resized = Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST)
+    return np.array(resized, dtype=bool)
 
 
 def measure(segmentation: RLE) -> tuple[int, list[float]]:

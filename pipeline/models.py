@@ -62,17 +62,11 @@ def load_model(config: ModelConfig, device: torch.device, dtype: torch.dtype) ->
         ModelError: with the cause, in one line.
     """
     demo.register()
-    CACHE.mkdir(parents=True, exist_ok=True)
     weights = _weights(config)
-    with torch.random.fork_rng(devices=[]), said_if_random(weights is None):
-        torch.manual_seed(0)
-        try:
-            with FileLock(CACHE / "open_clip.lock"):  # one process of a machine downloads
-                model = open_clip.create_model(config.name, pretrained=weights)
-            # One parameter at a time: float32 weights of a large model and a copy would not fit.
-            return model.eval().requires_grad_(False).to(device=device, dtype=dtype)
-        except Exception as error:  # open_clip, torch and the hub raise whatever they like
-            raise does_not_load(config, error) from error
+    with loading(config, "open_clip"):
+        model = open_clip.create_model(config.name, pretrained=weights)
+        # One parameter at a time: float32 weights of a large model and a copy would not fit.
+        return model.eval().requires_grad_(False).to(device=device, dtype=dtype)
 
 
 def near(name: str, known: Iterable[str]) -> str:
@@ -81,7 +75,7 @@ def near(name: str, known: Iterable[str]) -> str:
     return f"; near: {', '.join(names)}" if names else ""
 
 
-def does_not_load(config: ModelConfig, error: Exception) -> ModelError:
+def _does_not_load(config: ModelConfig, error: Exception) -> ModelError:
     """What a library's error about a model means, in one line."""
     cause = f"{type(error).__name__}: {error}".partition("\n")[0]
     if isinstance(error, EOFError):
@@ -169,6 +163,23 @@ def _fetch(location: str, path: Path) -> None:
     if expected and partial.stat().st_size != expected:
         raise OSError("came in short, try again")
     partial.rename(path)
+
+
+@contextmanager
+def loading(config: ModelConfig, library: str) -> Iterator[None]:
+    """Have a library make a model: alone on this machine, with the same random numbers each time.
+
+    Raises:
+        ModelError: whatever was raised meanwhile, in one line.
+    """
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with torch.random.fork_rng(devices=[]), said_if_random(config.pretrained == "random"):
+        torch.manual_seed(0)
+        try:
+            with FileLock(CACHE / f"{library}.lock"):  # one process of a machine downloads
+                yield
+        except Exception as error:  # the libraries, torch and the hub raise whatever they like
+            raise _does_not_load(config, error) from error
 
 
 @contextmanager

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool
 
 from pipeline import storage
 from pipeline.evaluation import report
@@ -14,6 +13,7 @@ from pipeline.evaluation.pairs import LabelledPairs, PairPoints
 from pipeline.evaluation.pictures import Masks
 from pipeline.evaluation.predictions import image_id_of
 from pipeline.images import decode
+from pipeline.masks import stretched
 from pipeline.rejects import Reject
 from pipeline.samples import image_bytes
 from pipeline.shards import Shard
@@ -120,13 +120,3 @@ def _draw_class(axes: Any, picture: Picture, points: PairPoints) -> None:
             linewidths=0.5,
         )
     axes.set_title(f"{picture.image}: {points.label.name} ({picture.iou:.2f})", fontsize=7)
-
-
-def stretched(
-    mask: Bool[np.ndarray, "rows columns"], height: int, width: int
-) -> Bool[np.ndarray, "{height} {width}"]:
-    """The mask at another size, by nearest pixel."""
-    rows = ((np.arange(height) + 0.5) * mask.shape[0] / height).astype(np.int64)
-    columns = ((np.arange(width) + 0.5) * mask.shape[1] / width).astype(np.int64)
-    result: np.ndarray = mask[rows[:, None], columns]
-    return result

@@ -13,11 +13,11 @@ from pipeline.config import ConfigError
 from pipeline.evaluation import paper, report
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.contents import contents
+from pipeline.evaluation.evaluated import depth_of
 from pipeline.evaluation.layers import MakeGradientCounter, gradient_distribution
 from pipeline.evaluation.perturbation_stage import PerturbationConfig, score_perturbation
 from pipeline.evaluation.point_stage import PointsConfig, score_points
 from pipeline.evaluation.running import Merged, count_shards
-from pipeline.evaluation.towers import depth_of
 from pipeline.evaluation.truth import CocoTruth, FindTruth, IndexTruth
 
 

@@ -15,9 +15,9 @@ from jaxtyping import Float
 import legrad
 from pipeline.evaluation.batches import Batches, Case
 from pipeline.evaluation.config import EvaluationConfig
+from pipeline.evaluation.evaluated import EvaluatedClip
 from pipeline.evaluation.pairs import sorted_codes
 from pipeline.evaluation.running import Counted
-from pipeline.evaluation.towers import EvaluatedClip
 from pipeline.evaluation.truth import ClassMasks, FindTruth
 from pipeline.shards import Shard
 
@@ -69,7 +69,7 @@ class GradientCounter:
 
     def _rows(self, case: Case[ClassMasks]) -> list[dict[str, Any]]:
         names, truth = case.truth.names, case.truth
-        with self._model.turn:
+        with self._model.lock:
             images = self._model.images(case.pixels[None])
             text = self._model.text([name.lower() for name in names])
             index = torch.zeros(len(names), dtype=torch.long, device=self._model.device)
@@ -99,13 +99,13 @@ def gradient_distribution(table: pa.Table) -> dict[str, Any]:
     names, codes = sorted_codes(table["name"])
     means = np.array(table["means"].to_pylist(), dtype=np.float64)
     per_class = {
-        name: stretched(means[codes == code].mean(0)).tolist() for code, name in enumerate(names)
+        name: spread(means[codes == code].mean(0)).tolist() for code, name in enumerate(names)
     }
     overall = np.mean([means[codes == code].mean(0) for code in range(len(names))], axis=0)
-    return {"raw": overall.tolist(), "layers": stretched(overall).tolist(), "classes": per_class}
+    return {"raw": overall.tolist(), "layers": spread(overall).tolist(), "classes": per_class}
 
 
-def stretched(values: Float[np.ndarray, " layer"]) -> Float[np.ndarray, " layer"]:
+def spread(values: Float[np.ndarray, " layer"]) -> Float[np.ndarray, " layer"]:
     """Min-max over the layers; zeros for a flat curve."""
     span = values.max() - values.min()
     result: np.ndarray = (values - values.min()) / span if span > 0 else 0 * values

@@ -37,10 +37,10 @@ class ClassHead:
 
 
 class EvaluatedModel(ABC):
-    """A model with explainers over it. One thread at a time may use it: hold `turn`.
+    """A model with explainers over it. One thread at a time may use it: hold `lock`.
 
     Attributes:
-        turn: whoever calls the model has this lock.
+        lock: whoever calls the model has it.
         device: where the model is.
         size: side of its input.
     """
@@ -49,7 +49,7 @@ class EvaluatedModel(ABC):
 
     def __init__(self, config: EvaluationConfig, model: nn.Module, device: torch.device) -> None:
         """Take a model that is on `device`."""
-        self.turn = threading.Lock()
+        self.lock = threading.Lock()
         self.device = device
         self._config, self._model = config, model
 

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from pipeline.evaluation.batches import Batches, Case
 from pipeline.evaluation.config import EvaluationConfig
+from pipeline.evaluation.evaluated import load_evaluated
 from pipeline.evaluation.labelled import ClassNames
 from pipeline.evaluation.model import heatmaps
 from pipeline.evaluation.running import Counted
-from pipeline.evaluation.towers import load_evaluated
 from pipeline.shards import Shard
 
 STEPS = tuple(round(0.1 * step, 1) for step in range(1, 10))
@@ -95,7 +95,7 @@ class PerturbationCounter:
         """Count every image of the shard that has one known class."""
         counted = Counted()
         for batch in self._batches(shard, counted, on_images):
-            with self._model.turn:
+            with self._model.lock:
                 counted.rows += [self._row(case) for case in batch]
             counted.prompts += len(batch)
             counted.masks += len(batch)

@@ -11,6 +11,7 @@ import torch
 
 from pipeline.evaluation.batches import Batches, Case
 from pipeline.evaluation.config import EvaluationConfig
+from pipeline.evaluation.evaluated import EvaluatedClip
 from pipeline.evaluation.model import heatmaps
 from pipeline.evaluation.pair_counts import PAIR_COUNTS, Row, load_pairs, pair_counts, swept
 from pipeline.evaluation.pairs import LabelledPairs, PairPoints
@@ -19,7 +20,6 @@ from pipeline.evaluation.points import pixels_of
 from pipeline.evaluation.predictions import image_id_of, predicted_shards, read_table
 from pipeline.evaluation.running import Counted
 from pipeline.evaluation.runs import pixels_set
-from pipeline.evaluation.towers import EvaluatedClip
 from pipeline.masks import decode, stored_heatmap
 from pipeline.schema import is_normalised_first
 from pipeline.shards import Shard
@@ -159,7 +159,7 @@ class MapCounter:
     def _count(self, shard: str, batch: list[Case[list[PairPoints]]], counted: Counted) -> None:
         asked = [(case, points) for case in batch for points in case.truth]
         owner = [i for i, case in enumerate(batch) for _ in case.truth]
-        with self._model.turn:
+        with self._model.lock:
             images = self._model.images(torch.stack([case.pixels for case in batch]))
             text = self._model.text([points.label.prompt for _, points in asked])
             index = torch.tensor(owner, device=self._model.device)

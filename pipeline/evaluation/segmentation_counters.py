@@ -12,11 +12,11 @@ from jaxtyping import Float32
 
 from pipeline.evaluation.batches import Batches, Case
 from pipeline.evaluation.config import EvaluationConfig
+from pipeline.evaluation.evaluated import EvaluatedClip
 from pipeline.evaluation.model import heatmaps
 from pipeline.evaluation.predictions import image_id_of, read_table
 from pipeline.evaluation.running import Counted
 from pipeline.evaluation.segmentation import REGION_COUNTS, region_rows
-from pipeline.evaluation.towers import EvaluatedClip
 from pipeline.evaluation.truth import ClassMasks, FindTruth, MatTruth
 from pipeline.masks import decode, stored_heatmap
 from pipeline.rejects import Reject
@@ -99,7 +99,7 @@ class RegionCounter:
         """Heatmaps of all classes of every image."""
         names = [name for case in batch for name in case.truth.names]
         owner = [i for i, case in enumerate(batch) for _ in case.truth.names]
-        with self._model.turn:
+        with self._model.lock:
             images = self._model.images(torch.stack([case.pixels for case in batch]))
             text = self._model.text([name.lower() for name in names])
             raw = self._explainer(images, text, torch.tensor(owner, device=self._model.device))

@@ -20,6 +20,7 @@ from pycocotools import mask as coco
 from pipeline import storage
 from pipeline.classes import load_classes
 from pipeline.config import ConfigError
+from pipeline.masks import stretched
 from pipeline.rejects import Reject
 from pipeline.shards import Shard
 from pipeline.tars import RawSample
@@ -46,8 +47,8 @@ class ClassMasks:
 
     def resized(self, size: int) -> ClassMasks:
         """Squashed to a square, nearest pixel."""
-        masks = np.stack([_nearest(mask, size) for mask in self.masks])
-        return replace(self, masks=masks, ignored=_nearest(self.ignored, size))
+        masks = np.stack([stretched(mask, size, size) for mask in self.masks])
+        return replace(self, masks=masks, ignored=stretched(self.ignored, size, size))
 
 
 FindTruth = Callable[[RawSample], ClassMasks | None]
@@ -213,8 +214,3 @@ def _region_mask(segmentation: Any, height: int, width: int) -> Bool[np.ndarray,
         segmentation = coco.merge(segmentation)
     mask: np.ndarray = coco.decode(segmentation).astype(bool)
     return mask
-
-
-def _nearest(mask: Bool[np.ndarray, "height width"], size: int) -> Bool[np.ndarray, "size size"]:
-    squashed = Image.fromarray(mask).resize((size, size), Image.Resampling.NEAREST)
-    return np.array(squashed, dtype=bool)

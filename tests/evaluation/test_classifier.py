@@ -18,9 +18,9 @@ from pipeline.config import ConfigError, EngineConfig, ModelConfig
 from pipeline.demo.model import ASSETS
 from pipeline.evaluation import paper
 from pipeline.evaluation.config import EvaluationConfig
+from pipeline.evaluation.evaluated import EvaluatedClassifier, EvaluatedClip, load_evaluated
 from pipeline.evaluation.labelled import ClassNames
 from pipeline.evaluation.perturbation_stage import PerturbationConfig
-from pipeline.evaluation.towers import EvaluatedClassifier, EvaluatedClip, load_evaluated
 from pipeline.models import ModelError
 
 Run = Callable[..., Any]

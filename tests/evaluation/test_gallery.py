@@ -15,10 +15,10 @@ import legrad
 from pipeline.demo.model import ASSETS, TEMPLATE, create, tokenize
 from pipeline.demo.quality import bundled_scenes
 from pipeline.evaluation import gallery
-from pipeline.evaluation.gallery import Picture, stretched
+from pipeline.evaluation.gallery import Picture
 from pipeline.evaluation.pictures import EACH, keep_pictures, picture, worst_and_best
 from pipeline.images import Preprocess
-from pipeline.masks import decode
+from pipeline.masks import decode, stretched
 
 Run = Callable[..., Any]
 SHARDS = ASSETS / "shards"

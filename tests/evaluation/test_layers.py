@@ -14,7 +14,7 @@ import legrad
 from pipeline.demo.model import ASSETS, TEMPLATE, create, tokenize
 from pipeline.demo.quality import bundled_scenes
 from pipeline.evaluation.layer_stage import VARIANTS
-from pipeline.evaluation.layers import LAYER_MEANS, gradient_distribution, stretched
+from pipeline.evaluation.layers import LAYER_MEANS, gradient_distribution, spread
 from pipeline.images import Preprocess
 
 Run = Callable[..., Any]
@@ -31,7 +31,7 @@ def test_distribution_by_hand() -> None:
     assert found["raw"] == [3.0, 4.0, 5.0]  # classes weigh the same, whatever their images
     assert found["layers"] == [0.0, 0.5, 1.0]
     assert found["classes"] == {"cat": [0.0, 0.0, 0.0], "dog": [0.0, 0.5, 1.0]}
-    assert stretched(np.array([2.0, 2.0])).tolist() == [0.0, 0.0]
+    assert spread(np.array([2.0, 2.0])).tolist() == [0.0, 0.0]
 
 
 def test_gradient_is_that_of_the_library(run: Run) -> None:

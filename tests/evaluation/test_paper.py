@@ -8,8 +8,8 @@ import pytest
 from pipeline.config import AnnotateConfig, MaskConfig, ModelConfig, PromptConfig
 from pipeline.evaluation import paper
 from pipeline.evaluation.config import EvaluationConfig
+from pipeline.evaluation.evaluated import depth_of
 from pipeline.evaluation.point_stage import PointsConfig
-from pipeline.evaluation.towers import depth_of
 
 B16 = ModelConfig(paper.B16, paper.WEIGHTS[paper.B16])
 SIGLIP = ModelConfig(paper.SIGLIP, paper.WEIGHTS[paper.SIGLIP])

@@ -15,7 +15,7 @@ import legrad
 from pipeline.config import AnnotateConfig, ConfigError, EngineConfig, MethodConfig, PromptConfig
 from pipeline.demo.model import create
 from pipeline.evaluation.config import EvaluationConfig
-from pipeline.evaluation.towers import EvaluatedClip
+from pipeline.evaluation.evaluated import EvaluatedClip
 from pipeline.explanation import PromptExplainer
 from pipeline.method import EMPTY_TEXT, make_explainer
 from pipeline.options import parse
