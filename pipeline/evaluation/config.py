@@ -71,6 +71,11 @@ class EvaluationConfig(MethodConfig):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"--{name} {value}: must be at least 1")
+        predictions = getattr(self, "predictions", "")
+        if predictions and self.output and _same(predictions, self.output):
+            raise ConfigError(
+                f"--output {self.output}: is --predictions itself; name another place"
+            )
 
     @property
     def patterns(self) -> list[str]:
@@ -141,3 +146,7 @@ class EvaluationConfig(MethodConfig):
             "limit_samples": self.limit_samples,
             "max_pixels": self.max_pixels,
         }
+
+
+def _same(first: str, second: str) -> bool:
+    return storage.normalise(first) == storage.normalise(second)

@@ -157,11 +157,12 @@ def count_shards(
         files: path below the output → what workers read from there.
 
     Raises:
-        ConfigError: the output holds counts of other settings.
+        ConfigError: the output holds counts of other settings, or an annotation run.
         ModelError: the model does not load.
     """
     run = config.run(dict(results))
     ledger = Ledger(config.output)
+    _refuse_annotations(ledger)
     ledger.open(dict(results), config.described(), [], redo=config.on_mismatch == "redo")
     for path, data in (files or {}).items():
         storage.write_bytes(storage.join(config.output, *path.split("/")), data)
@@ -179,6 +180,21 @@ def count_shards(
         fingerprint=fingerprint(dict(results)),
         results=dict(results),
     )
+
+
+def _refuse_annotations(ledger: Ledger) -> None:
+    """Masks are dear: no evaluation starts over where they lie, whatever --on_mismatch says.
+
+    Raises:
+        ConfigError: an annotation run is there, be it without its `run.json`.
+    """
+    found = ledger.results()
+    tables = storage.list_names(storage.join(ledger.output, "annotations"), ".parquet")
+    if tables or (found and "metric" not in found):
+        raise ConfigError(
+            f"--output {ledger.output}: holds an annotation run, which no evaluation deletes; name "
+            "another place"
+        )
 
 
 def counts_path(shard: str) -> str:
