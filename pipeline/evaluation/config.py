@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -94,10 +95,12 @@ class EvaluationConfig(MethodConfig):
         """The same settings with absolute paths: workers have other working directories.
 
         Raises:
-            ConfigError: there is no output.
+            ConfigError: there is no output, or it is a file.
         """
         if not self.output:
             raise ConfigError("--output is needed: a directory or an s3:// or gs:// prefix")
+        if not storage.is_uri(self.output) and os.path.isfile(self.output):
+            raise ConfigError(f"--output {self.output}: is a file; name a directory")
         paths = self._each(self.READ_BY_WORKERS, storage.absolute)
         return dataclasses.replace(self, model=self.model.located(), **paths)
 

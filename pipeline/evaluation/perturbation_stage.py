@@ -78,13 +78,12 @@ def _write(config: PerturbationConfig, result: PerturbationResult) -> None:
         rows.append((f"{sign}, {kind} class ({better})", scores["auc"][curve], value))
     accuracy = scores["accuracy"]
     notes = [
-        f"{merged.table.num_rows:,} images ({merged.samples}); the paper has "
+        f"{merged.table.num_rows:,} images ({report.in_words(merged.samples)}); the paper has "
         f"{paper.PERTURBATION_IMAGES:,}.",
         f"Accuracy on clean images {100 * accuracy:.2f} %, so that no area exceeds "
         f"{90 * accuracy:.2f} unless removing pixels helps.",
     ]
-    if merged.missing:
-        notes.append(f"Shards without counts: {', '.join(merged.missing)}.")
+    notes += report.gap_notes(merged)
     parts = [report.table(("AUC", "score", "paper"), rows), report.bullet(notes)]
     report.write_markdown(config.output, "Perturbation", parts)
     removed = [0.0, *STEPS]

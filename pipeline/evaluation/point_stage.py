@@ -17,7 +17,7 @@ from pipeline.evaluation.pictures import kept_masks, worst_and_best
 from pipeline.evaluation.point_counters import MakeMapCounter, MakePredictionCounter
 from pipeline.evaluation.point_report import PointResult, write_points
 from pipeline.evaluation.point_scores import PairCounts, confidence_interval, unseen
-from pipeline.evaluation.predictions import predicted_shards
+from pipeline.evaluation.predictions import Gaps, predicted_shards
 from pipeline.evaluation.running import MakeCounter, Merged, count_shards
 from pipeline.ledger import Ledger
 from pipeline.shards import Shard, find_shards
@@ -106,7 +106,8 @@ def _count(config: PointsConfig, pairs: LabelledPairs) -> Merged:
     else:
         results |= config.method_results()
         make = MakeMapCounter(config, config.output, config.gallery)
-    return count_shards(config, _shards(config), results, make, {PAIRS_FILE: data})
+    gaps = Gaps.of(config.predictions) if config.predictions else None
+    return count_shards(config, _shards(config), results, make, {PAIRS_FILE: data}, gaps)
 
 
 def _shards(config: PointsConfig) -> list[Shard]:
