@@ -42,13 +42,16 @@ class Shard:
         return f"{stem}-{hashlib.sha256(self.uri.encode()).hexdigest()[:8]}"
 
 
-def find_shards(patterns: Iterable[str], input_root: str = "") -> list[Shard]:
+def find_shards(
+    patterns: Iterable[str], input_root: str = "", flag: str = "--input"
+) -> list[Shard]:
     """Every shard that the patterns name, without repetition, in order.
 
     Args:
         patterns: paths or URIs; braces (`{000..127}`) and globs are expanded, a directory stands
             for the `.tar` files in it, and `@file` for the patterns in its lines.
         input_root: a prefix taken off the URI before the shard is named, so that data can move.
+        flag: the setting that the patterns are of, for messages.
 
     Raises:
         FileNotFoundError: a pattern matches nothing, a server does not answer, or two shards would
@@ -56,14 +59,15 @@ def find_shards(patterns: Iterable[str], input_root: str = "") -> list[Shard]:
     """
     root = storage.normalise(input_root).rstrip("/") + "/" if input_root else ""
     shards: dict[str, Shard] = {}
-    for location, size in _look_up([place for pattern in patterns for place in _expand(pattern)]):
+    places = [place for pattern in patterns for place in _expand(pattern, flag)]
+    for location, size in _look_up(places):
         uri = storage.normalise(location)
         if root and uri.startswith(root):
             uri = uri[len(root) :]
         shard = shards.setdefault(uri, Shard(location, uri, size))
         if _address(shard.location) != _address(location):
             raise FileNotFoundError(
-                f"--input: {shard.location} and {location} would both be called {uri}"
+                f"{flag}: {shard.location} and {location} would both be called {uri}"
             )
     return list(shards.values())
 
@@ -76,24 +80,25 @@ def _address(location: str) -> str:
 
 @dataclass(frozen=True)
 class _Place:
-    """A location to look at, and the pattern that named it."""
+    """A location to look at, the pattern that named it, and the setting that the pattern is of."""
 
     location: str
     pattern: str
+    flag: str
 
 
-def _expand(pattern: str) -> Iterator[_Place]:
+def _expand(pattern: str, flag: str) -> Iterator[_Place]:
     """Lists and braces spelled out; globs and directories are left to the storage."""
     if pattern.startswith("@"):
         for line in storage.read_bytes(pattern[1:]).decode().splitlines():
             if line.strip() and not line.lstrip().startswith("#"):
-                yield from _expand(line.strip())
+                yield from _expand(line.strip(), flag)
         return
     try:
         locations = list(braceexpand(pattern))
     except ValueError:  # one is never closed: it is part of a name
         locations = [pattern]
-    yield from (_Place(location, pattern) for location in locations)
+    yield from (_Place(location, pattern, flag) for location in locations)
 
 
 def _look_up(places: Sequence[_Place]) -> list[tuple[str, int]]:
@@ -114,9 +119,11 @@ def _find(place: _Place) -> dict[str, int]:
     try:
         found = storage.find(place.location, suffix=".tar")
     except OSError as error:
-        raise FileNotFoundError(f"--input {place.pattern}: {place.location}: {error}") from error
+        raise FileNotFoundError(
+            f"{place.flag} {place.pattern}: {place.location}: {error}"
+        ) from error
     if not found:
-        raise FileNotFoundError(f"--input {place.pattern}: no shard at {place.location}")
+        raise FileNotFoundError(f"{place.flag} {place.pattern}: no shard at {place.location}")
     return found
 
 

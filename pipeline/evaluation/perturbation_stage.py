@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, ClassVar
 
+from pipeline import storage
 from pipeline.config import ConfigError
 from pipeline.evaluation import paper, report
 from pipeline.evaluation.config import EvaluationConfig
@@ -17,6 +20,9 @@ from pipeline.evaluation.perturbation import (
     perturbation_scores,
 )
 from pipeline.evaluation.running import Merged, count_shards
+from pipeline.rejects import Reject
+from pipeline.shards import Shard
+from pipeline.tars import read_samples
 
 
 @dataclass(frozen=True)
@@ -56,12 +62,27 @@ def score_perturbation(config: PerturbationConfig) -> PerturbationResult:
         **config.method_results(),
     }
     make = MakePerturbationCounter(config, classes)
-    merged = count_shards(config, config.shards(), results, make)
+    shards = config.shards()
+    merged = count_shards(config, shards, results, make)
     if not merged.table.num_rows:
-        raise ConfigError("no image of the shards has exactly one class")
+        raise ConfigError(
+            f"no image of the shards has exactly one class{_example(config, classes, shards)}"
+        )
     result = PerturbationResult(perturbation_scores(merged.table), merged)
     _write(config, result)
     return result
+
+
+def _example(config: PerturbationConfig, classes: ClassNames, shards: Sequence[Shard]) -> str:
+    """What is wrong with the label of the first sample that has one, if any."""
+    for shard in shards:
+        with storage.open_read(shard.location) as stream:
+            for raw in islice(read_samples(stream), config.limit_samples):
+                try:
+                    classes.target(raw)
+                except Reject as reject:
+                    return f" of --classes: {raw.key}, for example: {reject.detail}"
+    return ": there is no .cls, or no --label_field with one name"
 
 
 def _write(config: PerturbationConfig, result: PerturbationResult) -> None:

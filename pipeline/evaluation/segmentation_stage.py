@@ -28,7 +28,8 @@ class SegmentationConfig(EvaluationConfig):
     """Scoring by masks."""
 
     predictions: str = ""
-    """Output of an annotation run: its masks are scored by --coco or --masks."""
+    """Output of an annotation run: its masks are scored by --coco or --masks. Without it, maps are
+    (squashed to 224 x 224 unless --model.image_size says)."""
     mat: str = ""
     """ImageNet-Segmentation, gtsegs_ijcv.mat: the images too, so that --input is not needed."""
     wnids: str = ""
