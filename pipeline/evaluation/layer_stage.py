@@ -108,8 +108,8 @@ class LayersConfig(EvaluationConfig):
         if is_classifier(self.model.name) and (self.study == "gradient" or self.points):
             what = "--study gradient" if self.study == "gradient" else "--points"
             raise ConfigError(
-                f"{what} does not work with {self.model.name}: a classifier has no text tower; name "
-                "a CLIP, or measure areas, by --study sweep without --points or --study ablation"
+                f"{what} does not work with {self.model.name}: a classifier has no text tower; "
+                "name a CLIP, or take --study sweep without --points, or --study ablation"
             )
 
 

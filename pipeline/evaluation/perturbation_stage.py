@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, ClassVar
@@ -22,7 +23,7 @@ from pipeline.evaluation.perturbation import (
 from pipeline.evaluation.running import Merged, count_shards
 from pipeline.rejects import Reject
 from pipeline.shards import Shard
-from pipeline.tars import read_samples
+from pipeline.tars import ShardError, read_samples
 
 
 @dataclass(frozen=True)
@@ -74,15 +75,16 @@ def score_perturbation(config: PerturbationConfig) -> PerturbationResult:
 
 
 def _example(config: PerturbationConfig, classes: ClassNames, shards: Sequence[Shard]) -> str:
-    """What is wrong with the label of the first sample that has one, if any."""
+    """What is wrong with the label of the first sample with a bad one, if any."""
+    known = config.classes or "ImageNet's"
     for shard in shards:
-        with storage.open_read(shard.location) as stream:
+        with suppress(ShardError, OSError), storage.open_read(shard.location) as stream:
             for raw in islice(read_samples(stream), config.limit_samples):
                 try:
                     classes.target(raw)
                 except Reject as reject:
-                    return f" of --classes: {raw.key}, for example: {reject.detail}"
-    return ": there is no .cls, or no --label_field with one name"
+                    return f": {raw.key}, for example: {reject.detail} (classes: {known})"
+    return ""
 
 
 def _write(config: PerturbationConfig, result: PerturbationResult) -> None:

@@ -185,7 +185,9 @@ def test_a_source_with_a_bad_file(
 ) -> None:
     predictions = write_predictions(MASKS)
     (table,) = Path(predictions, "annotations").glob("*.parquet")
-    table.unlink() if content is None else table.write_bytes(content)
+    table.unlink()
+    if content is not None:
+        table.write_bytes(content)
     with pytest.raises(ConfigError, match=f"annotations/{table.name} cannot be read"):
         rethreshold(RethresholdConfig(predictions, str(tmp_path / "new")))
 
