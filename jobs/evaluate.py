@@ -39,7 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = parse(kind, f"evaluate.py {command}", kind.__doc__, rest).located()
         result = evaluate(config)
-    except (ConfigError, ModelError, FileNotFoundError) as error:
+    except (
+        ConfigError,
+        ModelError,
+        FileNotFoundError,
+        IsADirectoryError,
+        NotADirectoryError,
+    ) as error:
         print(f"evaluate.py {command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

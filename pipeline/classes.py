@@ -50,6 +50,8 @@ def load_classes(location: str, flag: str = "--prompts.classes") -> list[Categor
     """
     try:
         entries = _entries(location)
+    except IsADirectoryError as error:
+        raise ConfigError(f"{flag} {error}") from error
     except ConfigError as error:
         raise ConfigError(f"{flag} {location}: {error}") from error
     places = [f"line {line}, entry {n}" for n, (line, _) in enumerate(entries, 1)]

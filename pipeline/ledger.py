@@ -143,6 +143,14 @@ class Ledger:
         """Name of every shard that was given up → the reason."""
         return {name: record["reason"] for name, record in self._records("failed", self.failed())}
 
+    def missing(self) -> dict[str, str]:
+        """Name of every shard that the run should have committed and has not → the reason."""
+        reasons = self.failures()
+        known = storage.exists(self._path("summary.json"))
+        planned = self._read_json("summary.json")["missing"] if known else []
+        absent = {*planned, *reasons} - self.committed()
+        return {name: reasons.get(name, "not done yet") for name in sorted(absent)}
+
     def categories(self) -> list[dict[str, Any]]:
         """Id and name of every class of the class file."""
         categories: list[dict[str, Any]] = self._read_json("categories.json")

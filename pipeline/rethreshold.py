@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from pycocotools import mask as coco
 
 from pipeline import storage
@@ -57,12 +58,17 @@ def rethreshold(config: RethresholdConfig) -> float:
         thresholds: what the eight bits of the stored heat cost.
 
     Raises:
-        ConfigError: the source is no run, or has no heat.
+        ConfigError: the source is no annotation run, has no heat, or a file of it cannot be read.
     """
     before, after = Ledger(config.source), Ledger(config.output)
     made_with = before.results()
     if not made_with:
         raise ConfigError(f"--source {config.source}: there is no run.json")
+    if "mask" not in made_with:
+        raise ConfigError(
+            f"--source {config.source}: holds counts of an evaluation; name the output of an "
+            "annotation run"
+        )
     if not made_with["mask"]["heat"]:
         raise ConfigError(f"--source {config.source}: was made with --mask.heat false")
     classes = load_classes(config.classes, "--classes") if config.classes else []
@@ -75,7 +81,7 @@ def rethreshold(config: RethresholdConfig) -> float:
     ious: list[float] = []
     for commit in before.commits():
         ious += _rewrite(config, own, results, commit, before, after)
-    after.summarise()
+    after.summarise(before.committed() | before.missing().keys())
     return float(np.mean(ious)) if ious else float("nan")
 
 
@@ -89,8 +95,8 @@ def _rewrite(
 ) -> list[float]:
     """One shard; returns the IoU of every mask of the source with its reconstruction."""
     started = time.monotonic()
-    images = before.read("images", commit.shard).to_pylist()
-    table = before.read("annotations", commit.shard)
+    images = _read(before, "images", commit.shard).to_pylist()
+    table = _read(before, "annotations", commit.shard)
     first, rows = is_normalised_first(table), table.to_pylist()
     metadata = footer(results) | {"normalise_first": first}
     dropped: dict[int, Counter[str]] = defaultdict(Counter)
@@ -118,6 +124,22 @@ def _rewrite(
     )
     after.commit(record, files)
     return [_iou(row, first) for row in rows]
+
+
+def _read(source: Ledger, folder: str, shard: str) -> pa.Table:
+    """A table of the source.
+
+    Raises:
+        ConfigError: it is not there, or damaged.
+    """
+    try:
+        return source.read(folder, shard)
+    except (OSError, pa.ArrowException) as error:
+        cause = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"--source {source.output}: {folder}/{shard}.parquet cannot be read ({cause}); delete "
+            f"commits/{shard}.json and annotate that shard again"
+        ) from error
 
 
 NO_HEAT: Row = {"heat": None, "heat_shape": None}

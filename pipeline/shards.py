@@ -57,13 +57,16 @@ class Shard:
         return f"{stem}-{hashlib.sha256(self.uri.encode()).hexdigest()[:8]}"
 
 
-def find_shards(patterns: Iterable[str], input_root: str = "") -> list[Shard]:
+def find_shards(
+    patterns: Iterable[str], input_root: str = "", flag: str = "--input"
+) -> list[Shard]:
     """Every shard that the patterns name, without repetition, in order.
 
     Args:
         patterns: paths or URIs; braces (`{000..127}`) and globs are expanded, a directory stands
             for the `.tar` files in it, and `@file` for the patterns in its lines.
         input_root: a prefix taken off the URI before the shard is named, so that data can move.
+        flag: the setting that the patterns are of, for messages.
 
     Raises:
         ConfigError: a list cannot be read, or the patterns stand for more than `MOST_NAMES`.
@@ -72,14 +75,14 @@ def find_shards(patterns: Iterable[str], input_root: str = "") -> list[Shard]:
     """
     root = storage.normalise(input_root).rstrip("/") + "/" if input_root else ""
     shards: dict[str, Shard] = {}
-    for location, size in _look_up(_expand_all(patterns)):
+    for location, size in _look_up(_expand_all(patterns, flag)):
         uri = storage.normalise(location)
         if root and uri.startswith(root):
             uri = uri[len(root) :]
         shard = shards.setdefault(uri, Shard(location, uri, size))
         if _address(shard.location) != _address(location):
             raise FileNotFoundError(
-                f"--input: {shard.location} and {location} would both be called {uri}"
+                f"{flag}: {shard.location} and {location} would both be called {uri}"
             )
     return list(shards.values())
 
@@ -96,34 +99,36 @@ class _Place:
 
     location: str
     pattern: str
+    flag: str
 
 
-def _expand_all(patterns: Iterable[str]) -> list[_Place]:
+def _expand_all(patterns: Iterable[str], flag: str) -> list[_Place]:
     # `--input+ a` puts a behind the empty default.
-    expanded = (place for pattern in patterns if pattern for place in _expand(pattern))
+    expanded = (place for pattern in patterns if pattern for place in _expand(pattern, flag))
     places = list(islice(expanded, MOST_NAMES + 1))
     if len(places) > MOST_NAMES:
-        raise ConfigError(f"--input: stands for more than {MOST_NAMES:,} names")
+        raise ConfigError(f"{flag}: stands for more than {MOST_NAMES:,} names")
     if not places:
-        raise FileNotFoundError("--input: no shard is named; give paths, patterns or @list.txt")
+        raise FileNotFoundError(f"{flag}: no shard is named; give paths, patterns or @list.txt")
     return places
 
 
-def _expand(pattern: str, lists: tuple[str, ...] = ()) -> Iterator[_Place]:
+def _expand(pattern: str, flag: str, lists: tuple[str, ...] = ()) -> Iterator[_Place]:
     """Lists and braces spelled out; globs and directories are left to the storage.
 
     Args:
         pattern: one of them.
+        flag: the setting that it is of.
         lists: those that it is in, outermost first.
     """
     if pattern.startswith("@"):
         if pattern in lists:
-            raise ConfigError(f"--input {lists[0]}: the list {pattern} names itself")
-        lines = _read_list(pattern)
+            raise ConfigError(f"{flag} {lists[0]}: the list {pattern} names itself")
+        lines = _read_list(pattern, flag)
         if not lines:
-            raise FileNotFoundError(f"--input {pattern}: no shard is named: the list is empty")
+            raise FileNotFoundError(f"{flag} {pattern}: no shard is named: the list is empty")
         for line in lines:
-            yield from _expand(line, (*lists, pattern))
+            yield from _expand(line, flag, (*lists, pattern))
         return
     try:
         too_many = _count(pattern) > MOST_NAMES
@@ -131,18 +136,18 @@ def _expand(pattern: str, lists: tuple[str, ...] = ()) -> Iterator[_Place]:
     except (ValueError, RecursionError):  # one is never closed: it is part of a name
         too_many, locations = False, [pattern]
     if too_many:
-        raise ConfigError(f"--input {pattern}: stands for more than {MOST_NAMES:,} names")
-    yield from (_Place(location, pattern) for location in locations)
+        raise ConfigError(f"{flag} {pattern}: stands for more than {MOST_NAMES:,} names")
+    yield from (_Place(location, pattern, flag) for location in locations)
 
 
-def _read_list(pattern: str) -> list[str]:
+def _read_list(pattern: str, flag: str) -> list[str]:
     """The patterns in the file that `pattern` names behind its @."""
-    with naming(f"--input {pattern}"):
+    with naming(f"{flag} {pattern}"):
         data = storage.read_bytes(pattern[1:])
     try:
         lines = [line.strip() for line in data.decode().splitlines()]
     except UnicodeDecodeError as error:
-        raise ConfigError(f"--input {pattern}: the list is not UTF-8 text: {error}") from error
+        raise ConfigError(f"{flag} {pattern}: the list is not UTF-8 text: {error}") from error
     return [line for line in lines if line and not line.startswith("#")]
 
 
@@ -195,19 +200,19 @@ def _find(place: _Place) -> dict[str, int]:
     try:
         return storage.find(place.location, suffix=".tar")
     except OSError as error:
-        raise FileNotFoundError(f"--input {place.pattern}: {place.location}: {error}") from error
+        raise FileNotFoundError(
+            f"{place.flag} {place.pattern}: {place.location}: {error}"
+        ) from error
 
 
 def _not_found(missing: Sequence[_Place], names: int) -> str:
     """What to say of names, out of so many, with no shard."""
     first = missing[0]
     if len(missing) == 1:
-        message = f"--input {first.pattern}: no shard at {first.location}"
+        message = f"{first.flag} {first.pattern}: no shard at {first.location}"
     else:
         number = f"{'at least ' * (len(missing) == ENOUGH_MISSING)}{len(missing)} of {names:,}"
-        message = (
-            f"--input {first.pattern}: {number} names have no shard, the first {first.location}"
-        )
+        message = f"{first.flag} {first.pattern}: {number} names have no shard, the first {first.location}"
     if first.pattern.startswith("["):
         message += (
             " (as a list, this is not valid YAML: put quotes around what begins with @, or give "

@@ -98,12 +98,19 @@ def open_read(location: str) -> Stream:
     """A buffered binary stream over the object.
 
     Raises:
-        OSError: the object does not exist or cannot be reached.
+        OSError: the object does not exist or cannot be reached; `IsADirectoryError` for a folder.
     """
     if is_http(location):
         return web.open_read(location)
     filesystem, path = resolve(location)
-    return cast(Stream, filesystem.open_input_stream(path, buffer_size=READ_BUFFER))
+    try:
+        return cast(Stream, filesystem.open_input_stream(path, buffer_size=READ_BUFFER))
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if isinstance(filesystem, fs.LocalFileSystem) and os.path.isdir(path):
+            raise IsADirectoryError(f"{location}: is a directory, and not a file") from error
+        raise
 
 
 def exists(location: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -71,6 +72,11 @@ class EvaluationConfig(MethodConfig):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"--{name} {value}: must be at least 1")
+        predictions = getattr(self, "predictions", "")
+        if predictions and self.output and _same(predictions, self.output):
+            raise ConfigError(
+                f"--output {self.output}: is --predictions itself; name another place"
+            )
 
     @property
     def patterns(self) -> list[str]:
@@ -89,12 +95,34 @@ class EvaluationConfig(MethodConfig):
         """The same settings with absolute paths: workers have other working directories.
 
         Raises:
-            ConfigError: there is no output.
+            ConfigError: there is no output, it is a file, or settings have no effect.
         """
         if not self.output:
             raise ConfigError("--output is needed: a directory or an s3:// or gs:// prefix")
+        if not storage.is_uri(self.output) and os.path.isfile(self.output):
+            raise ConfigError(f"--output {self.output}: is a file; name a directory")
+        if getattr(self, "predictions", ""):
+            self._refuse_map_settings()
         paths = self._each(self.READ_BY_WORKERS, storage.absolute)
         return dataclasses.replace(self, model=self.model.located(), **paths)
+
+    def _refuse_map_settings(self) -> None:
+        """Written masks are scored as they are: what makes maps would be ignored.
+
+        Raises:
+            ConfigError: such a setting is given.
+        """
+        maps = {field.name for field in dataclasses.fields(MethodConfig)}
+        default = {f.name: f for f in dataclasses.fields(self)}
+        for name in sorted(maps | {"model", "templates"} | ({"threshold"} & default.keys())):
+            value, field = getattr(self, name), default[name]
+            made = field.default_factory
+            usual = field.default if made is dataclasses.MISSING else made()
+            if value != usual:
+                raise ConfigError(
+                    f"--{name}: has no effect beside --predictions, whose masks are scored as they "
+                    "were written; leave it out, or give --input instead"
+                )
 
     def described(self) -> dict[str, Any]:
         """All settings as JSON values, without credentials."""
@@ -141,3 +169,7 @@ class EvaluationConfig(MethodConfig):
             "limit_samples": self.limit_samples,
             "max_pixels": self.max_pixels,
         }
+
+
+def _same(first: str, second: str) -> bool:
+    return storage.normalise(first) == storage.normalise(second)

@@ -6,6 +6,7 @@ import hashlib
 from typing import Any
 
 from pipeline import storage
+from pipeline.config import ConfigError
 
 BLOCK = 1 << 20
 FOLDERS = ("masks",)
@@ -16,13 +17,17 @@ def contents(config: Any, *names: str) -> dict[str, str]:
     """Setting → digest, for those of the named settings of a configuration that are given.
 
     Raises:
-        FileNotFoundError: a file or folder is not there.
+        ConfigError: a file or folder is not there, or one is the other.
     """
     given = {name: getattr(config, name) for name in names if getattr(config, name)}
-    return {
-        name: of_folder(location) if name in FOLDERS else of_file(location)
-        for name, location in given.items()
-    }
+    digests = {}
+    for name, location in given.items():
+        try:
+            digests[name] = (of_folder if name in FOLDERS else of_file)(location)
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+            kind = "folder" if name in FOLDERS else "file"
+            raise ConfigError(f"--{name} {location}: there is no such {kind}") from error
+    return digests
 
 
 def of_file(location: str) -> str:

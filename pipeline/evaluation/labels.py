@@ -100,13 +100,26 @@ def read_descriptions(location: str) -> dict[str, str]:
                 parse_options=csv.ParseOptions(newlines_in_values=True),
                 convert_options=csv.ConvertOptions(strings_can_be_null=False),
             )
-    except pa.ArrowInvalid as error:
+    except (IsADirectoryError, pa.ArrowInvalid) as error:
         raise ConfigError(f"--descriptions {location}: {_line(error)}") from error
     if table.num_columns < 2:
         raise ConfigError(f"--descriptions {location}: needs the columns LabelName, DisplayName")
     named = {"LabelName", "DisplayName"} <= set(table.column_names)
-    label, name = ("LabelName", "DisplayName") if named else table.column_names[:2]
-    columns = (table[column].cast(pa.string()).to_pylist() for column in (label, name))
+    if not named and {"LabelName", "DisplayName"} & set(table.column_names):
+        there = ", ".join(table.column_names)
+        raise ConfigError(
+            f"--descriptions {location}: needs the columns LabelName, DisplayName (it has {there})"
+        )
+    # By position where no column has a name that is known: the file may have others, or no header.
+    positions = (
+        [table.column_names.index(n) for n in ("LabelName", "DisplayName")] if named else [0, 1]
+    )
+    try:
+        columns = [table.column(i).cast(pa.string()).to_pylist() for i in positions]
+    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"--descriptions {location}: is not text in UTF-8: {_line(error)}"
+        ) from error
     return {label: name for label, name in zip(*columns, strict=True) if name}
 
 
@@ -117,6 +130,11 @@ def _batches(location: str) -> Iterator[pa.RecordBatch]:
     if missing:
         raise ConfigError(
             f"--points {location}: no column {', '.join(missing)} (it has {', '.join(header)})"
+        )
+    twice = [name for name in (*COLUMNS, NAME_COLUMN) if header.count(name) > 1]
+    if twice:
+        raise ConfigError(
+            f"--points {location}: the column {', '.join(twice)} is there twice; leave one of them"
         )
     types = COLUMNS | ({NAME_COLUMN: pa.string()} if NAME_COLUMN in header else {})
     options = csv.ConvertOptions(include_columns=list(types), column_types=types)
@@ -133,8 +151,11 @@ def _batches(location: str) -> Iterator[pa.RecordBatch]:
 
 def _header(location: str) -> list[str]:
     """Names of the columns of a CSV file, without a byte-order mark."""
-    with storage.open_read(location) as stream:
-        start = stream.read(1 << 16)
+    try:
+        with storage.open_read(location) as stream:
+            start = stream.read(1 << 16)
+    except IsADirectoryError as error:
+        raise ConfigError(f"--points {error}") from error
     first = start.decode("utf-8-sig", errors="replace").splitlines()[:1]
     if not first or not first[0].strip():
         raise ConfigError(f"--points {location}: is empty")

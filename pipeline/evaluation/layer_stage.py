@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, ClassVar, Literal
 
 from pipeline import storage
+from pipeline.classifiers import is_classifier
 from pipeline.config import ConfigError
 from pipeline.evaluation import paper, report
 from pipeline.evaluation.config import EvaluationConfig
@@ -97,6 +98,19 @@ class LayersConfig(EvaluationConfig):
             raise ConfigError("--masks needs --classes")
         if bool(self.points) != bool(self.descriptions):
             raise ConfigError("--points and --descriptions are needed together")
+        if self.layers is not None and self.study != "ablation":
+            instead = "; --last says which numbers of layers" if self.study == "sweep" else ""
+            raise ConfigError(f"--layers: --study {self.study} sets the layers itself{instead}")
+        if self.study == "ablation" and self.method != "legrad":
+            raise ConfigError(
+                f"--method {self.method}: --study ablation takes away parts of LeGrad; leave it out"
+            )
+        if is_classifier(self.model.name) and (self.study == "gradient" or self.points):
+            what = "--study gradient" if self.study == "gradient" else "--points"
+            raise ConfigError(
+                f"{what} does not work with {self.model.name}: a classifier has no text tower; "
+                "name a CLIP, or take --study sweep without --points, or --study ablation"
+            )
 
 
 @dataclass(frozen=True)

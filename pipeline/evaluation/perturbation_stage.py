@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, ClassVar
 
+from pipeline import storage
 from pipeline.config import ConfigError
 from pipeline.evaluation import paper, report
 from pipeline.evaluation.config import EvaluationConfig
@@ -17,6 +21,9 @@ from pipeline.evaluation.perturbation import (
     perturbation_scores,
 )
 from pipeline.evaluation.running import Merged, count_shards
+from pipeline.rejects import Reject
+from pipeline.shards import Shard
+from pipeline.tars import ShardError, read_samples
 
 
 @dataclass(frozen=True)
@@ -56,12 +63,28 @@ def score_perturbation(config: PerturbationConfig) -> PerturbationResult:
         **config.method_results(),
     }
     make = MakePerturbationCounter(config, classes)
-    merged = count_shards(config, config.shards(), results, make)
+    shards = config.shards()
+    merged = count_shards(config, shards, results, make)
     if not merged.table.num_rows:
-        raise ConfigError("no image of the shards has exactly one class")
+        raise ConfigError(
+            f"no image of the shards has exactly one class{_example(config, classes, shards)}"
+        )
     result = PerturbationResult(perturbation_scores(merged.table), merged)
     _write(config, result)
     return result
+
+
+def _example(config: PerturbationConfig, classes: ClassNames, shards: Sequence[Shard]) -> str:
+    """What is wrong with the label of the first sample with a bad one, if any."""
+    known = config.classes or "ImageNet's"
+    for shard in shards:
+        with suppress(ShardError, OSError), storage.open_read(shard.location) as stream:
+            for raw in islice(read_samples(stream), config.limit_samples):
+                try:
+                    classes.target(raw)
+                except Reject as reject:
+                    return f": {raw.key}, for example: {reject.detail} (classes: {known})"
+    return ""
 
 
 def _write(config: PerturbationConfig, result: PerturbationResult) -> None:
@@ -78,13 +101,12 @@ def _write(config: PerturbationConfig, result: PerturbationResult) -> None:
         rows.append((f"{sign}, {kind} class ({better})", scores["auc"][curve], value))
     accuracy = scores["accuracy"]
     notes = [
-        f"{merged.table.num_rows:,} images ({merged.samples}); the paper has "
+        f"{merged.table.num_rows:,} images ({report.in_words(merged.samples)}); the paper has "
         f"{paper.PERTURBATION_IMAGES:,}.",
         f"Accuracy on clean images {100 * accuracy:.2f} %, so that no area exceeds "
         f"{90 * accuracy:.2f} unless removing pixels helps.",
     ]
-    if merged.missing:
-        notes.append(f"Shards without counts: {', '.join(merged.missing)}.")
+    notes += report.gap_notes(merged)
     parts = [report.table(("AUC", "score", "paper"), rows), report.bullet(notes)]
     report.write_markdown(config.output, "Perturbation", parts)
     removed = [0.0, *STEPS]

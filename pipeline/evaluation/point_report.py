@@ -88,7 +88,7 @@ def write_points(output: str, result: PointResult, cleaning: Cleaning, missing_i
         "images_without_predictions": missing,
     }
     report.write_json(output, content)
-    notes = _notes(missing_images, cleaning, content)
+    notes = _notes(missing_images, cleaning, content) + report.gap_notes(result.merged)
     report.write_markdown(output, "Points", [_score_table(result), report.bullet(notes)])
     report.write_markdown(output, "Classes", [_class_table(classes)], "classes.md")
     _plot(output, classes, sweeps)
@@ -152,7 +152,10 @@ def _notes(missing_images: str, cleaning: Cleaning, content: dict[str, Any]) -> 
         notes.append(f"Labels without a name: {_some(list(cleaning.unnamed_labels))}.")
     if missing:
         counted = "not scored" if missing_images == "skip" else "counted as found nothing"
-        notes.append(f"Images with points that are in no shard, {counted}: {_some(missing)}.")
+        gaps = content["missing_shards"] or content.get("run", {}).get("missing")
+        gaps = gaps or content.get("run", {}).get("incomplete")
+        where = "not seen, be it for what the shards below lack" if gaps else "in no shard"
+        notes.append(f"Images with points that are {where}, {counted}: {_some(missing)}.")
     if unpredicted:
         notes.append(f"Classes without any mask, counted as 0: {_some(unpredicted)}.")
     if content["rebuilt_mask_iou"] is not None:
@@ -160,8 +163,6 @@ def _notes(missing_images: str, cleaning: Cleaning, content: dict[str, Any]) -> 
             f"Masks rebuilt from stored heat have an IoU of {content['rebuilt_mask_iou']:.4f} with "
             "the written ones: the sweep over thresholds is that exact."
         )
-    if content["missing_shards"]:
-        notes.append(f"Shards without counts: {_some(content['missing_shards'])}.")
     return notes
 
 

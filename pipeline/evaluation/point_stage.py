@@ -17,7 +17,7 @@ from pipeline.evaluation.pictures import kept_masks, worst_and_best
 from pipeline.evaluation.point_counters import MakeMapCounter, MakePredictionCounter
 from pipeline.evaluation.point_report import PointResult, write_points
 from pipeline.evaluation.point_scores import PairCounts, confidence_interval, unseen
-from pipeline.evaluation.predictions import predicted_shards
+from pipeline.evaluation.predictions import Gaps, predicted_shards
 from pipeline.evaluation.running import MakeCounter, Merged, count_shards
 from pipeline.ledger import Ledger
 from pipeline.shards import Shard, find_shards
@@ -76,15 +76,34 @@ def score_points(config: PointsConfig) -> PointResult:
     Raises:
         ConfigError: something about the input makes a score impossible or wrong.
     """
+    pictured = _pictured(config)
     pairs, cleaning = read_labels(config.points, config.descriptions)
+    if not len(pairs) and cleaning.unnamed_labels:
+        label = next(iter(cleaning.unnamed_labels))
+        raise ConfigError(
+            f"--descriptions {config.descriptions}: names none of the classes with a usable yes "
+            f"point in --points, such as {label}; it needs LabelName, DisplayName"
+        )
     if not len(pairs):
         raise ConfigError(f"--points {config.points}: no class has a usable yes point")
     merged = _count(config, pairs)
     result = _score(config, pairs, merged)
     write_points(config.output, result, cleaning, config.missing_images)
     if config.gallery and (config.input or config.images):
-        _draw(config, result)
+        _draw(config, result, pictured)
+    elif config.gallery:
+        print("no gallery is drawn: --images SHARDS would say where the images are")
     return result
+
+
+def _pictured(config: PointsConfig) -> list[Shard]:
+    """The shards that --images names, looked up before anything is counted.
+
+    Raises:
+        FileNotFoundError: a pattern of --images matches nothing.
+    """
+    images = [config.images] if isinstance(config.images, str) else config.images
+    return find_shards(images, flag="--images") if config.images else []
 
 
 def _count(config: PointsConfig, pairs: LabelledPairs) -> Merged:
@@ -106,7 +125,8 @@ def _count(config: PointsConfig, pairs: LabelledPairs) -> Merged:
     else:
         results |= config.method_results()
         make = MakeMapCounter(config, config.output, config.gallery)
-    return count_shards(config, _shards(config), results, make, {PAIRS_FILE: data})
+    gaps = Gaps.of(config.predictions) if config.predictions else None
+    return count_shards(config, _shards(config), results, make, {PAIRS_FILE: data}, gaps)
 
 
 def _shards(config: PointsConfig) -> list[Shard]:
@@ -147,15 +167,14 @@ def _score(config: PointsConfig, pairs: LabelledPairs, merged: Merged) -> PointR
     )
 
 
-def _draw(config: PointsConfig, result: PointResult) -> None:
+def _draw(config: PointsConfig, result: PointResult, pictured: list[Shard]) -> None:
     """Draw the worst and the best images."""
     counts = result.counts
     ious = dict(zip(counts.images, counts.image_ious().tolist(), strict=True))
     wanted = worst_and_best(ious)
     masks, having = kept_masks(result.merged.table, wanted.keys())
     if config.predictions:
-        images = [config.images] if isinstance(config.images, str) else config.images
-        shards = find_shards(images)
+        shards = pictured
     else:
         shards = [shard for shard in _shards(config) if shard.name in having]
     draw_gallery(config.output, shards, wanted, result.pairs, masks)

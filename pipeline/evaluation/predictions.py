@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,17 +13,57 @@ from pipeline.config import ConfigError
 from pipeline.ledger import Ledger
 from pipeline.shards import Shard
 
+SHOWN = 5
+"""Shards named in a note."""
+
 
 def image_id_of(key: str) -> str:
     """The image id that a sample's key stands for: its base name."""
     return posixpath.basename(key)
 
 
+@dataclass(frozen=True)
+class Gaps:
+    """What a run should have written and has not.
+
+    Attributes:
+        planned: shards that the run was to do.
+        missing: those that it has not committed → the reason.
+        incomplete: those that it has committed in part only → the reason.
+    """
+
+    planned: int
+    missing: dict[str, str]
+    incomplete: dict[str, str]
+
+    @classmethod
+    def of(cls, predictions: str) -> Gaps:
+        """The gaps of the run in `predictions`."""
+        ledger = Ledger(predictions)
+        commits, missing = ledger.commits(), ledger.missing()
+        incomplete = {commit.shard: commit.incomplete for commit in commits if commit.incomplete}
+        return cls(len(commits) + len(missing), missing, incomplete)
+
+    def notes(self) -> list[str]:
+        """What people have to know of it; nothing where the run is whole."""
+        return [
+            f"INCOMPLETE: the run {what} {len(shards):,} of {self.planned:,} planned shards: "
+            + "; ".join(f"{name} ({reason})" for name, reason in list(shards.items())[:SHOWN])
+            + ("; …" if len(shards) > SHOWN else "")
+            + ". What lies in them has not been scored as it should."
+            for what, shards in (
+                ("lacks", self.missing),
+                ("has only a part of", self.incomplete),
+            )
+            if shards
+        ]
+
+
 def predicted_shards(predictions: str) -> list[Shard]:
     """The annotation tables of a run, under the names of the shards that they are of.
 
     Raises:
-        ConfigError: there is no run, or it has committed nothing.
+        ConfigError: there is no annotation run, or it has committed nothing.
     """
     commits = Ledger(predictions).commits()
     if not commits:
@@ -30,6 +71,11 @@ def predicted_shards(predictions: str) -> list[Shard]:
     shards = []
     for commit in commits:
         path = f"annotations/{commit.shard}.parquet"
+        if path not in commit.files:
+            raise ConfigError(
+                f"--predictions {predictions}: holds counts of an evaluation; name the output of "
+                "an annotation run"
+            )
         location = storage.join(predictions, *path.split("/"))
         shards.append(Shard(location, commit.uri, int(commit.files[path]["bytes"])))
     return shards

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import matplotlib
@@ -27,7 +28,19 @@ def header(merged: Merged) -> dict[str, Any]:
         "images": merged.samples,
         "rejected": merged.rejects,
         "missing_shards": merged.missing,
-    }
+    } | ({"run": asdict(merged.gaps)} if merged.gaps else {})
+
+
+def gap_notes(merged: Merged) -> list[str]:
+    """What the scores do not cover: shards without counts, and gaps in the run that is scored."""
+    missing = merged.missing
+    own = [f"Shards without counts: {', '.join(missing)}."] if missing else []
+    return own + (merged.gaps.notes() if merged.gaps else [])
+
+
+def in_words(counts: Mapping[str, int]) -> str:
+    """Counts by name: "192 scored, 3 rejected"."""
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items())
 
 
 def write_json(output: str, content: Mapping[str, Any]) -> None:

@@ -22,6 +22,7 @@ from pipeline import storage
 from pipeline.config import AnnotateConfig, ConfigError, fingerprint
 from pipeline.driver import run_shards
 from pipeline.evaluation.config import EvaluationConfig
+from pipeline.evaluation.predictions import Gaps
 from pipeline.ledger import Ledger
 from pipeline.progress import print_failures
 from pipeline.records import Counts, make_commit
@@ -130,6 +131,7 @@ class Merged:
         missing: shards without counts.
         fingerprint: of the settings that the counts depend on.
         results: these settings.
+        gaps: of the run whose masks were counted; None where maps were.
     """
 
     table: pa.Table
@@ -138,6 +140,7 @@ class Merged:
     missing: list[str]
     fingerprint: str
     results: dict[str, Any]
+    gaps: Gaps | None = None
 
 
 def count_shards(
@@ -146,6 +149,7 @@ def count_shards(
     results: Mapping[str, Any],
     make_counter: MakeCounter,
     files: Mapping[str, bytes] | None = None,
+    gaps: Gaps | None = None,
 ) -> Merged:
     """Count every shard that has no commit yet, and merge the counts of all.
 
@@ -155,13 +159,17 @@ def count_shards(
         results: settings that the counts depend on, as JSON values.
         make_counter: called once in every worker process; has to travel there.
         files: path below the output → what workers read from there.
+        gaps: of the run whose masks are counted.
 
     Raises:
-        ConfigError: the output holds counts of other settings.
+        ConfigError: the output holds counts of other settings, or an annotation run.
         ModelError: the model does not load.
     """
+    for note in gaps.notes() if gaps else []:
+        print(note)
     run = config.run(dict(results))
     ledger = Ledger(config.output)
+    _refuse_annotations(ledger)
     ledger.open(dict(results), config.described(), [], redo=config.on_mismatch == "redo")
     for path, data in (files or {}).items():
         storage.write_bytes(storage.join(config.output, *path.split("/")), data)
@@ -172,13 +180,29 @@ def count_shards(
     if not tables:
         raise ConfigError(f"no shard could be counted; see {config.output}/failed")
     return Merged(
-        table=pa.concat_tables(tables),
+        table=pa.concat_tables(tables, promote_options="default"),
         samples=summary.statuses,
         rejects=summary.rejects,
         missing=summary.missing,
         fingerprint=fingerprint(dict(results)),
         results=dict(results),
+        gaps=gaps,
     )
+
+
+def _refuse_annotations(ledger: Ledger) -> None:
+    """Masks are dear: no evaluation starts over where they lie, whatever --on_mismatch says.
+
+    Raises:
+        ConfigError: an annotation run is there, be it without its `run.json`.
+    """
+    found = ledger.results()
+    tables = storage.list_names(storage.join(ledger.output, "annotations"), ".parquet")
+    if tables or (found and "metric" not in found):
+        raise ConfigError(
+            f"--output {ledger.output}: holds an annotation run, which no evaluation deletes; name "
+            "another place"
+        )
 
 
 def counts_path(shard: str) -> str:

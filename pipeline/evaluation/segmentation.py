@@ -30,10 +30,12 @@ REGION_COUNTS = pa.schema(
         pa.field("foreground_ap", pa.float64()),
         pa.field("intersection", pa.int64(), nullable=False),
         pa.field("union", pa.int64(), nullable=False),
+        pa.field("unnamed", pa.list_(pa.int32())),
     ]
 )
 """One row per image and class that is there, for two-class scores (with nulls: a class that only
-was predicted), and the class's part of the one class per pixel, background included."""
+was predicted), and the class's part of the one class per pixel, background included. The
+background's row has the ids in the ground truth that the class file does not name, if any."""
 
 
 def region_rows(
@@ -53,6 +55,8 @@ def region_rows(
     counted = ~truth.ignored
     multi = _one_class_per_pixel(truth, heat, fixed)
     rows = [{"image": image, "name": BACKGROUND, **multi.get(BACKGROUND, _NOTHING)}]
+    if truth.unnamed:
+        rows[0]["unnamed"] = list(truth.unnamed)
     for position, name in enumerate(truth.names):
         inside = truth.masks[position][counted]
         row = {"image": image, "name": name, "pixels": inside.size, **multi.get(name, _NOTHING)}
@@ -113,9 +117,24 @@ def segmentation_scores(table: pa.Table) -> dict[str, Any]:
         values = regions[name].drop_null().to_numpy()
         if len(values) == regions.num_rows:
             scores[name] = float(values.mean())
+    known = "unnamed" in table.column_names  # counts of earlier versions have it not
+    unnamed = table["unnamed"].drop_null().to_pylist() if known else []
+    scores["unnamed_ids"] = sorted({number for of_image in unnamed for number in of_image})
     scores["classes"] = _class_ious(table)
     scores["multi_class_miou"] = float(np.mean(list(scores["classes"].values())))
     return scores
+
+
+def unpredicted(table: pa.Table) -> dict[str, Any]:
+    """How many pairs were found nowhere, of how many, and the classes of which none was found."""
+    regions = table.filter(pa.compute.is_valid(table["pixels"]))
+    found = pa.compute.add(regions["tp_fixed"], regions["fp_fixed"]).to_numpy() > 0
+    names, codes = sorted_codes(regions["name"])
+    never = np.bincount(codes, found, len(names)) == 0
+    return {
+        "pairs": int((~found).sum()),
+        "classes": [name for name, absent in zip(names, never, strict=True) if absent],
+    }
 
 
 def _two_class(regions: pa.Table, rule: str) -> dict[str, float]:

@@ -141,7 +141,11 @@ class WrittenCounter:
         seen = read_table(self._predictions, f"images/{shard.name}.parquet", ["key"])
         images = seen.to_pylist()[: self._limit]
         for image in images:
-            truth = self._truth(RawSample(0, image["key"], {}))
+            try:
+                truth = self._truth(RawSample(0, image["key"], {}))
+            except Reject as reject:
+                counted.reject(reject.reason)
+                continue
             if truth is None:
                 counted.statuses[UNSCORED] += 1
                 continue

@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
+import pyarrow as pa
+
 from pipeline.config import ConfigError
 from pipeline.evaluation import paper, report
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.contents import contents
-from pipeline.evaluation.predictions import predicted_shards
+from pipeline.evaluation.pair_counts import repeated_images
+from pipeline.evaluation.predictions import Gaps, image_id_of, predicted_shards
 from pipeline.evaluation.running import MakeCounter, Merged, count_shards
-from pipeline.evaluation.segmentation import RULES, segmentation_scores
+from pipeline.evaluation.segmentation import RULES, segmentation_scores, unpredicted
 from pipeline.evaluation.segmentation_counters import MakeRegionCounter, MakeWrittenCounter
 from pipeline.evaluation.truth import CocoTruth, FindTruth, IndexTruth, MatTruth, mat_shards
 from pipeline.ledger import Ledger
@@ -25,7 +28,8 @@ class SegmentationConfig(EvaluationConfig):
     """Scoring by masks."""
 
     predictions: str = ""
-    """Output of an annotation run: its masks are scored by --coco or --masks."""
+    """Output of an annotation run: its masks are scored by --coco or --masks. Without it, maps are
+    (squashed to 224 x 224 unless --model.image_size says)."""
     mat: str = ""
     """ImageNet-Segmentation, gtsegs_ijcv.mat: the images too, so that --input is not needed."""
     wnids: str = ""
@@ -95,12 +99,34 @@ def score_segmentation(config: SegmentationConfig) -> SegmentationResult:
     else:
         results |= config.method_results() | {"threshold": config.threshold}
         make = MakeRegionCounter(config, config.threshold, _truth_maker(config))
-    merged = count_shards(config, _shards(config), results, make)
+    gaps = Gaps.of(config.predictions) if config.predictions else None
+    merged = count_shards(config, _shards(config), results, make, gaps=gaps)
     if not merged.table.num_rows:
-        raise ConfigError("no image of the shards has ground truth")
-    result = SegmentationResult(segmentation_scores(merged.table), merged)
+        found = report.in_words(merged.samples | merged.rejects)
+        raise ConfigError(f"no image of the shards has ground truth (images: {found})")
+    if config.coco or config.masks:
+        _refuse_repeated(merged.table)
+    scores = segmentation_scores(merged.table)
+    if config.predictions:
+        scores["unpredicted"] = unpredicted(merged.table)
+    result = SegmentationResult(scores, merged)
     _write(config, result)
     return result
+
+
+def _refuse_repeated(table: pa.Table) -> None:
+    """Ground truth is found by image id: two samples of one id would both have it.
+
+    Raises:
+        ConfigError: an image was counted more than once.
+    """
+    images = [image_id_of(key) for key in table["image"].to_pylist()]
+    repeated = repeated_images(images, table["name"].to_pylist())
+    if repeated:
+        raise ConfigError(
+            f"{len(repeated)} image ids are the key of several samples (the first: {repeated[0]}): "
+            "their ground truth cannot be told apart"
+        )
 
 
 def _shards(config: SegmentationConfig) -> list[Shard]:
@@ -121,6 +147,22 @@ def _sample_truth(config: SegmentationConfig) -> FindTruth:
     if config.coco:
         return CocoTruth(config.coco)
     return IndexTruth(config.masks, config.mask_field, config.classes)
+
+
+def _class_notes(scores: dict[str, Any]) -> list[str]:
+    """Where the names of masks and of ground truth may not be the same names."""
+    notes = []
+    if scores.get("unpredicted", {}).get("pairs"):
+        pairs, classes = scores["unpredicted"]["pairs"], scores["unpredicted"]["classes"]
+        notes.append(
+            f"{pairs:,} of {scores['regions']:,} pairs have no mask of their class, counted as "
+            "found nothing"
+            + (f"; classes without any mask: {', '.join(classes)}." * bool(classes) or ".")
+        )
+    if scores["unnamed_ids"]:
+        ids = ", ".join(map(str, scores["unnamed_ids"]))
+        notes.append(f"Ids in the masks that --classes does not name, taken for background: {ids}.")
+    return notes
 
 
 def _write(config: SegmentationConfig, result: SegmentationResult) -> None:
@@ -149,11 +191,12 @@ def _write(config: SegmentationConfig, result: SegmentationResult) -> None:
         if name in scores:
             rows.append((title, 100 * scores[name], paper_value))
     notes = [
-        f"{merged.samples} images, {scores['regions']:,} pairs of image and class. The paper's "
-        f"ImageNet-Segmentation has {paper.SEGMENTATION_IMAGES:,} images."
+        f"Images: {report.in_words(merged.samples)}; {scores['regions']:,} pairs of image and "
+        f"class. The paper's ImageNet-Segmentation has {paper.SEGMENTATION_IMAGES:,} images."
     ]
-    if merged.missing:
-        notes.append(f"Shards without counts: {', '.join(merged.missing)}.")
+    if merged.rejects:
+        notes.append(f"Images that could not be scored: {report.in_words(merged.rejects)}.")
+    notes += _class_notes(scores) + report.gap_notes(merged)
     parts = [report.table(("%", "score", "paper"), rows), report.bullet(notes)]
     report.write_markdown(config.output, "Segmentation", parts)
     best = sorted(scores["classes"].items(), key=lambda item: -item[1])[:40]

@@ -39,11 +39,13 @@ class ClassMasks:
         names: of the classes that are there.
         masks: one per class; they may overlap.
         ignored: pixels that do not count.
+        unnamed: ids in a class-index mask that are no class; they count as background.
     """
 
     names: list[str]
     masks: Bool[np.ndarray, "class height width"]
     ignored: Bool[np.ndarray, "height width"]
+    unnamed: tuple[int, ...] = ()
 
     def resized(self, size: int) -> ClassMasks:
         """Squashed to a square, nearest pixel."""
@@ -111,7 +113,7 @@ class IndexTruth:
         """The classes of a sample; None where it has no mask, or only background.
 
         Raises:
-            Reject: the mask does not decode.
+            Reject: the mask does not decode, or has only ids that the class file does not know.
         """
         if self._field:
             data = raw.fields.get(self._field)
@@ -127,7 +129,16 @@ class IndexTruth:
             raise Reject("bad_mask", f"{type(error).__name__}: {error}") from error
         if index.ndim != 2:
             raise Reject("bad_mask", f"the mask has {index.ndim} axes, and not one value per pixel")
-        return self.of(index)
+        truth, unnamed = self.of(index), self._unnamed(index)
+        if truth is None and unnamed:
+            raise Reject(
+                f"no class, id {unnamed[0]} not in --classes", "the mask has no id of a class"
+            )
+        return truth
+
+    def _unnamed(self, index: UInt8[np.ndarray, "height width"]) -> tuple[int, ...]:
+        """The ids in a mask that the class file does not know."""
+        return tuple(sorted({int(i) for i in np.unique(index)} - {0, IGNORED, *self._names}))
 
     def of(self, index: UInt8[np.ndarray, "height width"]) -> ClassMasks | None:
         """The classes in a mask; ids that the class file does not know are background."""
@@ -135,7 +146,8 @@ class IndexTruth:
         if not ids:
             return None
         masks = np.stack([index == i for i in ids])
-        return ClassMasks([self._names[i] for i in ids], masks, index == IGNORED)
+        names = [self._names[i] for i in ids]
+        return ClassMasks(names, masks, index == IGNORED, self._unnamed(index))
 
 
 class MatTruth:

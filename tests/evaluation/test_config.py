@@ -72,8 +72,14 @@ def test_what_workers_read_is_absolute(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("weights.pt").touch()
-    config = kind(output="o", model=ModelConfig("ViT-B-16", "weights.pt"), **settings).located()
-    assert config.model.pretrained == str(tmp_path / "weights.pt")
+    model = ModelConfig("ViT-B-16", "weights.pt")
+    if "predictions" in settings:
+        with pytest.raises(ConfigError, match="--model: has no effect beside --predictions"):
+            kind(output="o", model=model, **settings).located()
+        model = ModelConfig()
+    config = kind(output="o", model=model, **settings).located()
+    if "predictions" not in settings:
+        assert config.model.pretrained == str(tmp_path / "weights.pt")
     for name in ("predictions", "mat", "wnids", "coco", "masks", "output"):
         value = getattr(config, name, "")
         assert value == "" or os.path.isabs(value), name
