@@ -208,11 +208,12 @@ def _find(place: _Place) -> dict[str, int]:
 def _not_found(missing: Sequence[_Place], names: int) -> str:
     """What to say of names, out of so many, with no shard."""
     first = missing[0]
+    message = f"{first.flag} {first.pattern}: "
     if len(missing) == 1:
-        message = f"{first.flag} {first.pattern}: no shard at {first.location}"
+        message += f"no shard at {first.location}"
     else:
         number = f"{'at least ' * (len(missing) == ENOUGH_MISSING)}{len(missing)} of {names:,}"
-        message = f"{first.flag} {first.pattern}: {number} names have no shard, the first {first.location}"
+        message += f"{number} names have no shard, the first {first.location}"
     if first.pattern.startswith("["):
         message += (
             " (as a list, this is not valid YAML: put quotes around what begins with @, or give "
