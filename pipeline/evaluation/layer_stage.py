@@ -98,9 +98,6 @@ class LayersConfig(EvaluationConfig):
             raise ConfigError("--masks needs --classes")
         if bool(self.points) != bool(self.descriptions):
             raise ConfigError("--points and --descriptions are needed together")
-        if self.layers is not None and self.study != "ablation":
-            instead = "; --last says which numbers of layers" if self.study == "sweep" else ""
-            raise ConfigError(f"--layers: --study {self.study} sets the layers itself{instead}")
         if self.study == "ablation" and self.method != "legrad":
             raise ConfigError(
                 f"--method {self.method}: --study ablation takes away parts of LeGrad; leave it out"
@@ -122,7 +119,14 @@ class LayersResult:
 
 
 def study_layers(config: LayersConfig) -> LayersResult:
-    """Run the study. Each of its evaluations has a folder of its own, and is resumed there."""
+    """Run the study. Each of its evaluations has a folder of its own, and is resumed there.
+
+    Raises:
+        ConfigError: layers are given to a study that sets them itself, and see its evaluations.
+    """
+    if config.layers is not None and config.study != "ablation":
+        instead = "; --last says which numbers of layers" if config.study == "sweep" else ""
+        raise ConfigError(f"--layers: --study {config.study} sets the layers itself{instead}")
     studies = {"sweep": _sweep, "gradient": _gradient, "ablation": _ablation}
     content, merged = studies[config.study](config)
     worst = max(merged, key=lambda counts: len(counts.missing))
