@@ -174,14 +174,16 @@ class _Vocabulary:
     def __init__(self, config: AnnotateConfig, encode_text: TextEncoder) -> None:
         classes = PromptReader(config.prompts).classes
         self._prompts = [of_category(index, category) for index, category in enumerate(classes)]
-        self._names = [len(prompt.texts) for prompt in self._prompts]
         self._text, _ = encode_text(self._prompts)
+        owner = [i for i, prompt in enumerate(self._prompts) for _ in prompt.texts]
+        self._owner = torch.tensor(owner, device=self._text.device)
         self._top_k, self._presence = config.prompts.top_k, config.prompts.presence
 
     def most_similar(self, images: Float[Tensor, "image embed"]) -> list[list[Prompt]]:
         """The classes that fit each image best, by their best name; most similar first."""
-        parts = _split(images @ self._text.T, self._names, dim=1)
-        similar = torch.stack([part.amax(1) for part in parts], dim=1)
+        by_name = images @ self._text.T
+        nothing = by_name.new_full((len(images), len(self._prompts)), -torch.inf)
+        similar = nothing.scatter_reduce(1, self._owner.expand_as(by_name), by_name, "amax")
         best = similar.topk(min(self._top_k, similar.shape[1]), dim=1)
         return [
             [
@@ -193,8 +195,8 @@ class _Vocabulary:
         ]
 
 
-def _split(values: Tensor, sizes: Sequence[int], dim: int = 0) -> list[Tensor]:
-    return list(torch.split_with_sizes(values, list(sizes), dim))
+def _split(values: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+    return list(torch.split_with_sizes(values, list(sizes)))
 
 
 def _score(numbered: tuple[int, float]) -> float:
