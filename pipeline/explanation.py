@@ -13,6 +13,7 @@ from torch import Tensor
 import legrad
 from pipeline.config import AnnotateConfig, ConfigError
 from pipeline.images import Preprocess
+from pipeline.memory import keep_freed_memory
 from pipeline.method import make_explainer
 from pipeline.models import Clip, choose_device, load_model
 from pipeline.prompts import Prompt, PromptReader, of_category
@@ -78,6 +79,8 @@ class PromptExplainer:
         self._device = choose_device(config.engine.device)
         self._dtype = DTYPES[config.model.precision]
         model = load_model(config.model, self._device, self._dtype)
+        if self._device.type == "cpu":
+            keep_freed_memory()
         self._preprocess = Preprocess(model, config.model.image_size)
         self._encode_text = TextEncoder(model, config.model.name, config.prompts.templates)
         self._explainer = self._build(config, model)
