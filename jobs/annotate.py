@@ -21,6 +21,7 @@ from pipeline.config import AnnotateConfig, ConfigError, naming
 from pipeline.demo import run as demo
 from pipeline.demo.model import NAME as DEMO_MODEL
 from pipeline.driver import run_shards
+from pipeline.executors import STOPPED
 from pipeline.ledger import Ledger
 from pipeline.models import ModelError
 from pipeline.options import parse
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print("annotate.py: stopped; the same command goes on", file=sys.stderr)
-        return 143
+        return STOPPED
     if is_demo and not config.dry_run and summary.shards:
         demo.report(config.output)
     return 3 if len(summary.missing) > config.allow_failed else 0

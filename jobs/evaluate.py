@@ -17,6 +17,7 @@ from pipeline.evaluation.layer_stage import LayersConfig, study_layers
 from pipeline.evaluation.perturbation_stage import PerturbationConfig, score_perturbation
 from pipeline.evaluation.point_stage import PointsConfig, score_points
 from pipeline.evaluation.segmentation_stage import SegmentationConfig, score_segmentation
+from pipeline.executors import STOPPED
 from pipeline.models import ModelError
 from pipeline.options import parse
 from pipeline.storage import join, read_bytes
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print(f"evaluate.py {command}: stopped; the same command goes on", file=sys.stderr)
-        return 143
+        return STOPPED
     print(read_bytes(join(config.output, "metrics.md")).decode())
     return 3 if len(result.merged.missing) > config.allow_failed else 0
 

@@ -92,7 +92,7 @@ class ModelConfig:
             name = posixpath.basename(storage.normalise(self.pretrained))
             settings["pretrained"] = f"{name}, {storage.version(self.pretrained)}"
         elif os.path.isfile(self.pretrained):
-            settings["pretrained"] = f"sha256 {_digest(self.pretrained)}"
+            settings["pretrained"] = f"sha256 {_digest(self.pretrained, *_age(self.pretrained))}"
         return settings
 
 
@@ -361,8 +361,19 @@ def fingerprint(results: dict[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def _digest(path: str) -> str:
-    """16 hex digits over the contents of a file of any size."""
+def _age(path: str) -> tuple[int, int]:
+    """Bytes of a file, and when it was written, in nanoseconds."""
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns
+
+
+@functools.cache
+def _digest(path: str, size: int, written: int) -> str:
+    """16 hex digits over the contents of a file of any size.
+
+    A study of the layers asks once for each of its evaluations, and weights may have many GB: a
+    file of the same size and time is read once.
+    """
     digest = hashlib.sha256()
     with open(path, "rb") as stream:
         while block := stream.read(1 << 20):
