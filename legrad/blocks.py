@@ -14,9 +14,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from legrad.linear import Linear
 
 ActivationGradient = Callable[[Tensor, Tensor], Tensor]
 Rotation = Callable[[Tensor], Tensor]  # of queries or keys, [B, h, N, d_h] to the same
@@ -57,24 +58,24 @@ class Tail:
     """
 
     heads: int
-    out: nn.Linear
+    out: Linear
     scale1: Float[Tensor, " D"] | None  # LayerScale λ1; None stands for ones
     norm2: nn.LayerNorm
-    expand: nn.Linear  # W_1, b_1
+    expand: Linear  # W_1, b_1
     activation: nn.Module
     activation_gradient: ActivationGradient
-    contract: nn.Linear  # W_2, b_2
+    contract: Linear  # W_2, b_2
     scale2: Float[Tensor, " D"] | None  # LayerScale λ2
 
     @property
     def width(self) -> int:
         """D, the number of channels of the residual stream."""
-        return self.out.out_features
+        return self.out.outputs
 
     @property
     def hidden(self) -> int:
         """M, the number of hidden channels of the MLP."""
-        return self.expand.out_features
+        return self.expand.outputs
 
     def project(self, mixed: Float[Tensor, "B h N d_h"]) -> Float[Tensor, "B N D"]:
         """What attention adds to the stream, λ1 ⊙ (O W_oᵀ + b_o), for O = A V per head."""
@@ -88,8 +89,7 @@ class Tail:
 
     def preactivation(self, attended: Float[Tensor, "B N D"]) -> Float[Tensor, "B N M"]:
         """The pre-activations a = W_1 LN(X̂) + b_1."""
-        result: Tensor = self.expand(self.norm2(attended))
-        return result
+        return self.expand(self.norm2(attended))
 
     def add_mlp(
         self, attended: Float[Tensor, "B N D"], a: Float[Tensor, "B N M"]
@@ -103,8 +103,7 @@ class Block(Tail):
     """References to the weights of one pre-norm block, and its forward pass step by step."""
 
     norm1: nn.Module
-    qkv_weight: Float[Tensor, "QKV D"]
-    qkv_bias: Float[Tensor, " QKV"] | None
+    qkv: Linear  # of queries, keys and values, in this order
     rotation: Rotation | None = None  # rotary positions, of one grid
 
     def attention_inputs(
@@ -112,19 +111,11 @@ class Block(Tail):
     ) -> tuple[Float[Tensor, "B h N d_h"], Float[Tensor, "B h N d_h"], Float[Tensor, "B h N d_h"]]:
         """Queries, keys and values per head; queries and keys rotated, as the model compares them.
 
-        The values come from a product of their own: as a view of the joint projection they would
-        keep the queries and keys alive for as long as an engine needs the values.
+        The values are a copy: as a view of the joint projection they would keep the queries and
+        keys alive for as long as an engine needs the values.
         """
-        normed = self.norm1(x)
-        split = 2 * self.width
-        first, last = (
-            (None, None)
-            if self.qkv_bias is None
-            else (self.qkv_bias[:split], self.qkv_bias[split:])
-        )
-        joint = F.linear(normed, self.qkv_weight[:split], first)
-        query, key = (per_head(part, self.heads) for part in joint.chunk(2, dim=-1))
-        value = per_head(F.linear(normed, self.qkv_weight[split:], last), self.heads)
+        joint = self.qkv(self.norm1(x)).chunk(3, dim=-1)
+        query, key, value = (per_head(part, self.heads) for part in (*joint[:2], joint[2].clone()))
         if self.rotation is not None:
             query, key = self.rotation(query), self.rotation(key)
         return query, key, value

@@ -20,6 +20,7 @@ from legrad.chunks import Chunk, plan
 from legrad.folded import FoldedBlock
 from legrad.interface import Encoding, Explainer, checked_pairs
 from legrad.options import LeGradOptions
+from legrad.packed import packed
 from legrad.recording import fused_attention
 from legrad.towers import Tower
 
@@ -62,7 +63,7 @@ class ClosedFormLeGrad(Explainer):
         self, tower: Tower, layers: tuple[int, ...], options: LeGradOptions, memory_budget: int
     ) -> None:
         """Explain `tower`, averaging over the 0-based `layers`; `memory_budget` is in bytes."""
-        self._tower = tower
+        self._tower = packed(tower)
         self._folded = {i: FoldedBlock.of(tower.blocks[i]) for i in layers}
         self._relu = options.relu
         self._memory_budget = memory_budget

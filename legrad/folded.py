@@ -50,11 +50,11 @@ class FoldedBlock:
         out = block.out.weight.to(wide)
         if block.scale1 is not None:
             out = out * block.scale1.to(wide)[:, None]
-        return cls(
-            block=block,
-            product=(weighted @ out).to(block.expand.weight.dtype),
-            offset=expand @ block.norm2.bias.to(wide) + block.expand.bias.to(wide),
-        )
+        offset = expand @ block.norm2.bias.to(wide)
+        if block.expand.bias is not None:
+            offset += block.expand.bias.to(wide)
+        product = (weighted @ out).to(block.expand.weight.dtype)
+        return cls(block=block, product=product, offset=offset)
 
     def relevance(
         self,

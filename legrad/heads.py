@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from legrad.blocks import Tail, per_head
+from legrad.linear import Linear
 
 
 @dataclass(frozen=True)
@@ -71,18 +72,6 @@ class ScoreHead:
 
 
 @dataclass(frozen=True)
-class Linear:
-    """References to a weight [out, in] and its bias, which need not be a module of their own."""
-
-    weight: Float[Tensor, "out in"]
-    bias: Float[Tensor, " out"] | None
-
-    def __call__(self, x: Float[Tensor, "*n in"]) -> Float[Tensor, "*n out"]:
-        """X Wᵀ + b."""
-        return F.linear(x, self.weight, self.bias)
-
-
-@dataclass(frozen=True)
 class Pooler:
     """Attention of one learned query over all tokens, as SigLIP and CoCa read out an image.
 
@@ -105,7 +94,7 @@ class Pooler:
     to_query: Linear
     to_key: Linear
     to_value: Linear
-    out: nn.Linear
+    out: Linear
     tail: Tail | None
 
     def weights(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B h 1 N"]:
@@ -120,7 +109,7 @@ class Pooler:
 
     def finish(self, mixed: Float[Tensor, "B h 1 d_h"]) -> Float[Tensor, "B C"]:
         """The pooled token, for O = A V per head."""
-        attended: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        attended = self.out(mixed.transpose(1, 2).flatten(2))
         if self.tail is not None:
             attended = self.tail.add_mlp(attended, self.tail.preactivation(attended))
         return attended[:, 0]

@@ -16,7 +16,8 @@ from timm.layers import activations
 from torch import Tensor, nn
 
 from legrad.blocks import ActivationGradient, Block, gelu_gradient, quick_gelu_gradient
-from legrad.heads import Linear, Pooler, ScoreHead
+from legrad.heads import Pooler, ScoreHead
+from legrad.linear import Linear
 from legrad.towers import Tower, UnsupportedModelError
 
 
@@ -80,7 +81,7 @@ def _pooler(visual: VisionTransformer) -> Pooler | None:
         to_query=query,
         to_key=key,
         to_value=value,
-        out=attention.out_proj,
+        out=Linear.of(attention.out_proj),
         tail=None,
     )
 
@@ -95,15 +96,14 @@ def _open(block: Any, index: int) -> Block:
     return Block(
         heads=block.attn.num_heads,
         norm1=block.ln_1,
-        qkv_weight=block.attn.in_proj_weight,
-        qkv_bias=block.attn.in_proj_bias,
-        out=block.attn.out_proj,
+        qkv=Linear(block.attn.in_proj_weight, block.attn.in_proj_bias),
+        out=Linear.of(block.attn.out_proj),
         scale1=_layer_scale(block.ls_1),
         norm2=block.ln_2,
-        expand=block.mlp.c_fc,
+        expand=Linear.of(block.mlp.c_fc),
         activation=block.mlp.gelu,
         activation_gradient=activation_gradient(block.mlp.gelu, f"block {index}"),
-        contract=block.mlp.c_proj,
+        contract=Linear.of(block.mlp.c_proj),
         scale2=_layer_scale(block.ls_2),
     )
 

@@ -26,6 +26,7 @@ from legrad.chunks import Chunk, plan
 from legrad.folded import FoldedBlock
 from legrad.interface import Encoding, Explainer, checked_pairs
 from legrad.options import LeGradOptions, layer_readout
+from legrad.packed import packed
 from legrad.recording import fused_output
 from legrad.towers import Tower
 
@@ -54,7 +55,7 @@ class PooledLeGrad(Explainer):
         self, tower: Tower, layers: tuple[int, ...], options: LeGradOptions, memory_budget: int
     ) -> None:
         """Explain `tower`, averaging over the 0-based `layers`; `memory_budget` is in bytes."""
-        self._tower = tower
+        self._tower = packed(tower)
         self._layers = layers
         self._relu = options.relu
         self._memory_budget = memory_budget
@@ -175,7 +176,7 @@ class PooledLeGrad(Explainer):
         if self._folded is not None:
             attended = chunk.of_images(state.attended)
             a = self._folded.block.preactivation(attended)
-            b, u = reached.tensor_split([self._pooler.out.in_features], dim=-1)
+            b, u = reached.tensor_split([self._pooler.out.inputs], dim=-1)
             gradient = self._folded.backward(attended, a, u, b)[:, :, 0]
         images, texts, _ = gradient.shape
         per_head = gradient.view(images, texts, self._pooler.heads, -1).transpose(1, 2)

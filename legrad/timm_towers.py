@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from legrad import rotary
 from legrad.blocks import Block, Tail
-from legrad.heads import Linear, Pooler, ScoreHead
+from legrad.heads import Pooler, ScoreHead
+from legrad.linear import Linear
 from legrad.open_clip_towers import activation_gradient
 from legrad.towers import Tower, UnsupportedModelError
 
@@ -152,19 +153,19 @@ def _pooler(trunk: Any, name: str) -> Pooler:
         query=pool.latent.detach()[0, :1],
         before=trunk.norm,
         norm=nn.Identity(),
-        to_query=Linear(pool.q.weight, pool.q.bias),
+        to_query=Linear.of(pool.q),
         to_key=key,
         to_value=value,
-        out=pool.proj,
+        out=Linear.of(pool.proj),
         tail=Tail(
             heads=pool.num_heads,
-            out=pool.proj,
+            out=Linear.of(pool.proj),
             scale1=None,
             norm2=pool.norm,
-            expand=pool.mlp.fc1,
+            expand=Linear.of(pool.mlp.fc1),
             activation=pool.mlp.act,
             activation_gradient=activation_gradient(pool.mlp.act, "the pooler"),
-            contract=pool.mlp.fc2,
+            contract=Linear.of(pool.mlp.fc2),
             scale2=None,
         ),
     )
@@ -207,15 +208,14 @@ def _open(block: Any, index: int) -> Block:
     return Block(
         heads=attention.num_heads,
         norm1=block.norm1,
-        qkv_weight=attention.qkv.weight,
-        qkv_bias=_joint_bias(attention),
-        out=attention.proj,
+        qkv=Linear(attention.qkv.weight, _joint_bias(attention)),
+        out=Linear.of(attention.proj),
         scale1=block.gamma_1 if eva else _layer_scale(block.ls1),
         norm2=block.norm2,
-        expand=mlp.fc1,
+        expand=Linear.of(mlp.fc1),
         activation=mlp.act,
         activation_gradient=activation_gradient(mlp.act, f"block {index}"),
-        contract=mlp.fc2,
+        contract=Linear.of(mlp.fc2),
         scale2=block.gamma_2 if eva else _layer_scale(block.ls2),
     )
 

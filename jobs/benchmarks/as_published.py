@@ -122,6 +122,7 @@ def _text_span(tower: Tower, image: Tensor, text: Tensor) -> Tensor:
     std = (cls.var(correction=0) + head.norm.eps).sqrt()
     heat = torch.zeros(recording.steps[0].weights.shape[-1])
     for block, step in zip(tower.blocks, recording.steps, strict=True):
+        assert block.out.bias is not None
         tokens, heads = len(heat), block.heads
         out = block.out.weight.view(block.width, heads, -1)
         # For every query, as the authors' hooks see it, though only CLS is read: [N, N, h, D].

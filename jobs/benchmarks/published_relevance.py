@@ -132,7 +132,7 @@ class Published:
         r_weights, r_values = product("bhij,bhjd->bhid", kept.weights, kept.values, r_mixed)
         r_query, r_key = product("bhid,bhjd->bhij", kept.query, kept.key, r_weights)
         joint = [part.transpose(1, 2).flatten(2) for part in (r_query, r_key, r_values)]
-        r_normed = self.linear(kept.normed, block.qkv_weight, torch.cat(joint, dim=2))
+        r_normed = self.linear(kept.normed, block.qkv.weight, torch.cat(joint, dim=2))
         return r_weights, copies(kept.stream, [r_stream, r_normed])
 
     def linear(self, x: Tensor, weight: Tensor, r: Tensor) -> Tensor:
@@ -168,7 +168,7 @@ class Published:
 def trace(block: Block, x: Float[Tensor, "1 N D"]) -> Trace:
     """One block with explicit attention."""
     normed = block.norm1(x)
-    joint = F.linear(normed, block.qkv_weight, block.qkv_bias).chunk(3, dim=-1)
+    joint = block.qkv(normed).chunk(3, dim=-1)
     query, key, values = (per_head(part, block.heads) for part in joint)
     dots = torch.einsum("bhid,bhjd->bhij", query, key) / math.sqrt(query.shape[-1])
     weights = dots.softmax(dim=-1)

@@ -117,7 +117,7 @@ def block_relevance(block: Block, step: Step, r: Float[Tensor, "G N D"], rules: 
     r_weights, r_values = matmul(step.weights, step.values, r_mixed)
     r_query, r_key = matmul(step.query, step.key.mT, r_weights)
     joint = [part.transpose(1, 2).flatten(2) for part in (r_query, r_key.mT, r_values)]
-    r_normed = rules.linear(block.norm1(step.stream), block.qkv_weight, torch.cat(joint, dim=2))
+    r_normed = rules.linear(block.norm1(step.stream), block.qkv.weight, torch.cat(joint, dim=2))
     return Relevant(r_weights, copies(step.stream, stream + r_normed))
 
 
