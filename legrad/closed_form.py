@@ -21,6 +21,7 @@ from legrad.folded import FoldedBlock
 from legrad.interface import Encoding, Explainer, checked_pairs
 from legrad.options import LeGradOptions
 from legrad.packed import packed
+from legrad.products import best_product
 from legrad.recording import fused_attention
 from legrad.towers import Tower
 
@@ -64,7 +65,7 @@ class ClosedFormLeGrad(Explainer):
     ) -> None:
         """Explain `tower`, averaging over the 0-based `layers`; `memory_budget` is in bytes."""
         self._tower = packed(tower)
-        self._folded = {i: FoldedBlock.of(tower.blocks[i]) for i in layers}
+        self._folded = {i: FoldedBlock.of(tower.blocks[i], best_product) for i in layers}
         self._relu = options.relu
         self._memory_budget = memory_budget
 

@@ -20,16 +20,18 @@ Symbols, all row vectors, so that a gradient has the shape of what it belongs to
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from legrad.blocks import Tail, scaled, wide_type
+from legrad.blocks import STEEPEST, Tail, scaled, wide_type
+from legrad.products import DenseProduct, Product
 
 # What stays in a core's cache between the three passes over a tile.
-CPU_TILE_BYTES = 1 << 21
+CPU_TILE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,17 @@ class FoldedBlock:
     """A block with the products of its weights that do not depend on the input."""
 
     block: Tail
-    product: Float[Tensor, "M D"]  # F, formed in float32, kept in the block's type
+    product: Product  # by F, formed in float32, kept in the block's type
     offset: Float[Tensor, " M"]  # β W_1ᵀ + b_1, float32 because a − offset cancels
 
     @classmethod
-    def of(cls, block: Tail) -> FoldedBlock:
-        """Fold one block; its float32 copies live only in here."""
+    def of(cls, block: Tail, product: Callable[[Tensor], Product] = DenseProduct) -> FoldedBlock:
+        """Fold one block; its float32 copies live only in here.
+
+        Args:
+            block: what to fold.
+            product: makes the way to multiply by F.
+        """
         wide = wide_type(block.expand.weight.dtype)
         expand = block.expand.weight.to(wide)
         weighted = expand * block.norm2.weight.to(wide)
@@ -53,8 +60,8 @@ class FoldedBlock:
         offset = expand @ block.norm2.bias.to(wide)
         if block.expand.bias is not None:
             offset += block.expand.bias.to(wide)
-        product = (weighted @ out).to(block.expand.weight.dtype)
-        return cls(block=block, product=product, offset=offset)
+        folded = (weighted @ out).to(block.expand.weight.dtype)
+        return cls(block=block, product=product(folded), offset=offset)
 
     def relevance(
         self,
@@ -106,11 +113,8 @@ class FoldedBlock:
         slope = block.activation_gradient(a, inverse_sigma)  # φ'(a) / σ
         along = (a - self.offset).mul_(slope)
         c = u.to(along.dtype) @ along.mT / block.width  # [G, P, N]
-        y = slope[:, None] * u[:, :, None]  # [G, P, N, M]
-        gradient = u.new_empty(*y.shape[:-1], block.width)
-        torch.addcmul(b[:, :, None], c.to(u.dtype)[..., None], h[:, None], value=-1, out=gradient)
-        # The large product is added onto the rest in place: one pass over [N, D] less per text.
-        gradient.view(-1, block.width).addmm_(y.view(-1, block.hidden), self.product)
+        gradient = torch.addcmul(b[:, :, None], c.to(u.dtype)[..., None], h[:, None], value=-1)
+        self.product.add_to(gradient, slope, u, STEEPEST * inverse_sigma)
         return gradient
 
     def _layer_norm(
@@ -130,24 +134,24 @@ def positive_sums(
 ) -> Float[Tensor, "G P N"]:
     """Σ_{k,i} max(0, ⟨G_{i,k}, V_{j,k}⟩) for each token j, over heads k and queries i.
 
-    The products are formed tile by tile, as many texts at a time as fit into `tile_bytes` with all
-    their heads, or else as many heads of one text; at least one. The sums are float32 (float64 for
+    The products are formed tile by tile, as many heads at a time as fit into `tile_bytes` with all
+    texts, or else as many texts of one head; at least one. The sums are float32 (float64 for
     float64).
     """
     images, texts, tokens, _ = gradient.shape
     heads = values.shape[1]
-    rows = gradient.view(images, texts, tokens, heads, -1).transpose(2, 3)  # [G, P, h, N, d_h]
-    columns = values.mT[:, None]
+    columns = values.mT  # [G, h, d_h, N]
     at_once = max(1, tile_bytes // (images * tokens**2 * gradient.itemsize))  # pairs of both
-    texts_at_once, heads_at_once = max(1, at_once // heads), min(at_once, heads)
+    texts_at_once, heads_at_once = min(at_once, texts), max(1, at_once // texts)
     sums = gradient.new_zeros(images, texts, tokens, dtype=wide_type(gradient.dtype))
     for first in range(0, texts, texts_at_once):
         some = slice(first, first + texts_at_once)
+        rows = gradient[:, some].reshape(images, -1, heads, columns.shape[2]).transpose(1, 2)
         for start in range(0, heads, heads_at_once):
             part = slice(start, start + heads_at_once)
-            # [G, some, part, N, N]
-            tile = (rows[:, some, part] @ columns[:, :, part]).clamp_(min=0)
-            sums[:, some] += tile.sum(dim=(2, 3), dtype=sums.dtype)
+            tile = (rows[:, part] @ columns[:, part]).clamp_(min=0)  # [G, part, some x N, N]
+            by_text = tile.view(*tile.shape[:2], -1, tokens, tokens)
+            sums[:, some] += by_text.sum(dim=(1, 3), dtype=sums.dtype)
     return sums
 
 
