@@ -13,7 +13,11 @@ from jsonargparse import ArgumentParser
 
 
 def legrad(
-    published: str | None = None, rounds: int = 5, threads: int = 2, json: Path | None = None
+    published: str | None = None,
+    rounds: int = 5,
+    processes: int = 3,
+    threads: int = 2,
+    json: Path | None = None,
 ) -> int:
     """Compare with the published package on this CPU: ViT-B/16, random weights, float32, 224².
 
@@ -21,7 +25,8 @@ def legrad(
 
     Args:
         published: that interpreter; without it LEGRAD_PUBLISHED, or what `published` made.
-        rounds: how often each measurement is repeated, in turns.
+        rounds: how often each measurement is repeated, in turns, in each pair of processes.
+        processes: in how many pairs of processes, for a process can be slow as a whole.
         threads: PyTorch's, on both sides.
         json: also write the figures to this file.
     """
@@ -32,7 +37,9 @@ def legrad(
         python = find(published)
     except FileNotFoundError as error:
         return fail(str(error))
-    plan = versus.Plan(versus.VIT_B_16, layers=(12, 2), rounds=rounds, threads=threads)
+    plan = versus.Plan(
+        versus.VIT_B_16, layers=(12, 2), rounds=rounds, processes=processes, threads=threads
+    )
     results = versus.compare(plan, str(python))
     return report(versus.markdown(results), results, json)
 

@@ -21,11 +21,10 @@ import legrad
 from jobs.benchmarks import as_published, versus
 from jobs.benchmarks.child import Child
 from jobs.benchmarks.side import Ours
-from jobs.benchmarks.timing import Target, interleaved, table
+from jobs.benchmarks.timing import Action, Figures, Target, interleaved, table
 from legrad.baselines import BASELINES
 
 Results = dict[str, Any]
-Figures = Mapping[str, float]
 
 PROMPTS, BATCH = 5, 8
 FORMS: dict[str, tuple[str, int | None]] = {
@@ -56,7 +55,7 @@ def compare(
         versus.exchange(plan, Path(name))
         side = Ours(Path(name), legrad)
         with Child("published", published, Path(name), threads=1) as theirs:
-            packaged: dict[str, Callable[[], Figures]] = {
+            packaged: dict[str, Action] = {
                 "legrad": lambda: theirs.ask("batch", depth, 1),
                 "legrad, last 2": lambda: theirs.ask("batch", 2, 1),
             }
@@ -80,10 +79,10 @@ def compare(
     return results | {"targets": [target.as_dict() for target in targets(results)]}
 
 
-def _best(side: Ours, images: int, prompts: int) -> dict[str, Callable[[], Figures]]:
+def _best(side: Ours, images: int, prompts: int) -> dict[str, Action]:
     batch, index = side.images[:images], torch.arange(images).repeat_interleave(prompts)
     text = side.text[:prompts].repeat(images, 1)
-    actions: dict[str, Callable[[], Figures]] = {
+    actions: dict[str, Action] = {
         "forward": _timed(torch.no_grad()(lambda: side.model.visual(batch)))
     }
     for name, (method, layers) in FORMS.items():
@@ -101,7 +100,7 @@ def _heated(run: as_published.Run, images: Tensor, text: Tensor) -> Callable[[],
     return lambda: legrad.heatmap(run(images, text).detach(), (height, width))
 
 
-def _timed(run: Callable[[], Tensor]) -> Callable[[], Figures]:
+def _timed(run: Callable[[], Tensor]) -> Action:
     def measure() -> Figures:
         start = time.process_time()
         run()
@@ -111,7 +110,7 @@ def _timed(run: Callable[[], Tensor]) -> Callable[[], Figures]:
 
 
 def _measure(
-    actions: Mapping[str, Callable[[], Figures]], what: str, rounds: int, *, warm: bool = False
+    actions: Mapping[str, Action], what: str, rounds: int, *, warm: bool = False
 ) -> dict[str, float]:
     print(f"{what} ...", file=sys.stderr, flush=True)
     for action in () if warm else actions.values():
@@ -120,7 +119,7 @@ def _measure(
     return {name: figures["cpu_seconds"] for name, figures in interleaved(told, rounds).items()}
 
 
-def _told(name: str, action: Callable[[], Figures]) -> Callable[[], Figures]:
+def _told(name: str, action: Action) -> Action:
     """The same action, which also says what it measured: some take minutes."""
 
     def measure() -> Figures:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import TypeAlias
+
+Figures: TypeAlias = Mapping[str, float]
+Action: TypeAlias = Callable[[], Figures]
 
 
 @dataclass(frozen=True)
@@ -32,21 +36,29 @@ class Target:
         }
 
 
-def interleaved(
-    actions: Mapping[str, Callable[[], Mapping[str, float]]], rounds: int
-) -> dict[str, dict[str, float]]:
+def interleaved(actions: Mapping[str, Action], rounds: int) -> dict[str, dict[str, float]]:
     """Medians of what each action measures. They take turns, so that noise hits them all.
 
     Args:
         actions: each runs once and returns figures by name.
         rounds: how often each is measured.
     """
+    return medians(take_turns(actions, rounds))
+
+
+def take_turns(actions: Mapping[str, Action], rounds: int) -> dict[str, list[Figures]]:
+    """What each action measures in each round."""
     if rounds < 1:
         raise ValueError(f"rounds={rounds}: at least one is needed")
-    measured: dict[str, list[Mapping[str, float]]] = {name: [] for name in actions}
+    measured: dict[str, list[Figures]] = {name: [] for name in actions}
     for _ in range(rounds):
         for name, action in actions.items():
             measured[name].append(action())
+    return measured
+
+
+def medians(measured: Mapping[str, Sequence[Figures]]) -> dict[str, dict[str, float]]:
+    """The median of each figure of each action."""
     return {
         name: {figure: median(turn[figure] for turn in turns) for figure in turns[0]}
         for name, turns in measured.items()

@@ -20,7 +20,7 @@ from jobs.benchmarks.child import ROOT, Child, ChildError, check_place
 from jobs.benchmarks.timing import Target, extra_prompt, interleaved, table
 from tests.jobs.stand_in import TINY, make_stand_in
 
-PLAN = versus.Plan(TINY, layers=(3, 2), rounds=1, threads=1, batch=2)
+PLAN = versus.Plan(TINY, layers=(3, 2), rounds=1, processes=1, threads=1, batch=2)
 
 
 def figures(seconds: float) -> dict[str, float]:
