@@ -92,7 +92,7 @@ class PromptExplainer:
 
     def _build(self, config: AnnotateConfig, model: Clip) -> legrad.Explainer:
         texts, budget = self._encode_text, config.engine.memory_budget
-        explainer = make_explainer(config, model, texts.caption, budget, texts.names)
+        explainer = make_explainer(config, model, texts.caption, texts.names, budget)
         if side := config.model.image_size:  # to find out now whether it can have that size
             image = torch.zeros(1, 3, side, side, device=self._device, dtype=self._dtype)
             try:

@@ -24,8 +24,8 @@ def make_explainer(
     config: MethodConfig,
     model: nn.Module,
     embed: Embed,
+    embed_names: EmbedNames,
     memory_budget: int,
-    embed_names: EmbedNames | None = None,
 ) -> legrad.Explainer:
     """Build the explainer of a model.
 
@@ -33,17 +33,14 @@ def make_explainer(
         config: what is asked for.
         model: what is explained, in its final type and place.
         embed: the L2-normalised embedding of a text as it is, without templates.
+        embed_names: the L2-normalised embeddings of class names, put into templates.
         memory_budget: bytes that LeGrad's temporaries may take.
-        embed_names: the L2-normalised embeddings of class names, put into templates; without it,
-            options that are texts cannot be given.
 
     Raises:
         ConfigError: the method cannot explain this model, or not with these settings.
     """
     options = dict(config.options)
     for option in config.text_options():
-        if embed_names is None:
-            raise ConfigError(f"--options {option}: this command has no texts to give it")
         options[option] = embed_names(read_names(option, options[option]))
     try:
         empty = empty_text(config, model)

@@ -130,6 +130,15 @@ class EvaluatedClassifier(EvaluatedModel):
         """
         raise ConfigError(f"--empty_text {text!r}: {self._config.model.name} takes no texts")
 
+    def text(self, names: Sequence[str]) -> Float32[Tensor, "name embed"]:
+        """There are none.
+
+        Raises:
+            ConfigError: always.
+        """
+        options = ", ".join(self._config.text_options())
+        raise ConfigError(f"--options {options}: {self._config.model.name} takes no texts")
+
     def fit(self, pixels: UInt8[Tensor, "3 height width"]) -> UInt8[Tensor, "3 size size"]:
         """The whole image, squashed bilinearly.
 

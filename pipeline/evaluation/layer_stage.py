@@ -78,6 +78,10 @@ class LayersConfig(EvaluationConfig):
     last: list[int] | None = None
     """sweep: numbers of last layers; all by default."""
 
+    OF_STUDY: ClassVar[dict[str, tuple[str, ...]]] = {
+        "sweep": ("points", "descriptions", "last"),
+        "gradient": ("coco", "masks", "per_layer_minmax"),
+    }
     READ_BY_WORKERS: ClassVar[tuple[str, ...]] = (
         *EvaluationConfig.READ_BY_WORKERS,
         *("classes", "coco", "masks"),
@@ -92,6 +96,10 @@ class LayersConfig(EvaluationConfig):
         super().__post_init__()
         if not self.input:
             raise ConfigError("--input is needed: shards of images")
+        for study, names in self.OF_STUDY.items():
+            for name in names:
+                if study != self.study and getattr(self, name):
+                    raise ConfigError(f"--{name}: only --study {study} has a use for it")
         if self.study == "gradient" and bool(self.coco) == bool(self.masks):
             raise ConfigError("--study gradient needs --coco or --masks")
         if self.masks and not self.classes:

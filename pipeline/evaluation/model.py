@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -60,7 +61,8 @@ class EvaluatedModel(ABC):
             ConfigError: the method cannot explain this model, or not with these settings.
         """
         config = replace(self._config, **changes)
-        return make_explainer(config, self._model, self.caption, config.engine.memory_budget)
+        budget = config.engine.memory_budget
+        return make_explainer(config, self._model, self.caption, self.text, budget)
 
     @property
     def depth(self) -> int:
@@ -70,6 +72,14 @@ class EvaluatedModel(ABC):
     @abstractmethod
     def caption(self, text: str) -> Float32[Tensor, " embed"]:
         """L2-normalised embedding of a text as it is, without templates.
+
+        Raises:
+            ConfigError: the model does not take texts.
+        """
+
+    @abstractmethod
+    def text(self, names: Sequence[str]) -> Float32[Tensor, "name embed"]:
+        """L2-normalised embeddings of class names, put into the templates.
 
         Raises:
             ConfigError: the model does not take texts.

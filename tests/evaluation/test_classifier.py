@@ -217,6 +217,10 @@ def test_settings_that_a_classifier_refuses(
     for extra, words in (
         (("--classes", classes), "but the head of timm/test_vit has 1000"),
         (("--empty_text", "a photo of a"), "timm/test_vit takes no texts"),
+        (
+            ("--method", "text_span", "--options", '{"background": ["dog"]}'),
+            "--options background: timm/test_vit takes no texts",
+        ),
         (("--templates", '["a drawing of a {}."]'), "timm/test_vit are rows of its head"),
     ):
         run("perturbation", *flags, *extra, code=2, output=extra[0])

@@ -86,6 +86,8 @@ def test_ablation_has_every_variant(run: Run, classes: str) -> None:
         (("--input", "x", "--study", "gradient"), "needs --coco or --masks"),
         (("--input", "x", "--points", "y"), "needed together"),
         (("--input", "x", "--study", "gradient", "--masks", "y"), "needs --classes"),
+        (("--input", "x", "--study", "ablation", "--last", "[1]"), "--last: only --study sweep"),
+        (("--input", "x", "--coco", "y"), "--coco: only --study gradient"),
     ],
 )
 def test_settings_that_are_refused(

@@ -1,7 +1,7 @@
 """The explainer of a run: what its settings ask for, and when SigLIP's correction is on."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,10 +66,15 @@ class Embed:
         return nn.functional.normalize(torch.randn(WIDTH, generator=generator), dim=0)
 
 
+def no_names(names: Sequence[str]) -> Tensor:
+    """For settings without names."""
+    raise AssertionError(names)
+
+
 def maps(model: nn.Module, **settings: object) -> tuple[Tensor, list[str]]:
     """Maps of two texts in one image, and the texts that were embedded for the explainer."""
     embed = Embed()
-    explainer = make_explainer(MethodConfig(**settings), model, embed, 1 << 20)
+    explainer = make_explainer(MethodConfig(**settings), model, embed, no_names, 1 << 20)
     generator = torch.Generator().manual_seed(5)
     image = torch.randn(1, 3, 16, 16, generator=generator)
     text = nn.functional.normalize(torch.randn(2, WIDTH, generator=generator), dim=1)
@@ -115,7 +120,7 @@ def test_options_reach_the_method() -> None:
     expected = legrad.build("legrad", model, 1, apply_trunk_norm=True, relu=False)
     options = {"apply_trunk_norm": True, "relu": False}
     made = make_explainer(
-        MethodConfig(options=options, layers=1, empty_text=""), model, Embed(), 1 << 20
+        MethodConfig(options=options, layers=1, empty_text=""), model, Embed(), no_names, 1 << 20
     )
     arguments = torch.ones(1, 3, 16, 16), torch.ones(1, WIDTH), torch.tensor([0])
     assert torch.equal(made(*arguments), expected(*arguments))
@@ -128,7 +133,7 @@ def test_what_does_not_fit_the_model_is_a_config_error() -> None:
         ({"layers": 9}, "--method legrad: layers=9"),
     ]:
         with pytest.raises(ConfigError, match=message):
-            make_explainer(MethodConfig(**settings), siglip(), Embed(), 1 << 20)
+            make_explainer(MethodConfig(**settings), siglip(), Embed(), no_names, 1 << 20)
 
 
 # --- annotation and evaluation
@@ -202,6 +207,10 @@ def test_a_background_is_given_as_names(tmp_path: Path) -> None:
     torch.testing.assert_close(found.raw, made(*arguments))
     assert not torch.allclose(found.raw, legrad.build("text_span", model)(*arguments))
 
+    settings: dict[str, object] = {"method": "text_span", "options": listed.options}
+    evaluated = EvaluatedClip(EvaluationConfig(engine=ENGINE, **settings))
+    torch.testing.assert_close(evaluated.explainer()(*arguments), found.raw)
+
 
 @pytest.mark.parametrize("value", ["imagnet", 5, [], ["dog", ""], ["dog", 5], {"a": "dog"}])
 def test_what_is_no_list_of_names_is_refused_in_a_line(value: object) -> None:
@@ -213,9 +222,3 @@ def test_a_wrong_class_file_is_named_with_its_setting(tmp_path: Path) -> None:
     (tmp_path / "classes.yaml").write_text("- {id: 1}")
     with pytest.raises(ConfigError, match=r"^--options background /.*classes.yaml, line 1"):
         background(str(tmp_path / "classes.yaml"))
-
-
-def test_names_that_cannot_be_embedded_are_refused() -> None:
-    config = MethodConfig(method="text_span", options={"background": ["dog"]})
-    with pytest.raises(ConfigError, match="--options background: this command has no texts"):
-        make_explainer(config, siglip(), Embed(), 1 << 20)
