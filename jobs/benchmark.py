@@ -35,11 +35,11 @@ def legrad(
 
     try:
         python = find(published)
-    except FileNotFoundError as error:
+        plan = versus.Plan(
+            versus.VIT_B_16, layers=(12, 2), rounds=rounds, processes=processes, threads=threads
+        )
+    except (FileNotFoundError, ValueError) as error:
         return fail(str(error))
-    plan = versus.Plan(
-        versus.VIT_B_16, layers=(12, 2), rounds=rounds, processes=processes, threads=threads
-    )
     results = versus.compare(plan, str(python))
     return report(versus.markdown(results), results, json)
 

@@ -167,9 +167,10 @@ class ClosedFormLeGrad(Explainer):
         narrow, wide = self._tower.dtype.itemsize, self._tower.wide.itemsize
         tokens = self._tower.prefix_count + math.prod(grid)
         # Temporaries of `FoldedBlock.relevance`, per token. An image: a and φ', their product in
-        # float32, X̂ and ĥ in both types, H. A pair: G, and y or later the product of one head.
+        # float32, X̂ and ĥ in both types, H. A pair: G, and y (or its digits and their product) or
+        # later the product of one head.
         per_image = hidden * (2 * narrow + wide) + width * (3 * narrow + 2 * wide)
-        per_pair = (max(hidden, tokens) + width) * narrow
+        per_pair = (max(hidden + width, tokens) + width) * narrow
         budget = self._memory_budget
         if device.type == "cpu":
             budget = min(budget, CPU_CHUNK_BYTES)

@@ -48,7 +48,7 @@ def build(
     """Make an explainer for a model, which is left exactly as it is.
 
     Build it when the model has its final weights, type and device: the closed form folds some
-    weights into products at this point.
+    weights into products at this point, and may keep copies of others.
 
     Args:
         method: one of `METHODS`.

@@ -20,15 +20,14 @@ Symbols, all row vectors, so that a gradient has the shape of what it belongs to
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from legrad.blocks import STEEPEST, Tail, scaled, wide_type
-from legrad.products import DenseProduct, Product
+from legrad.blocks import Tail, scaled, wide_type
+from legrad.products import MakeProduct, Product, dense_product
 
 # What stays in a core's cache between the three passes over a tile.
 CPU_TILE_BYTES = 1 << 20
@@ -39,16 +38,16 @@ class FoldedBlock:
     """A block with the products of its weights that do not depend on the input."""
 
     block: Tail
-    product: Product  # by F, formed in float32, kept in the block's type
+    product: Product  # by F, which was formed in float32
     offset: Float[Tensor, " M"]  # β W_1ᵀ + b_1, float32 because a − offset cancels
 
     @classmethod
-    def of(cls, block: Tail, product: Callable[[Tensor], Product] = DenseProduct) -> FoldedBlock:
+    def of(cls, block: Tail, make_product: MakeProduct = dense_product) -> FoldedBlock:
         """Fold one block; its float32 copies live only in here.
 
         Args:
             block: what to fold.
-            product: makes the way to multiply by F.
+            make_product: makes what multiplies by F, of F and the expected size of u.
         """
         wide = wide_type(block.expand.weight.dtype)
         expand = block.expand.weight.to(wide)
@@ -60,8 +59,12 @@ class FoldedBlock:
         offset = expand @ block.norm2.bias.to(wide)
         if block.expand.bias is not None:
             offset += block.expand.bias.to(wide)
+        contract = block.contract.weight.to(wide)
+        if block.scale2 is not None:
+            contract = contract * block.scale2.to(wide)[:, None]
         folded = (weighted @ out).to(block.expand.weight.dtype)
-        return cls(block=block, product=product(folded), offset=offset)
+        product = make_product(folded, contract.norm(dim=0))
+        return cls(block=block, product=product, offset=offset)
 
     def relevance(
         self,
@@ -78,7 +81,7 @@ class FoldedBlock:
         gradient = self.gradient(attended, a, g)
         if not relu:
             return signed_sums(gradient, values)
-        # No more memory than y, [N, M] per text, has just taken.
+        # No more memory than y, [N, M] per text, or its digits have just taken.
         tile_bytes = self.block.hidden * gradient[..., 0].nbytes
         if gradient.device.type == "cpu":
             tile_bytes = min(tile_bytes, CPU_TILE_BYTES)
@@ -114,7 +117,7 @@ class FoldedBlock:
         along = (a - self.offset).mul_(slope)
         c = u.to(along.dtype) @ along.mT / block.width  # [G, P, N]
         gradient = torch.addcmul(b[:, :, None], c.to(u.dtype)[..., None], h[:, None], value=-1)
-        self.product.add_to(gradient, slope, u, STEEPEST * inverse_sigma)
+        self.product.add_to(gradient, slope, u)
         return gradient
 
     def _layer_norm(

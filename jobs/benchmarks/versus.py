@@ -68,6 +68,16 @@ class Plan:
     batch: int = 16
     chunk: int = 64 << 20
 
+    def __post_init__(self) -> None:
+        """Refuse to measure nothing.
+
+        Raises:
+            ValueError: there is no round, or no pair of processes.
+        """
+        for name in ("rounds", "processes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: at least one is needed")
+
 
 def compare(plan: Plan, published: str, say: Callable[[str], None] = print) -> Results:
     """Run both sides and return every figure.
@@ -94,8 +104,9 @@ def compare(plan: Plan, published: str, say: Callable[[str], None] = print) -> R
                     for side, hello in imports.items():
                         has = f"has {hello['attribute']}"
                         say(f"{side}: {hello['legrad']} ({has}), torch {hello['torch']}")
-                agreement = max(agreement, compare_maps(plan, ours, theirs, folder))
-                say(f"maps agree within {agreement:.1e}; timing, {plan.rounds} rounds ...")
+                difference = compare_maps(plan, ours, theirs, folder)
+                agreement = max(agreement, difference)
+                say(f"maps agree within {difference:.1e}; timing, {plan.rounds} rounds ...")
                 for name, turns in take_turns(actions(plan, ours, theirs), plan.rounds).items():
                     measured.setdefault(name, []).extend(turns)
         say(f"memory of {plan.batch} images ...")

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from jobs.benchmarks.child import ROOT, Child, ChildError, check_place
 from jobs.benchmarks.timing import Target, extra_prompt, interleaved, table
 from tests.jobs.stand_in import TINY, make_stand_in
 
-PLAN = versus.Plan(TINY, layers=(3, 2), rounds=1, processes=1, threads=1, batch=2)
+PLAN = versus.Plan(TINY, layers=(3, 2), rounds=1, processes=2, threads=1, batch=2)
 
 
 def figures(seconds: float) -> dict[str, float]:
@@ -121,6 +122,12 @@ def test_each_package_must_come_from_its_own_place(tmp_path: Path) -> None:
 def test_an_interpreter_that_is_not_there_is_named(inputs: Path) -> None:
     with pytest.raises(ChildError, match="cannot start the published side"):
         Child("published", str(inputs / "none"), inputs, threads=1)
+
+
+@pytest.mark.parametrize("name", ["rounds", "processes"])
+def test_nothing_cannot_be_measured(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name}=0: at least one"):
+        replace(PLAN, **{name: 0})
 
 
 def test_the_whole_comparison_reports_every_case(stand_in: Path) -> None:

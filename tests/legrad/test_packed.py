@@ -1,23 +1,30 @@
 """Packed weights: the same products, where they are used and where not."""
 
+import copy
 from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 import legrad
 from legrad import packed as module
-from legrad.linear import Linear
+from legrad.closed_form import ClosedFormLeGrad
 from legrad.packed import PackedLinear, packed
+from legrad.pooled import PooledLeGrad
 from legrad.towers import Tower, open_tower
-from tests.legrad.conftest import EMBED_DIM, make_case
+from tests.legrad.conftest import EMBED_DIM, in_open_clip, make_case
 
 pytestmark = pytest.mark.skipif(not torch._C.has_mkl, reason="PyTorch without MKL packs nothing")
 
 LARGE = {"layers": 2, "width": 256, "head_width": 64}
 ROWS = 17  # CLS and the 4 x 4 patches of `VISION`
+
+
+def packed_layer(layer: nn.Linear) -> PackedLinear:
+    return PackedLinear(layer.weight, layer.bias, ROWS)
 
 
 def packed_layers(tower: Tower) -> list[set[str]]:
@@ -37,7 +44,7 @@ def large_tower() -> Tower:
 def test_the_product_is_the_layers(shape: tuple[int, ...], bias: bool) -> None:
     layer = nn.Linear(96, 40, bias=bias)
     x = torch.randn(shape)
-    actual = PackedLinear.pack(Linear.of(layer), ROWS)(x)
+    actual = packed_layer(layer)(x)
     torch.testing.assert_close(actual, layer(x), rtol=1e-6, atol=1e-6)
 
 
@@ -45,13 +52,13 @@ def test_the_product_is_the_layers(shape: tuple[int, ...], bias: bool) -> None:
 def test_inputs_need_not_be_contiguous() -> None:
     layer = nn.Linear(96, 40)
     x = torch.randn(96, ROWS).T
-    torch.testing.assert_close(PackedLinear.pack(Linear.of(layer), ROWS)(x), layer(x))
+    torch.testing.assert_close(packed_layer(layer)(x), layer(x))
 
 
 def test_only_the_rows_it_was_packed_for_take_the_packed_weight(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    layer = PackedLinear.pack(Linear.of(nn.Linear(96, 40)), ROWS)
+    layer = packed_layer(nn.Linear(96, 40))
     monkeypatch.setattr(F, "linear", lambda *_: pytest.fail("the ordinary product was taken"))
     with torch.no_grad():
         layer(torch.randn(1, ROWS, 96))
@@ -64,7 +71,7 @@ def test_only_the_rows_it_was_packed_for_take_the_packed_weight(
 def test_autograd_sees_the_layer() -> None:
     layer = nn.Linear(96, 40)
     x = torch.randn(ROWS, 96, requires_grad=True)
-    PackedLinear.pack(Linear.of(layer), ROWS)(x).sum().backward()
+    packed_layer(layer)(x).sum().backward()
     torch.testing.assert_close(x.grad, layer.weight.sum(dim=0).expand(ROWS, -1))
 
 
@@ -104,6 +111,35 @@ def one_image(size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
     return torch.randn(1, 3, *size), text, torch.zeros(3, dtype=torch.long)
 
 
+def test_only_one_image_has_the_weights_put_in_order() -> None:
+    model = make_case(**LARGE).model
+    explainer = legrad.build("legrad", model)
+    assert isinstance(explainer, ClosedFormLeGrad)
+    expand = explainer._tower.blocks[1].expand
+    explainer.encode(torch.randn(2, 3, 16, 16))
+    copy.deepcopy(explainer)  # of the copies in another order nobody could make copies
+    assert "_packed" not in vars(expand)
+    explainer.encode(torch.randn(1, 3, 16, 16))
+    assert "_packed" in vars(expand)
+
+
+def test_a_tower_with_a_pooler_is_packed_too() -> None:
+    trunk = VisionTransformer(
+        img_size=16, patch_size=4, embed_dim=256, depth=2, num_heads=4,
+        class_token=False, global_pool="map", num_classes=0,
+    ).eval()  # fmt: skip
+    model = in_open_clip(trunk)
+    text = F.normalize(torch.randn(2, 256), dim=-1)
+    arguments = torch.randn(1, 3, 16, 16), text, torch.tensor([0, 0])
+    explainer = legrad.build("legrad", model)
+    assert isinstance(explainer, PooledLeGrad)
+    assert packed_layers(explainer._tower) == [{"expand", "contract"}] * 2
+    actual = explainer(*arguments)
+    expected = legrad.build("legrad", model, engine="autograd")(*arguments)
+    error = (actual - expected).abs().amax(dim=(1, 2)) / expected.amax(dim=(1, 2))
+    assert float(error.max()) <= 1e-5
+
+
 @pytest.mark.parametrize("size", [(16, 16), (8, 24)], ids=["native", "other"])
 def test_maps_are_the_reference_engines(
     size: tuple[int, int], snapshot: Callable[[nn.Module], object]
@@ -111,8 +147,11 @@ def test_maps_are_the_reference_engines(
     model = make_case(**LARGE).model
     before = snapshot(model)
     arguments = one_image(size)
-    actual = legrad.build("legrad", model)(*arguments)
+    explainer = legrad.build("legrad", model)
+    actual = explainer(*arguments)
     assert snapshot(model) == before
+    assert isinstance(explainer, ClosedFormLeGrad)
+    assert packed_layers(explainer._tower) == [{"expand", "contract"}] * 2
     expected = legrad.build("legrad", model, engine="autograd")(*arguments)
     error = (actual - expected).abs().amax(dim=(1, 2)) / expected.amax(dim=(1, 2))
     assert float(error.max()) <= 1e-5
