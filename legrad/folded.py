@@ -26,7 +26,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from legrad.blocks import Tail, scaled, wide_type
+from legrad.blocks import STEEPEST, Tail, scaled, wide_type
 from legrad.products import MakeProduct, Product, dense_product
 
 # What stays in a core's cache between the three passes over a tile.
@@ -117,7 +117,7 @@ class FoldedBlock:
         along = (a - self.offset).mul_(slope)
         c = u.to(along.dtype) @ along.mT / block.width  # [G, P, N]
         gradient = torch.addcmul(b[:, :, None], c.to(u.dtype)[..., None], h[:, None], value=-1)
-        self.product.add_to(gradient, slope, u)
+        self.product.add_to(gradient, slope, u, STEEPEST * inverse_sigma)
         return gradient
 
     def _layer_norm(

@@ -29,8 +29,12 @@ class Product(ABC):
         total: Float[Tensor, "G P N D"],
         x: Float[Tensor, "G N M"],
         u: Float[Tensor, "G P M"],
+        bound: Float[Tensor, "G N 1"],
     ) -> None:
-        """Add (x ⊙ u) F to `total` in place, for each text's u."""
+        """Add (x ⊙ u) F to `total` in place, for each text's u; `x` may be overwritten.
+
+        `bound` is above every |x| of its row, and not a number where the row has one.
+        """
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class DenseProduct(Product):
         total: Float[Tensor, "G P N D"],
         x: Float[Tensor, "G N M"],
         u: Float[Tensor, "G P M"],
+        bound: Float[Tensor, "G N 1"],
     ) -> None:
         """In one product, added onto the rest in place: one pass over [N, D] less per text."""
         y = x[:, None] * u[:, :, None]
@@ -67,20 +72,21 @@ class DigitProduct(Product):
         total: Float[Tensor, "G P N D"],
         x: Float[Tensor, "G N M"],
         u: Float[Tensor, "G P M"],
+        bound: Float[Tensor, "G N 1"],
     ) -> None:
         """With the digits of x ⊙ u, of one text of one image after the other."""
         images, texts, tokens, width = total.shape
         sized = u * self._sizes
-        x_size, u_size = digits.largest(x), digits.largest(sized)
-        steps = sized * (digits.STEPS / u_size)
+        size = digits.largest(sized)
+        steps = sized * (digits.STEPS / size)
         split = digits.empty(images * texts, tokens, x.shape[-1])
         for image in range(images):
-            fraction = x[image] / x_size[image]
+            fraction = x[image].div_(bound[image])
             for text in range(texts):
                 pair = image * texts + text
                 digits.split(fraction, steps[image, text, None], split[:, pair])
         product = self._factor.multiply(split.flatten(1, 2)).view(images, texts, tokens, width)
-        total.addcmul_(product, x_size[:, None] * (u_size[..., None] / digits.STEPS))
+        total.addcmul_(product, bound[:, None] * (size[..., None] / digits.STEPS))
 
 
 MakeProduct: TypeAlias = Callable[[Float[Tensor, "M D"], Float[Tensor, " M"]], Product]

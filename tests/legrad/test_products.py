@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 
 import hypothesis.strategies as st
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor
 
 import legrad
 from legrad import Explainer, digits
+from legrad.blocks import STEEPEST, gelu_gradient, quick_gelu_gradient
 from legrad.closed_form import ClosedFormLeGrad
 from legrad.products import DenseProduct, DigitProduct, best_product
 from tests.legrad.conftest import EMBED_DIM, Case, make_case
@@ -112,12 +114,16 @@ def error(actual: Tensor, expected: Tensor) -> float:
     return float((actual - expected).pow(2).mean().sqrt() / expected.std())
 
 
+def bound(x: Tensor) -> Tensor:
+    return 1.2 * x.abs().amax(dim=-1, keepdim=True)
+
+
 def both(matrix: Tensor, x: Tensor, u: Tensor, start: Tensor) -> tuple[float, float]:
     """Errors of the ordinary product and of that by digits."""
     expected = start.double() + (x[:, None] * u[:, :, None]).double() @ matrix.double()
     dense, by_digits = start.clone(), start.clone()
-    DenseProduct(matrix).add_to(dense, x, u)
-    DigitProduct(matrix).add_to(by_digits, x, u)
+    DenseProduct(matrix).add_to(dense, x.clone(), u, bound(x))
+    DigitProduct(matrix).add_to(by_digits, x.clone(), u, bound(x))
     return error(dense, expected), error(by_digits, expected)
 
 
@@ -147,7 +153,7 @@ def test_small_slopes_have_as_many_digits_as_large_ones() -> None:
     x[:, 3] *= 1e-5
     expected = (x[:, None] * u[:, :, None]).double() @ matrix.double()
     total = torch.zeros(1, 2, 9, 40)
-    DigitProduct(matrix).add_to(total, x, u)
+    DigitProduct(matrix).add_to(total, x, u, bound(x))
     assert error(total[:, :, 3], expected[:, :, 3]) < 3e-6
 
 
@@ -156,7 +162,7 @@ def test_rows_of_zeros_and_texts_of_zeros() -> None:
     start, x, u = torch.randn(1, 2, 3, 8), torch.randn(1, 3, 32), torch.randn(1, 2, 32)
     x[:, 1], u[:, 1] = 0, 0
     total = start.clone()
-    DigitProduct(torch.randn(32, 8)).add_to(total, x, u)
+    DigitProduct(torch.randn(32, 8)).add_to(total, x, u, bound(x) + 1)
     assert torch.equal(total[:, :, 1], start[:, :, 1])
     assert torch.equal(total[:, 1], start[:, 1])
 
@@ -168,7 +174,7 @@ def test_what_is_no_number_stays_none(value: float) -> None:
 
     def numbers(matrix: Tensor, x: Tensor, u: Tensor) -> list[list[bool]]:
         total = torch.zeros(1, 3, 2, 8)
-        DigitProduct(matrix).add_to(total, x, u)
+        DigitProduct(matrix).add_to(total, x.clone(), u, bound(x))
         return total.isfinite().any(dim=-1)[0].tolist()
 
     assert all(map(all, numbers(matrix, x, u)))
@@ -177,6 +183,30 @@ def test_what_is_no_number_stays_none(value: float) -> None:
     assert numbers(matrix, x, bad_u) == [[True, True], [False, False], [True, True]]
     assert numbers(matrix, bad_x, u) == [[True, False]] * 3
     assert not any(map(any, numbers(bad_matrix, x, u)))
+
+
+@pytest.mark.parametrize(
+    "gradient",
+    [gelu_gradient("none"), gelu_gradient("tanh"), quick_gelu_gradient],
+    ids=["gelu", "gelu_tanh", "quick_gelu"],
+)
+def test_no_activation_is_steeper_than_the_bound(
+    gradient: Callable[[Tensor, Tensor], Tensor],
+) -> None:
+    a = torch.linspace(-12, 12, 240_001)
+    slope = gradient(a, torch.ones(1))
+    assert 1.05 < float(slope.abs().max()) <= STEEPEST
+
+
+@amx
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["c_fc.weight", "c_fc.bias", "c_proj.weight"])
+def test_a_model_with_what_is_no_number_has_no_map(name: str, value: float) -> None:
+    case = make_case(layers=2, width=512, head_width=64, patch_size=2)
+    with torch.no_grad():
+        case.model.visual.transformer.resblocks[1].mlp.get_parameter(name).view(-1)[7] = value
+    arguments = case.images[:1], F.normalize(torch.randn(1, EMBED_DIM)), torch.tensor([0])
+    assert not legrad.build("legrad", case.model)(*arguments).isfinite().any()
 
 
 EVEN = torch.ones(1 << 10)
