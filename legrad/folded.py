@@ -47,7 +47,7 @@ class FoldedBlock:
 
         Args:
             block: what to fold.
-            make_product: makes what multiplies by F, of F and the expected size of u.
+            make_product: makes what multiplies by F, of F and what g is multiplied by to get u.
         """
         wide = wide_type(block.expand.weight.dtype)
         expand = block.expand.weight.to(wide)
@@ -59,12 +59,9 @@ class FoldedBlock:
         offset = expand @ block.norm2.bias.to(wide)
         if block.expand.bias is not None:
             offset += block.expand.bias.to(wide)
-        contract = block.contract.weight.to(wide)
-        if block.scale2 is not None:
-            contract = contract * block.scale2.to(wide)[:, None]
         folded = (weighted @ out).to(block.expand.weight.dtype)
-        product = make_product(folded, contract.norm(dim=0))
-        return cls(block=block, product=product, offset=offset)
+        back = scaled(block.contract.weight.T, block.scale2).T
+        return cls(block=block, product=make_product(folded, back), offset=offset)
 
     def relevance(
         self,

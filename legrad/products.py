@@ -89,23 +89,24 @@ class DigitProduct(Product):
         total.addcmul_(product, bound[:, None] * (size[..., None] / digits.STEPS))
 
 
-MakeProduct: TypeAlias = Callable[[Float[Tensor, "M D"], Float[Tensor, " M"]], Product]
+MakeProduct: TypeAlias = Callable[[Float[Tensor, "M D"], Float[Tensor, "C M"]], Product]
 
 
-def dense_product(matrix: Float[Tensor, "M D"], sizes: Float[Tensor, " M"]) -> Product:
+def dense_product(matrix: Float[Tensor, "M D"], back: Float[Tensor, "C M"]) -> Product:
     """The ordinary product."""
     return DenseProduct(matrix)
 
 
-def best_product(matrix: Float[Tensor, "M D"], sizes: Float[Tensor, " M"]) -> Product:
+def best_product(matrix: Float[Tensor, "M D"], back: Float[Tensor, "C M"]) -> Product:
     """The fastest product that keeps the precision of its type.
 
     Args:
         matrix: F.
-        sizes: how large each channel of u is expected to be, up to a common factor.
+        back: what u is the product with of an unknown vector: the lengths of its columns tell how
+            large each channel of u is to be expected, up to a common factor.
     """
     if not digits.are_faster(matrix):
         return DenseProduct(matrix)
-    terms = sizes * digits.largest(matrix)[:, 0]
+    terms = back.norm(dim=0) * digits.largest(matrix)[:, 0]
     even = terms.amax() <= MOST_UNEVEN * terms.square().mean().sqrt()
     return DigitProduct(matrix) if even else DenseProduct(matrix)

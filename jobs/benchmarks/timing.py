@@ -48,13 +48,23 @@ def interleaved(actions: Mapping[str, Action], rounds: int) -> dict[str, dict[st
 
 def take_turns(actions: Mapping[str, Action], rounds: int) -> dict[str, list[Figures]]:
     """What each action measures in each round."""
-    if rounds < 1:
-        raise ValueError(f"rounds={rounds}: at least one is needed")
+    at_least_one(rounds=rounds)
     measured: dict[str, list[Figures]] = {name: [] for name in actions}
     for _ in range(rounds):
         for name, action in actions.items():
             measured[name].append(action())
     return measured
+
+
+def at_least_one(**counts: int) -> None:
+    """Refuse to measure nothing.
+
+    Raises:
+        ValueError: one of the counts is not positive.
+    """
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name}={count}: at least one is needed")
 
 
 def medians(measured: Mapping[str, Sequence[Figures]]) -> dict[str, dict[str, float]]:

@@ -20,6 +20,7 @@ from jobs.benchmarks.timing import (
     Action,
     Figures,
     Target,
+    at_least_one,
     extra_prompt,
     medians,
     table,
@@ -74,9 +75,7 @@ class Plan:
         Raises:
             ValueError: there is no round, or no pair of processes.
         """
-        for name in ("rounds", "processes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: at least one is needed")
+        at_least_one(rounds=self.rounds, processes=self.processes)
 
 
 def compare(plan: Plan, published: str, say: Callable[[str], None] = print) -> Results:

@@ -19,7 +19,6 @@ from pipeline.evaluation.model import ClassHead, EvaluatedModel
 from pipeline.explanation import DTYPES
 from pipeline.images import Preprocess, normalise, squash
 from pipeline.models import choose_device, clip_skeleton, load_model
-from pipeline.prompts import Prompt
 from pipeline.text import TextEncoder
 
 
@@ -64,8 +63,7 @@ class EvaluatedClip(EvaluatedModel):
 
     def text(self, names: Sequence[str]) -> Float32[Tensor, "name embed"]:
         """L2-normalised embeddings of class names, put into the templates."""
-        prompts = [Prompt(i, name, None, (name,)) for i, name in enumerate(names)]
-        return self._encode_text(prompts)[0].float()
+        return self._encode_text.names(names).float()
 
     def caption(self, text: str) -> Float32[Tensor, " embed"]:
         """L2-normalised embedding of a text as it is, without templates."""

@@ -7,6 +7,16 @@ import h5py
 import numpy as np
 
 from pipeline.demo.quality import bundled_scenes
+from pipeline.demo.scenes import Scene
+from pipeline.demo.sprites import CLASSES
+
+
+def index_mask(scene: Scene) -> np.ndarray:
+    """The classes of a scene of the demo as indices from 1, 0 where there is none."""
+    index = np.zeros(scene.image.shape[:2], dtype=np.uint8)
+    for name, mask in scene.masks.items():
+        index[mask] = list(CLASSES).index(name) + 1
+    return index
 
 
 def write_mat(path: Path, count: int) -> None:

@@ -15,13 +15,13 @@ from jobs import evaluate
 from pipeline.config import ConfigError, ModelConfig
 from pipeline.demo.model import ASSETS
 from pipeline.demo.quality import bundled_scenes
-from pipeline.demo.sprites import CLASSES
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.layer_stage import LayersConfig
 from pipeline.evaluation.perturbation_stage import PerturbationConfig
 from pipeline.evaluation.point_stage import PointsConfig
 from pipeline.evaluation.segmentation_stage import SegmentationConfig
 from pipeline.rethreshold import RethresholdConfig
+from tests.evaluation.formats import index_mask
 
 Run = Callable[..., Any]
 SHARD = ASSETS / "shards" / "demo-00000.tar"
@@ -105,10 +105,7 @@ def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "masks"
     folder.mkdir()
     for number, scene in enumerate(bundled_scenes()[:2]):
-        index = np.zeros(scene.image.shape[:2], dtype=np.uint8)
-        for name, mask in scene.masks.items():
-            index[mask] = list(CLASSES).index(name) + 1
-        Image.fromarray(index).save(folder / f"scene{number:05d}.png")
+        Image.fromarray(index_mask(scene)).save(folder / f"scene{number:05d}.png")
     return folder
 
 

@@ -18,7 +18,7 @@ from jobs.benchmarks import methods, published
 from pipeline.demo.model import ASSETS
 from pipeline.demo.quality import bundled_scenes
 from pipeline.demo.sprites import CLASSES
-from tests.evaluation.formats import write_mat
+from tests.evaluation.formats import index_mask, write_mat
 from tests.jobs.stand_in import TINY, make_stand_in
 
 PAGE = Path(__file__).parents[2] / "docs" / "reproduce.md"
@@ -52,10 +52,7 @@ def data(
     masks = tmp_path / "SegmentationClass"
     masks.mkdir()
     for number, scene in enumerate(bundled_scenes()[:3]):
-        index = np.zeros(scene.image.shape[:2], dtype=np.uint8)
-        for name, mask in scene.masks.items():
-            index[mask] = list(CLASSES).index(name) + 1
-        image = Image.fromarray(index)
+        image = Image.fromarray(index_mask(scene))
         image.putpalette(list(range(256)) * 3)  # palette images, as VOC's are
         image.save(masks / f"scene{number:05d}.png")
     entries = [f"- {{id: {i}, name: {name}}}" for i, name in enumerate(CLASSES, 1)]

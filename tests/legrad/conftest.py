@@ -52,6 +52,12 @@ def make_case(
     return Case(model.to(dtype).eval(), torch.randn(batch, 3, *size, dtype=dtype))
 
 
+def relative_error(actual: Tensor, expected: Tensor) -> float:
+    """Largest difference over each map's maximum."""
+    difference = (actual - expected).abs().amax(dim=(1, 2))
+    return float((difference / expected.amax(dim=(1, 2))).amax())
+
+
 def in_open_clip(trunk: nn.Module, projection: nn.Module | None = None) -> TimmModel:
     """A `TimmModel` around a trunk that no configuration of timm has (they are all large)."""
     model = TimmModel.__new__(TimmModel)

@@ -11,13 +11,7 @@ from torch import Tensor
 
 import legrad
 from legrad.closed_form import LayerStates
-from tests.legrad.conftest import EMBED_DIM, TEXT, VISION, Case, make_case
-
-
-def relative_error(actual: Tensor, expected: Tensor) -> float:
-    """Largest difference over each map's maximum."""
-    difference = (actual - expected).abs().amax(dim=(1, 2))
-    return float((difference / expected.amax(dim=(1, 2))).amax())
+from tests.legrad.conftest import EMBED_DIM, TEXT, VISION, Case, make_case, relative_error
 
 
 def engines(case: Case, layers: object = None) -> tuple[Tensor, Tensor]:
