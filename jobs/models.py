@@ -17,7 +17,7 @@ from jsonargparse import auto_cli
 from open_clip.model import _build_vision_tower
 
 import legrad
-from legrad.towers import Tower, UnsupportedModelError, open_tower
+from legrad.towers.tower import Tower, UnsupportedModelError, open_tower
 
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"
 

@@ -6,9 +6,9 @@ Example:
     heat = legrad.heatmap(raw, size=(H, W))  # [Q, H, W] in [0, 1]
 """
 
-from legrad.explainer import ENGINES, METHODS, Encoding, Explainer, build, check_options, options_of
+from legrad.build import ENGINES, METHODS, Encoding, Explainer, build, check_options, options_of
 from legrad.heatmap import degenerate, heatmap, minmax
-from legrad.towers import UnsupportedModelError
+from legrad.towers.tower import UnsupportedModelError
 
 __all__ = [
     "ENGINES",

@@ -17,11 +17,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from legrad.blocks import Block
-from legrad.interface import Encoding, Explainer
+from legrad.explainer import Encoding, Explainer
 from legrad.options import LeGradOptions, layer_readout
 from legrad.recording import attention, block_output
-from legrad.towers import Tower
+from legrad.towers.block import Block
+from legrad.towers.tower import Tower
 
 
 @dataclass(frozen=True)

@@ -15,15 +15,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from legrad.blocks import Block
 from legrad.chunks import Chunk, plan
+from legrad.explainer import Encoding, Explainer, checked_pairs
 from legrad.folded import FoldedBlock
-from legrad.interface import Encoding, Explainer, checked_pairs
 from legrad.options import LeGradOptions
 from legrad.packed import packed
 from legrad.products import best_product
 from legrad.recording import fused_attention
-from legrad.towers import Tower
+from legrad.towers.block import Block
+from legrad.towers.tower import Tower
 
 # On a CPU larger chunks are slower: 0.40 instead of 0.33 forward passes per text (B/16), because
 # blocks of memory this large come fresh from the operating system each time, page by page.

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from legrad.explainer import Encoding, Explainer, checked_pairs
 from legrad.heatmap import minmax
-from legrad.interface import Encoding, Explainer, checked_pairs
 
 
 class EmptyPromptCorrection(Explainer):

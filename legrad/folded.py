@@ -26,8 +26,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from legrad.blocks import STEEPEST, Tail, scaled, wide_type
 from legrad.products import MakeProduct, Product, dense_product
+from legrad.towers.block import STEEPEST, Tail, scaled, wide_type
 
 # What stays in a core's cache between the three passes over a tile.
 CPU_TILE_BYTES = 1 << 20

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from legrad.heads import Pooler, ScoreHead
-from legrad.towers import Tower
+from legrad.towers.head import Pooler, ScoreHead
+from legrad.towers.tower import Tower
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from legrad.blocks import Block
 from legrad.linear import Linear
-from legrad.towers import Tower
+from legrad.towers.block import Block
+from legrad.towers.tower import Tower
 
 LEAST_ELEMENTS = 1 << 18
 """Of a matrix: smaller ones stay in a core's cache, and nothing is gained."""

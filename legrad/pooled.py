@@ -23,12 +23,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from legrad.chunks import Chunk, plan
+from legrad.explainer import Encoding, Explainer, checked_pairs
 from legrad.folded import FoldedBlock
-from legrad.interface import Encoding, Explainer, checked_pairs
 from legrad.options import LeGradOptions, layer_readout
 from legrad.packed import packed
 from legrad.recording import fused_output
-from legrad.towers import Tower
+from legrad.towers.tower import Tower
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from legrad.blocks import Block
-from legrad.interface import Encoding
-from legrad.towers import Tower
+from legrad.explainer import Encoding
+from legrad.towers.block import Block
+from legrad.towers.tower import Tower
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import legrad
 from legrad.options import is_siglip
-from legrad.towers import open_tower
+from legrad.towers.tower import open_tower
 from pipeline.config import ConfigError, MethodConfig
 from pipeline.names import read_names
 

@@ -20,7 +20,7 @@ from jobs.benchmarks.published_relevance import Published
 from legrad.baselines import BASELINES
 from legrad.baselines.base import plus_identity
 from legrad.recording import Recording, record, score_gradients
-from legrad.towers import Tower, open_tower
+from legrad.towers.tower import Tower, open_tower
 
 Run = Callable[[Tensor, Tensor], Tensor]
 Weights = Sequence[torch.nn.Parameter]

@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from legrad.blocks import Block, per_head, scaled
-from legrad.towers import Tower
+from legrad.towers.block import Block, per_head, scaled
+from legrad.towers.tower import Tower
 
 ALPHA = 1
 EPSILON = 1e-9

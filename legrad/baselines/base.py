@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from legrad.interface import Encoding, Explainer
+from legrad.explainer import Encoding, Explainer
 from legrad.recording import Recording, record, rounds, score_gradients
-from legrad.towers import Tower, UnsupportedModelError
+from legrad.towers.tower import Tower, UnsupportedModelError
 
 E = TypeVar("E", bound=Encoding)
 Reads: TypeAlias = Literal["any", "tokens", "cls", "cls or pooler"]

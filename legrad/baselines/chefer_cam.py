@@ -8,7 +8,7 @@ from torch import Tensor
 
 from legrad.baselines.base import GradientMethod, cls_row, descend, plus_identity
 from legrad.recording import Recording
-from legrad.towers import Tower
+from legrad.towers.tower import Tower
 
 
 class CheferCam(GradientMethod):

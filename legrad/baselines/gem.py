@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from legrad.baselines.base import DenseMethod
-from legrad.blocks import Block
 from legrad.recording import fused_output
-from legrad.towers import Tower
+from legrad.towers.block import Block
+from legrad.towers.tower import Tower
 
 
 class Gem(DenseMethod):

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from legrad.baselines.base import DenseMethod
-from legrad.blocks import Block
 from legrad.recording import fused_output
+from legrad.towers.block import Block
 
 
 class LastBlockMethod(DenseMethod):

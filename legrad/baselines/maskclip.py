@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from legrad.baselines.last_block import LastBlockMethod
-from legrad.blocks import Block
+from legrad.towers.block import Block
 
 
 class MaskClip(LastBlockMethod):

@@ -8,9 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from legrad.baselines.last_block import LastBlockMethod
-from legrad.blocks import Block
 from legrad.recording import similarity
-from legrad.towers import Tower
+from legrad.towers.block import Block
+from legrad.towers.tower import Tower
 
 
 class Naclip(LastBlockMethod):

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from legrad.baselines.base import Baseline
 from legrad.baselines.rules import Rules, copies, matmul
-from legrad.blocks import Block, per_head
-from legrad.interface import Encoding
+from legrad.explainer import Encoding
 from legrad.recording import Recording, Step, record, rounds
-from legrad.towers import Tower, UnsupportedModelError
+from legrad.towers.block import Block, per_head
+from legrad.towers.tower import Tower, UnsupportedModelError
 
 
 @dataclass(frozen=True)

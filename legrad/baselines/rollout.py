@@ -9,7 +9,7 @@ from torch import Tensor
 
 from legrad.baselines.base import AttentionMethod, cls_row, descend, plus_identity
 from legrad.recording import Recording
-from legrad.towers import Tower
+from legrad.towers.tower import Tower
 
 
 class Rollout(AttentionMethod):

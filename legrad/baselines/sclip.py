@@ -6,8 +6,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from legrad.baselines.last_block import LastBlockMethod
-from legrad.blocks import Block
 from legrad.recording import similarity
+from legrad.towers.block import Block
 
 
 class Sclip(LastBlockMethod):

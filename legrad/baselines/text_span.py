@@ -9,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from legrad.baselines.base import DenseMethod
-from legrad.interface import Encoding
+from legrad.explainer import Encoding
 from legrad.recording import fused_attention, step
-from legrad.towers import Tower
+from legrad.towers.tower import Tower
 
 
 class TextSpan(DenseMethod):

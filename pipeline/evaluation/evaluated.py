@@ -10,7 +10,7 @@ from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 
-from legrad.towers import open_tower
+from legrad.towers.tower import open_tower
 from pipeline.classifiers import class_layer, classifier_skeleton, is_classifier, load_classifier
 from pipeline.config import ConfigError, ModelConfig, PromptConfig
 from pipeline.evaluation.config import EvaluationConfig

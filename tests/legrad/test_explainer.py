@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import legrad
-from legrad.interface import select_layers
+from legrad.explainer import select_layers
 from tests.legrad.conftest import Case, make_case
 
 Snapshot = Callable[[nn.Module], object]

@@ -14,7 +14,7 @@ from legrad import packed as module
 from legrad.closed_form import ClosedFormLeGrad
 from legrad.packed import PackedLinear, packed
 from legrad.pooled import PooledLeGrad
-from legrad.towers import Tower, open_tower
+from legrad.towers.tower import Tower, open_tower
 from tests.legrad.conftest import EMBED_DIM, in_open_clip, make_case, relative_error
 
 pytestmark = pytest.mark.skipif(not torch._C.has_mkl, reason="PyTorch without MKL packs nothing")

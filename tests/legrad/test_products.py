@@ -14,9 +14,9 @@ from torch import Tensor
 
 import legrad
 from legrad import Explainer, digits
-from legrad.blocks import STEEPEST, gelu_gradient, quick_gelu_gradient
 from legrad.closed_form import ClosedFormLeGrad
 from legrad.products import DenseProduct, DigitProduct, best_product
+from legrad.towers.block import STEEPEST, gelu_gradient, quick_gelu_gradient
 from tests.legrad.conftest import EMBED_DIM, Case, make_case, relative_error
 
 amx = pytest.mark.skipif(

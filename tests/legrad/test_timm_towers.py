@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import legrad
 from legrad.recording import attention, block_output
-from legrad.towers import open_tower
+from legrad.towers.tower import open_tower
 from tests.legrad.conftest import EMBED_DIM, TEXT, VISION, in_open_clip
 
 SMALL = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 3, "num_heads": 3}

@@ -8,8 +8,8 @@ from open_clip.transformer import VisionTransformer
 from torch import nn
 
 import legrad
-from legrad.heads import ScoreHead
-from legrad.towers import open_tower
+from legrad.towers.head import ScoreHead
+from legrad.towers.tower import open_tower
 from tests.legrad.conftest import EMBED_DIM, TEXT, VISION, Case, make_case
 
 

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from legrad.blocks import Tail, per_head
 from legrad.linear import Linear
+from legrad.towers.block import Tail, per_head
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from open_clip.transformer import (
 from timm.layers import activations
 from torch import Tensor, nn
 
-from legrad.blocks import ActivationGradient, Block, gelu_gradient, quick_gelu_gradient
-from legrad.heads import Pooler, ScoreHead
 from legrad.linear import Linear
-from legrad.towers import Tower, UnsupportedModelError
+from legrad.towers.block import ActivationGradient, Block, gelu_gradient, quick_gelu_gradient
+from legrad.towers.head import Pooler, ScoreHead
+from legrad.towers.tower import Tower, UnsupportedModelError
 
 
 def read(visual: nn.Module) -> Tower | None:

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from legrad.blocks import Block, Rotation, wide_type
-from legrad.heads import Pooler, ScoreHead
+from legrad.towers.block import Block, Rotation, wide_type
+from legrad.towers.head import Pooler, ScoreHead
 
 SUPPORTED = (
     "supported: transformers over patch tokens with standard pre-norm blocks, namely open_clip's "
@@ -179,7 +179,8 @@ def open_tower(model: nn.Module) -> Tower:
     Raises:
         UnsupportedModelError: it has blocks or a pooling that are not treated here.
     """
-    from legrad import open_clip_towers, timm_towers  # they need the classes of this module
+    from legrad.towers import open_clip as open_clip_towers
+    from legrad.towers import timm as timm_towers
 
     visual = getattr(model, "visual", model)
     tower = open_clip_towers.read(visual) or timm_towers.read(visual)

@@ -21,12 +21,12 @@ from timm.models.vision_transformer import Block as TimmBlock
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from legrad import rotary
-from legrad.blocks import Block, Tail
-from legrad.heads import Pooler, ScoreHead
 from legrad.linear import Linear
-from legrad.open_clip_towers import activation_gradient
-from legrad.towers import Tower, UnsupportedModelError
+from legrad.towers import rotary
+from legrad.towers.block import Block, Tail
+from legrad.towers.head import Pooler, ScoreHead
+from legrad.towers.open_clip import activation_gradient
+from legrad.towers.tower import Tower, UnsupportedModelError
 
 
 def read(visual: nn.Module) -> Tower | None:

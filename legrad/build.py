@@ -1,0 +1,158 @@
+"""Explainers by name: the one entry point, `build`."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any, TypeAlias
+
+from torch import Tensor, nn
+
+from legrad.autograd import AutogradLeGrad
+from legrad.baselines import BASELINES
+from legrad.baselines.base import AttentionMethod
+from legrad.closed_form import ClosedFormLeGrad
+from legrad.correction import EmptyPromptCorrection
+from legrad.explainer import Encoding, Explainer, select_layers
+from legrad.options import LeGradOptions
+from legrad.pooled import PooledLeGrad
+from legrad.towers.tower import Tower, open_tower
+
+__all__ = ["ENGINES", "METHODS", "Encoding", "Explainer", "build", "check_options", "options_of"]
+
+METHODS: tuple[str, ...] = ("legrad", *BASELINES)
+ENGINES: tuple[str, ...] = ("closed_form", "autograd")
+
+DEFAULT_MEMORY_BUDGET = 1 << 30
+
+ARGUMENTS = ("layers", "engine", "empty_text", "empty_threshold")
+"""Of `build`, for every method."""
+
+Layers: TypeAlias = int | Sequence[int] | None
+
+
+def build(
+    method: str,
+    model: nn.Module,
+    layers: Layers = None,
+    *,
+    engine: str = "closed_form",
+    memory_budget: int = DEFAULT_MEMORY_BUDGET,
+    empty_text: Tensor | None = None,
+    empty_threshold: float = 0.8,
+    **options: Any,
+) -> Explainer:
+    """Make an explainer for a model, which is left exactly as it is.
+
+    Build it when the model has its final weights, type and device: the closed form folds some
+    weights into products at this point, and may keep copies of others.
+
+    Args:
+        method: one of `METHODS`.
+        model: an open_clip `CLIP`, `CustomTextCLIP` or `CoCa`, its image tower, or a timm vision
+            transformer, whose texts are the rows of its classifier.
+        layers: the blocks that enter the method's formula: None for its default (LeGrad: all), an
+            int k for the last k, or a list of 0-based indices.
+        engine: one of `ENGINES`; "autograd" is LeGrad's slow reference. Other methods have one
+            engine only and ignore it.
+        memory_budget: bytes that LeGrad's temporaries of one chunk of prompts may take, and that an
+            `Encoding` may keep before it leaves activations to be recomputed. Results depend on it
+            only by rounding. Chunks never depend on free memory.
+        empty_text: embedding [E] of a text without content, to take out what every text finds (see
+            `legrad.correction`; meant for SigLIP); None for no correction.
+        empty_threshold: from which level of its map, 0..1.
+        options: of the method; `options_of` names them, the method's class explains them.
+
+    Raises:
+        ValueError: an unknown method, engine or option, a bad value of one, a budget that is not
+            positive.
+        UnsupportedModelError: the method has no exact form for this model (a `ValueError` too).
+    """
+    if engine not in ENGINES:
+        raise ValueError(f"unknown engine {engine!r}; known: {', '.join(ENGINES)}")
+    if memory_budget <= 0:
+        raise ValueError(f"memory_budget={memory_budget}: must be a positive number of bytes")
+    options = check_options(method, options)
+    tower = open_tower(model)
+    if method == "legrad":
+        explainer = _legrad(tower, layers, engine, memory_budget, LeGradOptions(**options))
+    else:
+        explainer = _baseline(method, tower, layers, options)
+    if empty_text is None:
+        return explainer
+    if empty_text.shape != (tower.head.width,):
+        raise ValueError(
+            f"empty_text has shape {tuple(empty_text.shape)}, expected [{tower.head.width}]"
+        )
+    if isinstance(explainer, AttentionMethod):
+        raise ValueError(f"empty_text: {method} has the same map for every text, and for none")
+    return EmptyPromptCorrection(explainer, empty_text[None], empty_threshold)
+
+
+def options_of(method: str) -> dict[str, Any]:
+    """A method's own options, which `build` takes as keywords, and their defaults."""
+    if method == "legrad":
+        return {field.name: field.default for field in fields(LeGradOptions)}
+    parameters = inspect.signature(BASELINES[method].__init__).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def check_options(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options as the method takes them; refuses what cannot be right whatever the model is.
+
+    A whole number is good for an option that is a float, and becomes one.
+
+    Raises:
+        ValueError: an unknown method or option, with the nearest one that there is, or a value of
+            another type than the option's default, or infinite or not a number.
+    """
+    if method not in METHODS:
+        hint = _near(method, METHODS)
+        raise ValueError(f"unknown method {method!r}{hint}; known: {', '.join(METHODS)}")
+    known = options_of(method)
+    checked: dict[str, Any] = {}
+    for name, value in options.items():
+        if name not in known:
+            hint = _near(name, known)
+            if not hint and (own := difflib.get_close_matches(name, ARGUMENTS, 1)):
+                hint = f" ({own[0]} is a setting beside the options)"
+            listed = ", ".join(known) or "none"
+            raise ValueError(f"{method} has no option {name!r}{hint}; known: {listed}")
+        kind = Tensor if known[name] is None else type(known[name])  # tensors have no default
+        accepted = int | float if kind is float else kind
+        # To Python a bool is an int, too.
+        if not isinstance(value, accepted) or isinstance(value, bool) != (kind is bool):
+            raise ValueError(f"{name}={value!r}: must be of type {kind.__name__}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{name}={value!r}: must be a finite number")
+        checked[name] = float(value) if kind is float else value
+    return checked
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def _legrad(
+    tower: Tower, layers: Layers, engine: str, memory_budget: int, options: LeGradOptions
+) -> Explainer:
+    chosen = select_layers(layers, len(tower.blocks))
+    options.check(tower, closed_form=engine == "closed_form")
+    if engine == "autograd":
+        return AutogradLeGrad(tower, chosen, options)
+    fast = ClosedFormLeGrad if tower.pooler is None else PooledLeGrad
+    return fast(tower, chosen, options, memory_budget)
+
+
+def _baseline(method: str, tower: Tower, layers: Layers, options: dict[str, Any]) -> Explainer:
+    make: Any = BASELINES[method]
+    depth = len(tower.blocks)
+    if layers is not None and not make.takes_layers:
+        raise ValueError(f"layers={layers}: {method} leaves no choice of blocks")
+    chosen = select_layers(make.default_layers(depth) if layers is None else layers, depth)
+    result: Explainer = make(tower, chosen, **options)
+    return result

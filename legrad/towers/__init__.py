@@ -1,0 +1,1 @@
+"""What a vision tower is, and who reads which model."""
