@@ -11,14 +11,14 @@ from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
-from legrad.autograd import AutogradLeGrad
 from legrad.baselines import BASELINES
 from legrad.baselines.base import AttentionMethod
-from legrad.closed_form import ClosedFormLeGrad
 from legrad.correction import EmptyPromptCorrection
+from legrad.engines.autograd import AutogradLeGrad
+from legrad.engines.closed_form import ClosedFormLeGrad
+from legrad.engines.pooled import PooledLeGrad
 from legrad.explainer import Encoding, Explainer, select_layers
 from legrad.options import LeGradOptions
-from legrad.pooled import PooledLeGrad
 from legrad.towers.tower import Tower, open_tower
 
 __all__ = ["ENGINES", "METHODS", "Encoding", "Explainer", "build", "check_options", "options_of"]

@@ -4,7 +4,7 @@ import hypothesis.strategies as st
 import torch
 from hypothesis import given
 
-from legrad.chunks import Chunk, plan
+from legrad.engines.chunks import Chunk, plan
 
 CPU = torch.device("cpu")
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 import legrad
 from legrad import packed as module
-from legrad.closed_form import ClosedFormLeGrad
+from legrad.engines.closed_form import ClosedFormLeGrad
+from legrad.engines.pooled import PooledLeGrad
 from legrad.packed import PackedLinear, packed
-from legrad.pooled import PooledLeGrad
 from legrad.towers.tower import Tower, open_tower
 from tests.legrad.conftest import EMBED_DIM, in_open_clip, make_case, relative_error
 

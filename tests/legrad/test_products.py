@@ -14,7 +14,7 @@ from torch import Tensor
 
 import legrad
 from legrad import Explainer, digits
-from legrad.closed_form import ClosedFormLeGrad
+from legrad.engines.closed_form import ClosedFormLeGrad
 from legrad.products import DenseProduct, DigitProduct, best_product
 from legrad.towers.block import STEEPEST, gelu_gradient, quick_gelu_gradient
 from tests.legrad.conftest import EMBED_DIM, Case, make_case, relative_error

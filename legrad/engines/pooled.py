@@ -22,9 +22,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from legrad.chunks import Chunk, plan
+from legrad.engines.chunks import Chunk, plan
+from legrad.engines.folded import FoldedBlock
 from legrad.explainer import Encoding, Explainer, checked_pairs
-from legrad.folded import FoldedBlock
 from legrad.options import LeGradOptions, layer_readout
 from legrad.packed import packed
 from legrad.recording import fused_output
