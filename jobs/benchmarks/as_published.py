@@ -19,7 +19,7 @@ import legrad
 from jobs.benchmarks.published_relevance import Published
 from legrad.baselines import BASELINES
 from legrad.baselines.base import plus_identity
-from legrad.recording import Recording, record, score_gradients
+from legrad.baselines.recording import Recording, record, score_gradients
 from legrad.towers.tower import Tower, open_tower
 
 Run = Callable[[Tensor, Tensor], Tensor]

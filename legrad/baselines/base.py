@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from legrad.baselines.recording import Recording, record, rounds, score_gradients
 from legrad.explainer import Encoding, Explainer
-from legrad.recording import Recording, record, rounds, score_gradients
 from legrad.towers.tower import Tower, UnsupportedModelError
 
 E = TypeVar("E", bound=Encoding)

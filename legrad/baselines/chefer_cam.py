@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from legrad.baselines.base import GradientMethod, cls_row, descend, plus_identity
-from legrad.recording import Recording
+from legrad.baselines.recording import Recording
 from legrad.towers.tower import Tower
 
 

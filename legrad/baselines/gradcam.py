@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from legrad.baselines.base import GradientMethod
-from legrad.recording import Recording
+from legrad.baselines.recording import Recording
 from legrad.towers.tower import Tower
 
 

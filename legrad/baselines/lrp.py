@@ -8,9 +8,9 @@ from typing import ClassVar
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from legrad.baselines.recording import Recording
 from legrad.baselines.relevance import RelevanceMethod
 from legrad.baselines.rules import Rules, patch_embedding
-from legrad.recording import Recording
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from legrad.baselines.recording import Recording
 from legrad.baselines.relevance import RelevanceMethod
 from legrad.baselines.rules import Rules
-from legrad.recording import Recording
 
 
 class PartialLrp(RelevanceMethod):

@@ -17,9 +17,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from legrad.baselines.base import Baseline
+from legrad.baselines.recording import Recording, Step, record, rounds
 from legrad.baselines.rules import Rules, copies, matmul
 from legrad.explainer import Encoding
-from legrad.recording import Recording, Step, record, rounds
 from legrad.towers.block import Block, per_head
 from legrad.towers.tower import Tower, UnsupportedModelError
 

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from legrad.baselines.base import DenseMethod
+from legrad.baselines.recording import fused_attention, step
 from legrad.explainer import Encoding
-from legrad.recording import fused_attention, step
 from legrad.towers.tower import Tower
 
 

@@ -8,9 +8,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from legrad.baselines.base import cls_row, descend, plus_identity
+from legrad.baselines.recording import Recording, score_gradients
 from legrad.baselines.relevance import RelevanceMethod
 from legrad.baselines.rules import Rules
-from legrad.recording import Recording, score_gradients
 
 
 class TransformerAttribution(RelevanceMethod):

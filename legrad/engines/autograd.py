@@ -17,9 +17,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from legrad.baselines.recording import attention, block_output
 from legrad.explainer import Encoding, Explainer
 from legrad.options import LeGradOptions, layer_readout
-from legrad.recording import attention, block_output
 from legrad.towers.block import Block
 from legrad.towers.tower import Tower
 

@@ -22,12 +22,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from legrad.baselines.recording import fused_output
 from legrad.engines.chunks import Chunk, plan
 from legrad.engines.folded import FoldedBlock
 from legrad.explainer import Encoding, Explainer, checked_pairs
 from legrad.options import LeGradOptions, layer_readout
 from legrad.packed import packed
-from legrad.recording import fused_output
 from legrad.towers.tower import Tower
 
 

@@ -15,7 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 import legrad
-from legrad.recording import attention, block_output
+from legrad.baselines.recording import attention, block_output
 from legrad.towers.tower import open_tower
 from tests.legrad.conftest import EMBED_DIM, TEXT, VISION, in_open_clip
 

@@ -133,7 +133,7 @@ def test_score_of_the_last_layer_is_differentiated_through_all_later_blocks() ->
     case = make_case(dtype=torch.float64, batch=3)
     raw = signed(case, layers=[0], score_layer="last", pool="cls")
     # CLS's score of the last block is the model's own: the gradient that CheferCAM uses.
-    from legrad.recording import record, score_gradients
+    from legrad.baselines.recording import record, score_gradients
     from legrad.towers.tower import open_tower
 
     recording = record(open_tower(case.model), case.images, 0, graph=True)
