@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from pipeline import storage
 from pipeline.classes import load_classes
 from pipeline.config import AnnotateConfig, ConfigError, naming
 from pipeline.demo import run as demo
@@ -29,6 +28,7 @@ from pipeline.passes import plan
 from pipeline.progress import print_dry_run, print_failures, print_summary
 from pipeline.records import Summary
 from pipeline.shards import find_shards
+from pipeline.storage import files as storage
 
 DEMO_WARNING = (
     "WARNING: the model is the demo's (--model.name legrad-demo). It knows emoji, not photographs: "

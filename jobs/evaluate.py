@@ -20,7 +20,7 @@ from pipeline.evaluation.segmentation_stage import SegmentationConfig, score_seg
 from pipeline.executors import STOPPED
 from pipeline.models import ModelError
 from pipeline.options import parse
-from pipeline.storage import join, read_bytes
+from pipeline.storage.files import join, read_bytes
 
 COMMANDS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "points": (PointsConfig, score_points),

@@ -15,10 +15,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import storage
 from pipeline.config import SCHEMA_VERSION, ConfigError, fingerprint
 from pipeline.records import Commit, Summary
 from pipeline.shards import Shard
+from pipeline.storage import files as storage
 
 READERS = 16
 LONGEST_SHOWN = 200

@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow as pa
 from pycocotools import mask as coco
 
-from pipeline import storage
 from pipeline.classes import load_classes
 from pipeline.config import ConfigError, MaskConfig, fingerprint
 from pipeline.ledger import Ledger
 from pipeline.masks import Mask, encode_masks, stored_heat, threshold_maps
 from pipeline.records import Commit, file_record
 from pipeline.schema import ANNOTATIONS, IMAGES, footer, is_normalised_first, to_parquet
+from pipeline.storage import files as storage
 
 Row = dict[str, Any]
 

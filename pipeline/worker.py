@@ -14,7 +14,6 @@ from itertools import count, islice
 
 import torch
 
-from pipeline import storage
 from pipeline.annotator import Annotated, Annotator
 from pipeline.concurrency import map_ahead
 from pipeline.config import AnnotateConfig
@@ -24,6 +23,7 @@ from pipeline.prompts import PromptReader
 from pipeline.records import make_commit
 from pipeline.samples import Rejected, Sample, SampleReader
 from pipeline.shards import Shard
+from pipeline.storage import files as storage
 from pipeline.tables import ShardTables
 from pipeline.tars import RawSample, ShardError, read_samples
 from pipeline.watchdog import Watchdog

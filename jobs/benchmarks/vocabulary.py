@@ -12,7 +12,6 @@ import torch
 import yaml
 
 from jobs.benchmarks.timing import interleaved
-from pipeline import storage
 from pipeline.annotator import Annotator
 from pipeline.config import AnnotateConfig, MaskConfig, PromptConfig
 from pipeline.demo.run import SHARDS
@@ -21,6 +20,7 @@ from pipeline.explanation import PromptExplainer
 from pipeline.prompts import PromptReader
 from pipeline.samples import Sample, SampleReader
 from pipeline.shards import find_shards
+from pipeline.storage import files as storage
 from pipeline.tars import read_samples
 
 BATCH, TOP_K = 16, 3

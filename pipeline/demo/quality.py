@@ -21,7 +21,6 @@ from jaxtyping import Float
 from jsonargparse import auto_cli
 
 import legrad
-from pipeline import storage
 from pipeline.demo.model import ASSETS, TEMPLATE, WEIGHTS, create, normalise, tokenize
 from pipeline.demo.scenes import Scene, sample_points
 from pipeline.evaluation.points import PointCounts
@@ -29,6 +28,7 @@ from pipeline.evaluation.precision import average_precision
 from pipeline.images import decode as decode_image
 from pipeline.masks import decode as decode_mask
 from pipeline.shards import find_shards
+from pipeline.storage import files as storage
 from pipeline.tars import read_samples
 
 THRESHOLD = 0.5

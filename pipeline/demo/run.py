@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import io
 
-from pipeline import storage
 from pipeline.config import AnnotateConfig
 from pipeline.demo.model import ASSETS
 from pipeline.evaluation.labels import read_labels
@@ -13,6 +12,7 @@ from pipeline.evaluation.point_counters import count_predictions
 from pipeline.evaluation.point_scores import PairCounts
 from pipeline.preview import draw_preview
 from pipeline.shards import find_shards
+from pipeline.storage import files as storage
 
 SHARDS = ASSETS / "shards"
 OUTPUT = "out/demo"

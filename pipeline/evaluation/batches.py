@@ -10,13 +10,13 @@ from typing import Generic, TypeVar
 from jaxtyping import UInt8
 from torch import Tensor
 
-from pipeline import storage
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.running import Counted
 from pipeline.images import decode
 from pipeline.rejects import Reject
 from pipeline.samples import image_bytes
 from pipeline.shards import Shard
+from pipeline.storage import files as storage
 from pipeline.tars import RawSample, read_samples
 
 Truth = TypeVar("Truth")

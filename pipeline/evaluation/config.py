@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from pipeline import storage
 from pipeline.config import (
     AnnotateConfig,
     ConfigError,
@@ -18,6 +17,7 @@ from pipeline.config import (
     PromptConfig,
 )
 from pipeline.shards import Shard, find_shards
+from pipeline.storage import files as storage
 
 
 @dataclass(frozen=True)

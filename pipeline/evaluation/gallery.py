@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline import storage
 from pipeline.evaluation import report
 from pipeline.evaluation.pairs import LabelledPairs, PairPoints
 from pipeline.evaluation.pictures import Masks
@@ -17,6 +16,7 @@ from pipeline.masks import stretched
 from pipeline.rejects import Reject
 from pipeline.samples import image_bytes
 from pipeline.shards import Shard
+from pipeline.storage import files as storage
 from pipeline.tars import ShardError, read_samples
 
 CLASSES = 4

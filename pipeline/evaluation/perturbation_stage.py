@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, ClassVar
 
-from pipeline import storage
 from pipeline.config import ConfigError
 from pipeline.evaluation import paper, report
 from pipeline.evaluation.config import EvaluationConfig
@@ -23,6 +22,7 @@ from pipeline.evaluation.perturbation import (
 from pipeline.evaluation.running import Merged, count_shards
 from pipeline.rejects import Reject
 from pipeline.shards import Shard
+from pipeline.storage import files as storage
 from pipeline.tars import ShardError, read_samples
 
 

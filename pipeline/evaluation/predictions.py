@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import storage
 from pipeline.config import ConfigError
 from pipeline.ledger import Ledger
 from pipeline.shards import Shard
+from pipeline.storage import files as storage
 
 SHOWN = 5
 """Shards named in a note."""

@@ -18,7 +18,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from pipeline import storage
 from pipeline.config import AnnotateConfig, ConfigError, fingerprint
 from pipeline.driver import run_shards
 from pipeline.evaluation.config import EvaluationConfig
@@ -27,6 +26,7 @@ from pipeline.ledger import Ledger
 from pipeline.progress import print_failures
 from pipeline.records import Counts, make_commit
 from pipeline.shards import Shard
+from pipeline.storage import files as storage
 from pipeline.worker import ShardWorker
 
 

@@ -17,12 +17,12 @@ from jaxtyping import Bool, UInt8
 from PIL import Image
 from pycocotools import mask as coco
 
-from pipeline import storage
 from pipeline.classes import load_classes
 from pipeline.config import ConfigError
 from pipeline.masks import stretched
 from pipeline.rejects import Reject
 from pipeline.shards import Shard
+from pipeline.storage import files as storage
 from pipeline.tars import RawSample
 
 IGNORED = 255

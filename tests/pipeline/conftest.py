@@ -18,12 +18,12 @@ from moto.server import ThreadedMotoServer
 from PIL import Image
 from werkzeug.serving import WSGIRequestHandler
 
-from pipeline import storage
 from pipeline.config import AnnotateConfig, EngineConfig
 from pipeline.driver import run_shards
 from pipeline.explanation import PromptExplainer
 from pipeline.ledger import Ledger
 from pipeline.shards import find_shards
+from pipeline.storage import files as storage
 from pipeline.worker import MakeWorker, Worker
 
 Members = Iterable[tuple[str, bytes]]

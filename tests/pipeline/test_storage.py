@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from jobs.annotate import main
-from pipeline import storage
 from pipeline.demo.run import SHARDS
 from pipeline.shards import find_shards
+from pipeline.storage import files as storage
 from pipeline.tars import ShardError, read_samples
 
 

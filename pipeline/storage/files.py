@@ -19,7 +19,7 @@ from urllib.parse import urlsplit, urlunsplit
 import pyarrow as pa
 from pyarrow import fs
 
-from pipeline import web
+from pipeline.storage import web
 
 READ_BUFFER = 8 << 20
 """Bytes per request. tarfile reads 10 KB at a time, which unbuffered is one S3 request each."""

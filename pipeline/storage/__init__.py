@@ -1,0 +1,1 @@
+"""Bytes and the places that hold them."""
