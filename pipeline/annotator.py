@@ -14,9 +14,9 @@ import legrad
 from pipeline.concurrency import Rank, Turn, nothing
 from pipeline.config import MaskConfig
 from pipeline.explanation import Maps, SampleExplainer
+from pipeline.inputs.prompts import Prompt
+from pipeline.inputs.samples import Sample
 from pipeline.masks import Foreground, Mask, encode_masks, threshold_maps
-from pipeline.prompts import Prompt
-from pipeline.samples import Sample
 
 
 @dataclass(frozen=True)

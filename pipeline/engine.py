@@ -24,11 +24,11 @@ from ray.util.annotations import RayDeprecationWarning
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.config import AnnotateConfig, ConfigError
+from pipeline.inputs.shards import Shard
 from pipeline.ledger import Ledger
 from pipeline.local import Tally
 from pipeline.models import ModelError
 from pipeline.progress import Meter, shown
-from pipeline.shards import Shard
 from pipeline.worker import MakeWorker, Outcome, ShardWorker, Worker
 
 

@@ -12,12 +12,12 @@ from torch import Tensor
 
 import legrad
 from pipeline.config import AnnotateConfig, ConfigError
-from pipeline.images import Preprocess
+from pipeline.inputs.images import Preprocess
+from pipeline.inputs.prompts import Prompt, PromptReader, of_category
+from pipeline.inputs.samples import Sample
 from pipeline.memory import keep_freed_memory
 from pipeline.method import make_explainer
 from pipeline.models import Clip, choose_device, load_model
-from pipeline.prompts import Prompt, PromptReader, of_category
-from pipeline.samples import Sample
 from pipeline.text import TextEncoder
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config import SCHEMA_VERSION, ConfigError, fingerprint
+from pipeline.inputs.shards import Shard
 from pipeline.records import Commit, Summary
-from pipeline.shards import Shard
 from pipeline.storage import files as storage
 
 READERS = 16

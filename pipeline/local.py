@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from pipeline.config import AnnotateConfig
+from pipeline.inputs.shards import Shard
 from pipeline.progress import Meter, shown
-from pipeline.shards import Shard
 from pipeline.worker import MakeWorker, Outcome, Worker
 
 

@@ -11,7 +11,7 @@ import legrad
 from legrad.options import is_siglip
 from legrad.towers.tower import open_tower
 from pipeline.config import ConfigError, MethodConfig
-from pipeline.names import read_names
+from pipeline.inputs.option_texts import read_names
 
 EMPTY_TEXT = "a photo of a"
 """The dummy text in the code of LeGrad's authors; their paper (eq. 13) has "a photo of"."""

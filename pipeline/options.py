@@ -11,7 +11,7 @@ from typing import Any, NoReturn, TypeVar
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from pipeline.config import ConfigError, MethodConfig
-from pipeline.names import with_names
+from pipeline.inputs.option_texts import with_names
 
 Config = TypeVar("Config")
 

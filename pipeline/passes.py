@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pipeline.config import AnnotateConfig
+from pipeline.inputs.shards import Shard
 from pipeline.ledger import Ledger
 from pipeline.records import Commit
-from pipeline.shards import Shard
 from pipeline.worker import Outcome
 
 WORKER_DIED = (

@@ -10,15 +10,15 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline.images import decode as decode_image
+from pipeline.inputs.images import decode as decode_image
+from pipeline.inputs.samples import image_bytes
+from pipeline.inputs.shards import Shard
+from pipeline.inputs.tars import read_samples
 from pipeline.ledger import Ledger
 from pipeline.masks import decode as decode_mask
 from pipeline.masks import stored_heatmap
-from pipeline.samples import image_bytes
 from pipeline.schema import is_normalised_first
-from pipeline.shards import Shard
 from pipeline.storage import files as storage
-from pipeline.tars import read_samples
 
 CELL = 200  # pixels, width of a picture
 MARGIN, CAPTION = 8, 22

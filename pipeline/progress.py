@@ -16,10 +16,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from pipeline.config import AnnotateConfig
+from pipeline.inputs.shards import Shard
 from pipeline.passes import Plan
 from pipeline.records import Summary
 from pipeline.schema import ANNOTATIONS, IMAGES
-from pipeline.shards import Shard
 from pipeline.worker import Outcome
 
 

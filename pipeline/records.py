@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
-from pipeline.shards import Shard
+from pipeline.inputs.shards import Shard
 
 
 class Counts(TypedDict):

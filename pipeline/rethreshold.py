@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 from pycocotools import mask as coco
 
-from pipeline.classes import load_classes
 from pipeline.config import ConfigError, MaskConfig, fingerprint
+from pipeline.inputs.classes import load_classes
 from pipeline.ledger import Ledger
 from pipeline.masks import Mask, encode_masks, stored_heat, threshold_maps
 from pipeline.records import Commit, file_record

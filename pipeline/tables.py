@@ -7,8 +7,8 @@ from typing import Any
 
 from pipeline.annotator import Annotated, Annotation
 from pipeline.config import AnnotateConfig
+from pipeline.inputs.samples import Rejected, Sample
 from pipeline.records import Counts
-from pipeline.samples import Rejected, Sample
 from pipeline.schema import ANNOTATIONS, IMAGES, footer, image_id, to_parquet
 
 Row = dict[str, Any]

@@ -20,12 +20,12 @@ from torch import Tensor
 
 from pipeline.config import AnnotateConfig, EngineConfig
 from pipeline.explanation import Maps
-from pipeline.images import squash
+from pipeline.inputs.images import squash
+from pipeline.inputs.samples import Sample
+from pipeline.inputs.shards import find_shards
 from pipeline.ledger import Ledger
 from pipeline.local import LocalExecutor
 from pipeline.passes import Run, run_passes
-from pipeline.samples import Sample
-from pipeline.shards import find_shards
 from pipeline.worker import Worker
 
 WIDTH, HEIGHT, INPUT, GRID = 500, 375, 224, 16

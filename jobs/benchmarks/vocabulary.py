@@ -17,11 +17,11 @@ from pipeline.config import AnnotateConfig, MaskConfig, PromptConfig
 from pipeline.demo.run import SHARDS
 from pipeline.demo.sprites import CLASSES
 from pipeline.explanation import PromptExplainer
-from pipeline.prompts import PromptReader
-from pipeline.samples import Sample, SampleReader
-from pipeline.shards import find_shards
+from pipeline.inputs.prompts import PromptReader
+from pipeline.inputs.samples import Sample, SampleReader
+from pipeline.inputs.shards import find_shards
+from pipeline.inputs.tars import read_samples
 from pipeline.storage import files as storage
-from pipeline.tars import read_samples
 
 BATCH, TOP_K = 16, 3
 

@@ -25,11 +25,11 @@ from pipeline.demo.model import ASSETS, TEMPLATE, WEIGHTS, create, normalise, to
 from pipeline.demo.scenes import Scene, sample_points
 from pipeline.evaluation.points import PointCounts
 from pipeline.evaluation.precision import average_precision
-from pipeline.images import decode as decode_image
+from pipeline.inputs.images import decode as decode_image
+from pipeline.inputs.shards import find_shards
+from pipeline.inputs.tars import read_samples
 from pipeline.masks import decode as decode_mask
-from pipeline.shards import find_shards
 from pipeline.storage import files as storage
-from pipeline.tars import read_samples
 
 THRESHOLD = 0.5
 

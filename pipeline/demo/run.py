@@ -10,8 +10,8 @@ from pipeline.demo.model import ASSETS
 from pipeline.evaluation.labels import read_labels
 from pipeline.evaluation.point_counters import count_predictions
 from pipeline.evaluation.point_scores import PairCounts
+from pipeline.inputs.shards import find_shards
 from pipeline.preview import draw_preview
-from pipeline.shards import find_shards
 from pipeline.storage import files as storage
 
 SHARDS = ASSETS / "shards"

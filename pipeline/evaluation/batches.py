@@ -12,12 +12,12 @@ from torch import Tensor
 
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.running import Counted
-from pipeline.images import decode
+from pipeline.inputs.images import decode
+from pipeline.inputs.samples import image_bytes
+from pipeline.inputs.shards import Shard
+from pipeline.inputs.tars import RawSample, read_samples
 from pipeline.rejects import Reject
-from pipeline.samples import image_bytes
-from pipeline.shards import Shard
 from pipeline.storage import files as storage
-from pipeline.tars import RawSample, read_samples
 
 Truth = TypeVar("Truth")
 

@@ -16,7 +16,7 @@ from pipeline.config import (
     ModelConfig,
     PromptConfig,
 )
-from pipeline.shards import Shard, find_shards
+from pipeline.inputs.shards import Shard, find_shards
 from pipeline.storage import files as storage
 
 

@@ -17,7 +17,7 @@ from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.labelled import ClassNames
 from pipeline.evaluation.model import ClassHead, EvaluatedModel
 from pipeline.explanation import DTYPES
-from pipeline.images import Preprocess, normalise, squash
+from pipeline.inputs.images import Preprocess, normalise, squash
 from pipeline.models import choose_device, clip_skeleton, load_model
 from pipeline.text import TextEncoder
 

@@ -11,13 +11,13 @@ from pipeline.evaluation import report
 from pipeline.evaluation.pairs import LabelledPairs, PairPoints
 from pipeline.evaluation.pictures import Masks
 from pipeline.evaluation.predictions import image_id_of
-from pipeline.images import decode
+from pipeline.inputs.images import decode
+from pipeline.inputs.samples import image_bytes
+from pipeline.inputs.shards import Shard
+from pipeline.inputs.tars import ShardError, read_samples
 from pipeline.masks import stretched
 from pipeline.rejects import Reject
-from pipeline.samples import image_bytes
-from pipeline.shards import Shard
 from pipeline.storage import files as storage
-from pipeline.tars import ShardError, read_samples
 
 CLASSES = 4
 """Classes drawn per image."""

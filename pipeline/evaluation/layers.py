@@ -19,7 +19,7 @@ from pipeline.evaluation.evaluated import EvaluatedClip
 from pipeline.evaluation.pairs import sorted_codes
 from pipeline.evaluation.running import Counted
 from pipeline.evaluation.truth import ClassMasks, FindTruth
-from pipeline.shards import Shard
+from pipeline.inputs.shards import Shard
 
 LAYER_MEANS = pa.schema(
     [

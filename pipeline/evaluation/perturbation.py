@@ -23,7 +23,7 @@ from pipeline.evaluation.evaluated import load_evaluated
 from pipeline.evaluation.labelled import ClassNames
 from pipeline.evaluation.model import heatmaps
 from pipeline.evaluation.running import Counted
-from pipeline.shards import Shard
+from pipeline.inputs.shards import Shard
 
 STEPS = tuple(round(0.1 * step, 1) for step in range(1, 10))
 """Fractions of the pixels that are removed."""

@@ -20,10 +20,10 @@ from pipeline.evaluation.perturbation import (
     perturbation_scores,
 )
 from pipeline.evaluation.running import Merged, count_shards
+from pipeline.inputs.shards import Shard
+from pipeline.inputs.tars import ShardError, read_samples
 from pipeline.rejects import Reject
-from pipeline.shards import Shard
 from pipeline.storage import files as storage
-from pipeline.tars import ShardError, read_samples
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,10 @@ from pipeline.evaluation.points import pixels_of
 from pipeline.evaluation.predictions import image_id_of, predicted_shards, read_table
 from pipeline.evaluation.running import Counted
 from pipeline.evaluation.runs import pixels_set
+from pipeline.inputs.shards import Shard
+from pipeline.inputs.tars import RawSample
 from pipeline.masks import decode, stored_heatmap
 from pipeline.schema import is_normalised_first
-from pipeline.shards import Shard
-from pipeline.tars import RawSample
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from pipeline.evaluation.point_report import PointResult, write_points
 from pipeline.evaluation.point_scores import PairCounts, confidence_interval, unseen
 from pipeline.evaluation.predictions import Gaps, predicted_shards
 from pipeline.evaluation.running import MakeCounter, Merged, count_shards
+from pipeline.inputs.shards import Shard, find_shards
 from pipeline.ledger import Ledger
-from pipeline.shards import Shard, find_shards
 
 
 @dataclass(frozen=True)

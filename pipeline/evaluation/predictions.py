@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config import ConfigError
+from pipeline.inputs.shards import Shard
 from pipeline.ledger import Ledger
-from pipeline.shards import Shard
 from pipeline.storage import files as storage
 
 SHOWN = 5

@@ -18,11 +18,11 @@ from pipeline.evaluation.predictions import image_id_of, read_table
 from pipeline.evaluation.running import Counted
 from pipeline.evaluation.segmentation import REGION_COUNTS, region_rows
 from pipeline.evaluation.truth import ClassMasks, FindTruth, MatTruth
+from pipeline.inputs.shards import Shard
+from pipeline.inputs.tars import RawSample
 from pipeline.masks import decode, stored_heatmap
 from pipeline.rejects import Reject
 from pipeline.schema import is_normalised_first
-from pipeline.shards import Shard
-from pipeline.tars import RawSample
 
 UNSCORED = "without ground truth"
 

@@ -19,8 +19,8 @@ from pipeline.evaluation.running import MakeCounter, Merged, count_shards
 from pipeline.evaluation.segmentation import RULES, segmentation_scores, unpredicted
 from pipeline.evaluation.segmentation_counters import MakeRegionCounter, MakeWrittenCounter
 from pipeline.evaluation.truth import CocoTruth, FindTruth, IndexTruth, MatTruth, mat_shards
+from pipeline.inputs.shards import Shard
 from pipeline.ledger import Ledger
-from pipeline.shards import Shard
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,13 @@ from jaxtyping import Bool, UInt8
 from PIL import Image
 from pycocotools import mask as coco
 
-from pipeline.classes import load_classes
 from pipeline.config import ConfigError
+from pipeline.inputs.classes import load_classes
+from pipeline.inputs.shards import Shard
+from pipeline.inputs.tars import RawSample
 from pipeline.masks import stretched
 from pipeline.rejects import Reject
-from pipeline.shards import Shard
 from pipeline.storage import files as storage
-from pipeline.tars import RawSample
 
 IGNORED = 255
 """Value of pixels that do not count, in class-index masks."""

@@ -17,7 +17,7 @@ from pipeline.demo.quality import bundled_scenes
 from pipeline.evaluation import gallery
 from pipeline.evaluation.gallery import Picture
 from pipeline.evaluation.pictures import EACH, keep_pictures, picture, worst_and_best
-from pipeline.images import Preprocess
+from pipeline.inputs.images import Preprocess
 from pipeline.masks import decode, stretched
 
 Run = Callable[..., Any]

@@ -15,7 +15,7 @@ from pipeline.demo.model import ASSETS, TEMPLATE, create, tokenize
 from pipeline.demo.quality import bundled_scenes
 from pipeline.evaluation.layer_stage import VARIANTS
 from pipeline.evaluation.layers import LAYER_MEANS, gradient_distribution, spread
-from pipeline.images import Preprocess
+from pipeline.inputs.images import Preprocess
 
 Run = Callable[..., Any]
 SHARD = ASSETS / "shards" / "demo-00000.tar"

@@ -19,8 +19,8 @@ from pipeline.evaluation.perturbation import (
     perturbed,
     removal_order,
 )
+from pipeline.inputs.tars import RawSample
 from pipeline.rejects import Reject
-from pipeline.tars import RawSample
 
 Run = Callable[..., Any]
 

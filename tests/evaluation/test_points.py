@@ -308,7 +308,7 @@ def test_maps_of_a_model_are_those_of_the_library(run: Run, tmp_path: Path) -> N
     import legrad
     from pipeline.demo.model import TEMPLATE, create, tokenize
     from pipeline.demo.quality import bundled_scenes
-    from pipeline.images import Preprocess
+    from pipeline.inputs.images import Preprocess
 
     flags = ["--points", ASSETS / "points.csv", "--descriptions", ASSETS / "class-descriptions.csv"]
     shard = ASSETS / "shards" / "demo-00000.tar"

@@ -22,8 +22,8 @@ from pipeline.demo.quality import bundled_scenes
 from pipeline.evaluation.precision import average_precision, two_channel_precision
 from pipeline.evaluation.segmentation import REGION_COUNTS, region_rows, segmentation_scores
 from pipeline.evaluation.truth import ClassMasks, CocoTruth, IndexTruth, MatTruth
+from pipeline.inputs.tars import RawSample
 from pipeline.rejects import Reject
-from pipeline.tars import RawSample
 from tests.evaluation.formats import write_mat
 
 Run = Callable[..., Any]

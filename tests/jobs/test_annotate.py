@@ -15,8 +15,8 @@ from PIL import Image
 from jobs import annotate
 from jobs.annotate import main
 from pipeline.demo.run import SHARDS
+from pipeline.inputs.shards import Shard
 from pipeline.ledger import Ledger
-from pipeline.shards import Shard
 from pipeline.storage import files as storage
 
 ROOT = Path(__file__).parents[2]

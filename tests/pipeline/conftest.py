@@ -21,8 +21,8 @@ from werkzeug.serving import WSGIRequestHandler
 from pipeline.config import AnnotateConfig, EngineConfig
 from pipeline.driver import run_shards
 from pipeline.explanation import PromptExplainer
+from pipeline.inputs.shards import find_shards
 from pipeline.ledger import Ledger
-from pipeline.shards import find_shards
 from pipeline.storage import files as storage
 from pipeline.worker import MakeWorker, Worker
 

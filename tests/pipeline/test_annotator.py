@@ -8,9 +8,9 @@ import torch
 from pipeline.annotator import Annotated, Annotator
 from pipeline.config import MaskConfig
 from pipeline.explanation import Maps, PromptExplainer
-from pipeline.images import decode
-from pipeline.prompts import Prompt
-from pipeline.samples import Sample
+from pipeline.inputs.images import decode
+from pipeline.inputs.prompts import Prompt
+from pipeline.inputs.samples import Sample
 
 
 class Limited:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.inputs.shards import find_shards
 from pipeline.passes import plan
-from pipeline.shards import find_shards
 from pipeline.worker import MakeWorker
 from tests.pipeline.outputs import (
     Annotate,

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.classes import Category, load_classes
 from pipeline.config import ConfigError
+from pipeline.inputs.classes import Category, load_classes
 
 
 def write(folder: Path, text: str) -> str:

@@ -12,11 +12,11 @@ import pytest
 
 from pipeline.config import AnnotateConfig, EngineConfig
 from pipeline.demo.run import SHARDS
+from pipeline.inputs.shards import find_shards
 from pipeline.ledger import Ledger
 from pipeline.local import LocalExecutor
 from pipeline.masks import measure
 from pipeline.schema import image_id
-from pipeline.shards import find_shards
 from pipeline.worker import MakeWorker, Outcome
 from tests.pipeline.outputs import (
     Annotate,

@@ -13,10 +13,10 @@ import pytest
 from pipeline import driver
 from pipeline.config import AnnotateConfig
 from pipeline.driver import run_shards
+from pipeline.inputs.shards import Shard
 from pipeline.ledger import TABLES, Ledger
 from pipeline.models import ModelError
 from pipeline.records import Counts, make_commit
-from pipeline.shards import Shard
 from pipeline.worker import Outcome
 
 SHARDS = [Shard(f"/in/{name}.tar", f"/in/{name}.tar", 10) for name in "ab"]

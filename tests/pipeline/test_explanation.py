@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from pipeline.config import AnnotateConfig, PromptConfig
 from pipeline.demo.model import create, normalise, tokenize
 from pipeline.explanation import Maps, PromptExplainer
-from pipeline.images import decode
+from pipeline.inputs.images import decode
+from pipeline.inputs.prompts import Prompt
+from pipeline.inputs.samples import Sample
 from pipeline.models import Clip
-from pipeline.prompts import Prompt
-from pipeline.samples import Sample
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
 from pipeline.demo.model import create
-from pipeline.images import Preprocess, decode, squash
+from pipeline.inputs.images import Preprocess, decode, squash
 from pipeline.rejects import Reject
 
 LIMIT = 1 << 20
@@ -134,7 +134,9 @@ def test_a_bomb_is_rejected_by_its_header(format: str, monkeypatch: pytest.Monke
     data = encoded(noise("RGB", (100, 50)), format)
     assert decode(data, 5000).shape == (3, 50, 100)
     monkeypatch.setattr(Image.Image, "convert", lambda *_: pytest.fail("was decoded"))
-    monkeypatch.setattr("pipeline.images.decode_jpeg", lambda *_, **__: pytest.fail("was decoded"))
+    monkeypatch.setattr(
+        "pipeline.inputs.images.decode_jpeg", lambda *_, **__: pytest.fail("was decoded")
+    )
     rejected = reject(data, 4999)
     assert (rejected.reason, rejected.detail) == ("too_large", "100x50 pixels")
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from pipeline.config import EngineConfig
 from pipeline.explanation import Maps
-from pipeline.samples import Sample
-from pipeline.shards import find_shards
+from pipeline.inputs.samples import Sample
+from pipeline.inputs.shards import find_shards
 from pipeline.worker import Worker
 from tests.pipeline.outputs import Labelled, MakeConfig, MakeTar, Write
 
@@ -91,7 +91,7 @@ def test_a_shard_that_waits_for_another_is_not_taken_for_stuck(
     program = f"""
         from pipeline.config import AnnotateConfig, EngineConfig
         from pipeline.local import LocalExecutor
-        from pipeline.shards import find_shards
+        from pipeline.inputs.shards import find_shards
         from pipeline.worker import Worker
         from tests.pipeline.test_in_flight import Slow, one_by_one
         config = AnnotateConfig(input={two_shards!r}, output={str(tmp_path / "out")!r},

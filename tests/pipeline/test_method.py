@@ -17,10 +17,10 @@ from pipeline.demo.model import create
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.evaluated import EvaluatedClip
 from pipeline.explanation import PromptExplainer
+from pipeline.inputs.prompts import Prompt
+from pipeline.inputs.samples import Sample
 from pipeline.method import EMPTY_TEXT, make_explainer
 from pipeline.options import parse
-from pipeline.prompts import Prompt
-from pipeline.samples import Sample
 
 WIDTH = 24
 ENGINE = EngineConfig(executor="local", threads=1)

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import AnnotateConfig, EngineConfig
+from pipeline.inputs.shards import Shard
 from pipeline.ledger import Ledger
 from pipeline.passes import WORKER_DIED, plan, run_passes
 from pipeline.records import Commit
-from pipeline.shards import Shard
 from pipeline.worker import Outcome
 
 SHARDS = [Shard(f"/in/{name}.tar", f"/in/{name}.tar", 10) for name in ("a", "b", "c")]

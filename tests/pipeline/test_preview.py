@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from pipeline.config import AnnotateConfig, MaskConfig
+from pipeline.inputs.shards import find_shards
 from pipeline.ledger import Ledger
 from pipeline.preview import WIDTH, draw_preview
-from pipeline.shards import find_shards
 
 
 @pytest.mark.parametrize("heat", [True, False])

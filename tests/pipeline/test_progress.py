@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pipeline import progress
+from pipeline.inputs.shards import Shard
 from pipeline.progress import Meter, shown
-from pipeline.shards import Shard
 from pipeline.worker import Outcome
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.config import PromptConfig
-from pipeline.prompts import Prompt, PromptReader
+from pipeline.inputs.prompts import Prompt, PromptReader
 from pipeline.rejects import Reject
 
 Fields = dict[str, bytes]

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from pipeline.config import PromptConfig
-from pipeline.images import squash
-from pipeline.prompts import PromptReader
-from pipeline.samples import Rejected, Sample, SampleReader
-from pipeline.tars import RawSample
+from pipeline.inputs.images import squash
+from pipeline.inputs.prompts import PromptReader
+from pipeline.inputs.samples import Rejected, Sample, SampleReader
+from pipeline.inputs.tars import RawSample
 
 LABELS = b'{"labels": ["dog"]}'
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from braceexpand import braceexpand
 
-from pipeline import shards
 from pipeline.config import ConfigError
-from pipeline.shards import Shard, find_shards
+from pipeline.inputs import shards
+from pipeline.inputs.shards import Shard, find_shards
 from pipeline.storage import files as storage
 
 # --- names

@@ -10,9 +10,9 @@ import pytest
 
 from jobs.annotate import main
 from pipeline.demo.run import SHARDS
-from pipeline.shards import find_shards
+from pipeline.inputs.shards import find_shards
+from pipeline.inputs.tars import ShardError, read_samples
 from pipeline.storage import files as storage
-from pipeline.tars import ShardError, read_samples
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 
 from pipeline import text as module
 from pipeline.demo.model import NAME, TEMPLATE, create, tokenize
+from pipeline.inputs.prompts import Prompt
 from pipeline.models import Clip, ModelError
-from pipeline.prompts import Prompt
 from pipeline.text import TextEncoder
 
 WORDS = [f"word {n} {'and more ' * (n % 7)}" for n in range(90)]

@@ -79,7 +79,7 @@ def test_a_worker_that_hangs_is_ended(tmp_path: Path) -> None:
         from pathlib import Path
         from pipeline.config import AnnotateConfig, EngineConfig
         from pipeline.demo.run import SHARDS
-        from pipeline.shards import find_shards
+        from pipeline.inputs.shards import find_shards
         from pipeline.worker import Worker
 
         class Hanging:

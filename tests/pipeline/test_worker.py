@@ -8,9 +8,9 @@ import torch
 from pycocotools import mask as coco
 
 from pipeline.explanation import Maps, PromptExplainer
+from pipeline.inputs.samples import Sample
+from pipeline.inputs.shards import Shard, find_shards
 from pipeline.passes import WORKER_DIED
-from pipeline.samples import Sample
-from pipeline.shards import Shard, find_shards
 from pipeline.worker import MakeWorker, Outcome, Worker
 from tests.pipeline.outputs import (
     Annotate,

@@ -16,8 +16,8 @@ from pipeline.demo.scenes import Scene
 from pipeline.demo.sprites import CLASSES
 from pipeline.evaluation.labels import read_labels
 from pipeline.evaluation.points import pixels_of
-from pipeline.shards import find_shards
-from pipeline.tars import read_samples
+from pipeline.inputs.shards import find_shards
+from pipeline.inputs.tars import read_samples
 
 COUNT = SHARDS * SCENES_PER_SHARD
 

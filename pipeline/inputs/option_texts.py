@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 import open_clip
 
-from pipeline.classes import is_text, load_classes
 from pipeline.config import ConfigError, MethodConfig
+from pipeline.inputs.classes import is_text, load_classes
 
 IMAGENET = "imagenet"
 

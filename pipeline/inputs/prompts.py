@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from pipeline.classes import Category, is_text, load_classes
 from pipeline.config import PromptConfig
+from pipeline.inputs.classes import Category, is_text, load_classes
 from pipeline.rejects import Reject
 
 
