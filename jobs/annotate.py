@@ -17,13 +17,13 @@ from typing import Any
 
 from pipeline.config import AnnotateConfig, ConfigError, naming
 from pipeline.demo import run as demo
-from pipeline.demo.model import NAME as DEMO_MODEL
 from pipeline.driver import run_shards
 from pipeline.executors import STOPPED
 from pipeline.inputs.classes import load_classes
 from pipeline.inputs.shards import find_shards
 from pipeline.ledger import Ledger
-from pipeline.models import ModelError
+from pipeline.models.clip import ModelError
+from pipeline.models.demo import NAME as DEMO_MODEL
 from pipeline.options import parse
 from pipeline.passes import plan
 from pipeline.progress import print_dry_run, print_failures, print_summary

@@ -18,7 +18,7 @@ from pipeline.evaluation.perturbation_stage import PerturbationConfig, score_per
 from pipeline.evaluation.point_stage import PointsConfig, score_points
 from pipeline.evaluation.segmentation_stage import SegmentationConfig, score_segmentation
 from pipeline.executors import STOPPED
-from pipeline.models import ModelError
+from pipeline.models.clip import ModelError
 from pipeline.options import parse
 from pipeline.storage.files import join, read_bytes
 

@@ -23,8 +23,8 @@ from jobs.benchmarks import methods as speed
 from jobs.benchmarks.timing import table
 from legrad.baselines import BASELINES
 from legrad.options import LeGradOptions
-from pipeline.demo.model import WEIGHTS, create
 from pipeline.demo.quality import Quality, bundled_scenes, measure
+from pipeline.models.demo import WEIGHTS, create
 
 PAGE = Path(__file__).parents[1] / "docs" / "methods.md"
 

@@ -13,10 +13,10 @@ from torch import Tensor
 import legrad
 from pipeline.concurrency import Rank, Turn, nothing
 from pipeline.config import MaskConfig
-from pipeline.explanation import Maps, SampleExplainer
 from pipeline.inputs.prompts import Prompt
 from pipeline.inputs.samples import Sample
 from pipeline.masks import Foreground, Mask, encode_masks, threshold_maps
+from pipeline.models.explain import Maps, SampleExplainer
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 
 import legrad
-from pipeline.demo.model import NAME as DEMO_MODEL
+from pipeline.models.demo import NAME as DEMO_MODEL
 from pipeline.storage import files as storage
 
 SCHEMA_VERSION = 1

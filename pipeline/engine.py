@@ -27,7 +27,7 @@ from pipeline.config import AnnotateConfig, ConfigError
 from pipeline.inputs.shards import Shard
 from pipeline.ledger import Ledger
 from pipeline.local import Tally
-from pipeline.models import ModelError
+from pipeline.models.clip import ModelError
 from pipeline.progress import Meter, shown
 from pipeline.worker import MakeWorker, Outcome, ShardWorker, Worker
 

@@ -17,12 +17,12 @@ import torch
 from pipeline.annotator import Annotated, Annotator
 from pipeline.concurrency import map_ahead
 from pipeline.config import AnnotateConfig
-from pipeline.explanation import PromptExplainer, SampleExplainer
 from pipeline.inputs.prompts import PromptReader
 from pipeline.inputs.samples import Rejected, Sample, SampleReader
 from pipeline.inputs.shards import Shard
 from pipeline.inputs.tars import RawSample, ShardError, read_samples
 from pipeline.ledger import Ledger
+from pipeline.models.explain import PromptExplainer, SampleExplainer
 from pipeline.records import make_commit
 from pipeline.storage import files as storage
 from pipeline.tables import ShardTables

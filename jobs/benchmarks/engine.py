@@ -19,12 +19,12 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.config import AnnotateConfig, EngineConfig
-from pipeline.explanation import Maps
 from pipeline.inputs.images import squash
 from pipeline.inputs.samples import Sample
 from pipeline.inputs.shards import find_shards
 from pipeline.ledger import Ledger
 from pipeline.local import LocalExecutor
+from pipeline.models.explain import Maps
 from pipeline.passes import Run, run_passes
 from pipeline.worker import Worker
 

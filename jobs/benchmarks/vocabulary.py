@@ -16,11 +16,11 @@ from pipeline.annotator import Annotator
 from pipeline.config import AnnotateConfig, MaskConfig, PromptConfig
 from pipeline.demo.run import SHARDS
 from pipeline.demo.sprites import CLASSES
-from pipeline.explanation import PromptExplainer
 from pipeline.inputs.prompts import PromptReader
 from pipeline.inputs.samples import Sample, SampleReader
 from pipeline.inputs.shards import find_shards
 from pipeline.inputs.tars import read_samples
+from pipeline.models.explain import PromptExplainer
 from pipeline.storage import files as storage
 
 BATCH, TOP_K = 16, 3

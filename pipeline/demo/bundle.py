@@ -18,10 +18,10 @@ import numpy as np
 from jsonargparse import auto_cli
 from PIL import Image
 
-from pipeline.demo.model import ASSETS
 from pipeline.demo.scenes import HELD_OUT_SEED, Scene, make_scene, sample_points
 from pipeline.demo.sprites import CLASSES, load_sprites
 from pipeline.masks import encode, measure
+from pipeline.models.demo import ASSETS
 
 SHARDS, SCENES_PER_SHARD = 3, 64
 SIDE = 160

@@ -21,7 +21,6 @@ from jaxtyping import Float
 from jsonargparse import auto_cli
 
 import legrad
-from pipeline.demo.model import ASSETS, TEMPLATE, WEIGHTS, create, normalise, tokenize
 from pipeline.demo.scenes import Scene, sample_points
 from pipeline.evaluation.points import PointCounts
 from pipeline.evaluation.precision import average_precision
@@ -29,6 +28,7 @@ from pipeline.inputs.images import decode as decode_image
 from pipeline.inputs.shards import find_shards
 from pipeline.inputs.tars import read_samples
 from pipeline.masks import decode as decode_mask
+from pipeline.models.demo import ASSETS, TEMPLATE, WEIGHTS, create, normalise, tokenize
 from pipeline.storage import files as storage
 
 THRESHOLD = 0.5

@@ -6,11 +6,11 @@ import dataclasses
 import io
 
 from pipeline.config import AnnotateConfig
-from pipeline.demo.model import ASSETS
 from pipeline.evaluation.labels import read_labels
 from pipeline.evaluation.point_counters import count_predictions
 from pipeline.evaluation.point_scores import PairCounts
 from pipeline.inputs.shards import find_shards
+from pipeline.models.demo import ASSETS
 from pipeline.preview import draw_preview
 from pipeline.storage import files as storage
 

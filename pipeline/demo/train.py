@@ -22,10 +22,10 @@ from torch.optim import AdamW, Muon, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline.demo.model import TEMPLATE, WEIGHTS, create, normalise, tokenize
 from pipeline.demo.quality import measure
 from pipeline.demo.scenes import HELD_OUT_SEED, TRAIN_SEED, make_scene
 from pipeline.demo.sprites import CLASSES, load_sprites
+from pipeline.models.demo import TEMPLATE, WEIGHTS, create, normalise, tokenize
 
 BATCH = 64
 WARM_UP = 100  # steps

@@ -11,15 +11,20 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 
 from legrad.towers.tower import open_tower
-from pipeline.classifiers import class_layer, classifier_skeleton, is_classifier, load_classifier
 from pipeline.config import ConfigError, ModelConfig, PromptConfig
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.labelled import ClassNames
 from pipeline.evaluation.model import ClassHead, EvaluatedModel
-from pipeline.explanation import DTYPES
 from pipeline.inputs.images import Preprocess, normalise, squash
-from pipeline.models import choose_device, clip_skeleton, load_model
-from pipeline.text import TextEncoder
+from pipeline.models.classifier import (
+    class_layer,
+    classifier_skeleton,
+    is_classifier,
+    load_classifier,
+)
+from pipeline.models.clip import choose_device, clip_skeleton, load_model
+from pipeline.models.explain import DTYPES
+from pipeline.models.text import TextEncoder
 
 
 def load_evaluated(config: EvaluationConfig) -> EvaluatedModel:

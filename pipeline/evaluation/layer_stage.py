@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal
 
-from pipeline.classifiers import is_classifier
 from pipeline.config import ConfigError
 from pipeline.evaluation import paper, report
 from pipeline.evaluation.config import EvaluationConfig
@@ -19,6 +18,7 @@ from pipeline.evaluation.perturbation_stage import PerturbationConfig, score_per
 from pipeline.evaluation.point_stage import PointsConfig, score_points
 from pipeline.evaluation.running import Merged, count_shards
 from pipeline.evaluation.truth import CocoTruth, FindTruth, IndexTruth
+from pipeline.models.classifier import is_classifier
 from pipeline.storage import files as storage
 
 

@@ -16,7 +16,7 @@ import legrad
 from legrad.towers.tower import open_tower
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.labelled import ClassNames
-from pipeline.method import make_explainer
+from pipeline.models.method import make_explainer
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,13 @@ from safetensors.torch import save_file
 
 from jobs import evaluate
 from pipeline.config import AnnotateConfig
-from pipeline.demo.model import ASSETS
 from pipeline.demo.quality import bundled_scenes
 from pipeline.evaluation.labels import Cleaning, read_labels
 from pipeline.evaluation.pairs import LabelledPairs
 from pipeline.inputs.shards import Shard
 from pipeline.ledger import Ledger
 from pipeline.masks import encode, measure
+from pipeline.models.demo import ASSETS
 from pipeline.records import Commit, file_record
 from pipeline.schema import ANNOTATIONS, IMAGES, footer, image_id, to_parquet
 

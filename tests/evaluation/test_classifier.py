@@ -13,15 +13,15 @@ from safetensors.torch import load_file, save_file
 
 import legrad
 from jobs import annotate
-from pipeline.classifiers import load_classifier
 from pipeline.config import ConfigError, EngineConfig, ModelConfig
-from pipeline.demo.model import ASSETS
 from pipeline.evaluation import paper
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.evaluated import EvaluatedClassifier, EvaluatedClip, load_evaluated
 from pipeline.evaluation.labelled import ClassNames
 from pipeline.evaluation.perturbation_stage import PerturbationConfig
-from pipeline.models import ModelError
+from pipeline.models.classifier import load_classifier
+from pipeline.models.clip import ModelError
+from pipeline.models.demo import ASSETS
 
 Run = Callable[..., Any]
 CPU = torch.device("cpu")

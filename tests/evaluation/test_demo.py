@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from jobs import annotate, evaluate
-from pipeline.demo.model import ASSETS
 from pipeline.demo.sprites import CLASSES
 from pipeline.evaluation.labelled import ClassNames
+from pipeline.models.demo import ASSETS
 from tests.evaluation.conftest import LOCAL
 
 ROOT = Path(__file__).parents[2]

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 import legrad
-from pipeline.demo.model import ASSETS, TEMPLATE, create, tokenize
 from pipeline.demo.quality import bundled_scenes
 from pipeline.evaluation import gallery
 from pipeline.evaluation.gallery import Picture
 from pipeline.evaluation.pictures import EACH, keep_pictures, picture, worst_and_best
 from pipeline.inputs.images import Preprocess
 from pipeline.masks import decode, stretched
+from pipeline.models.demo import ASSETS, TEMPLATE, create, tokenize
 
 Run = Callable[..., Any]
 SHARDS = ASSETS / "shards"

@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 
 import legrad
-from pipeline.demo.model import ASSETS, TEMPLATE, create, tokenize
 from pipeline.demo.quality import bundled_scenes
 from pipeline.evaluation.layer_stage import VARIANTS
 from pipeline.evaluation.layers import LAYER_MEANS, gradient_distribution, spread
 from pipeline.inputs.images import Preprocess
+from pipeline.models.demo import ASSETS, TEMPLATE, create, tokenize
 
 Run = Callable[..., Any]
 SHARD = ASSETS / "shards" / "demo-00000.tar"

@@ -8,7 +8,6 @@ import pyarrow as pa
 import pytest
 import torch
 
-from pipeline.demo.model import ASSETS
 from pipeline.evaluation.labelled import ClassNames
 from pipeline.evaluation.perturbation import (
     CURVES,
@@ -20,6 +19,7 @@ from pipeline.evaluation.perturbation import (
     removal_order,
 )
 from pipeline.inputs.tars import RawSample
+from pipeline.models.demo import ASSETS
 from pipeline.rejects import Reject
 
 Run = Callable[..., Any]

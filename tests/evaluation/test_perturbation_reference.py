@@ -24,10 +24,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import legrad
-from pipeline.demo.model import TEMPLATE, create, tokenize
 from pipeline.demo.quality import bundled_scenes
 from pipeline.demo.sprites import CLASSES
 from pipeline.evaluation.perturbation import CURVES
+from pipeline.models.demo import TEMPLATE, create, tokenize
 
 Run = Callable[..., Any]
 NAMES = list(CLASSES)

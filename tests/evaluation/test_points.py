@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 from sklearn.metrics import jaccard_score
 
-from pipeline.demo.model import ASSETS
 from pipeline.evaluation.labels import Cleaning, read_labels
 from pipeline.evaluation.pair_counts import PAIR_COUNTS, THRESHOLDS
 from pipeline.evaluation.pairs import LabelledPairs
@@ -28,6 +27,7 @@ from pipeline.evaluation.point_scores import (
     threshold_sweep,
 )
 from pipeline.evaluation.points import PointCounts
+from pipeline.models.demo import ASSETS
 
 Run = Callable[..., Any]
 REAL = Path(__file__).parents[3] / "shared" / "data"
@@ -306,9 +306,9 @@ def test_maps_of_a_model_are_those_of_the_library(run: Run, tmp_path: Path) -> N
     import torch
 
     import legrad
-    from pipeline.demo.model import TEMPLATE, create, tokenize
     from pipeline.demo.quality import bundled_scenes
     from pipeline.inputs.images import Preprocess
+    from pipeline.models.demo import TEMPLATE, create, tokenize
 
     flags = ["--points", ASSETS / "points.csv", "--descriptions", ASSETS / "class-descriptions.csv"]
     shard = ASSETS / "shards" / "demo-00000.tar"

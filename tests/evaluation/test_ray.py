@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from jobs import annotate
-from pipeline.demo.model import ASSETS
+from pipeline.models.demo import ASSETS
 from tests.evaluation.conftest import LOCAL
 
 ROOT = Path(__file__).parents[2]

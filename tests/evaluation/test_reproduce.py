@@ -15,9 +15,9 @@ from PIL import Image
 
 from jobs import benchmark, evaluate
 from jobs.benchmarks import methods, published
-from pipeline.demo.model import ASSETS
 from pipeline.demo.quality import bundled_scenes
 from pipeline.demo.sprites import CLASSES
+from pipeline.models.demo import ASSETS
 from tests.evaluation.formats import index_mask, write_mat
 from tests.jobs.stand_in import TINY, make_stand_in
 

@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from pipeline.config import ConfigError
-from pipeline.demo.model import ASSETS
 from pipeline.demo.quality import bundled_scenes
 from pipeline.evaluation.predictions import Gaps, predicted_shards
 from pipeline.inputs.shards import Shard
 from pipeline.ledger import Ledger
+from pipeline.models.demo import ASSETS
 from pipeline.rethreshold import RethresholdConfig, rethreshold
 
 Run = Callable[..., Any]

@@ -20,9 +20,9 @@ from werkzeug.serving import WSGIRequestHandler
 
 from pipeline.config import AnnotateConfig, EngineConfig
 from pipeline.driver import run_shards
-from pipeline.explanation import PromptExplainer
 from pipeline.inputs.shards import find_shards
 from pipeline.ledger import Ledger
+from pipeline.models.explain import PromptExplainer
 from pipeline.storage import files as storage
 from pipeline.worker import MakeWorker, Worker
 

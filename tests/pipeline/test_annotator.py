@@ -7,10 +7,10 @@ import torch
 
 from pipeline.annotator import Annotated, Annotator
 from pipeline.config import MaskConfig
-from pipeline.explanation import Maps, PromptExplainer
 from pipeline.inputs.images import decode
 from pipeline.inputs.prompts import Prompt
 from pipeline.inputs.samples import Sample
+from pipeline.models.explain import Maps, PromptExplainer
 
 
 class Limited:

@@ -15,7 +15,7 @@ from pipeline.config import AnnotateConfig
 from pipeline.driver import run_shards
 from pipeline.inputs.shards import Shard
 from pipeline.ledger import TABLES, Ledger
-from pipeline.models import ModelError
+from pipeline.models.clip import ModelError
 from pipeline.records import Counts, make_commit
 from pipeline.worker import Outcome
 

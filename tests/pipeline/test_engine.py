@@ -15,11 +15,11 @@ from ray import cloudpickle
 from pipeline.config import AnnotateConfig, ModelConfig
 from pipeline.demo.run import SHARDS
 from pipeline.driver import run_shards
-from pipeline.explanation import Maps
 from pipeline.inputs.samples import Sample
 from pipeline.inputs.shards import Shard, find_shards
 from pipeline.ledger import Ledger
-from pipeline.models import ModelError
+from pipeline.models.clip import ModelError
+from pipeline.models.explain import Maps
 from pipeline.passes import WORKER_DIED
 from pipeline.worker import MakeWorker, Worker
 from tests.pipeline.outputs import results

@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 
 from pipeline.config import AnnotateConfig, PromptConfig
-from pipeline.demo.model import create, normalise, tokenize
-from pipeline.explanation import Maps, PromptExplainer
 from pipeline.inputs.images import decode
 from pipeline.inputs.prompts import Prompt
 from pipeline.inputs.samples import Sample
-from pipeline.models import Clip
+from pipeline.models.clip import Clip
+from pipeline.models.demo import create, normalise, tokenize
+from pipeline.models.explain import Maps, PromptExplainer
 
 
 @pytest.fixture(scope="module")

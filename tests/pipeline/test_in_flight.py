@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from pipeline.config import EngineConfig
-from pipeline.explanation import Maps
 from pipeline.inputs.samples import Sample
 from pipeline.inputs.shards import find_shards
+from pipeline.models.explain import Maps
 from pipeline.worker import Worker
 from tests.pipeline.outputs import Labelled, MakeConfig, MakeTar, Write
 

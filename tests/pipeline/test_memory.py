@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import resource
 import torch
-from pipeline.memory import keep_freed_memory
+from pipeline.models.malloc import keep_freed_memory
 
 def faults(number, size):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

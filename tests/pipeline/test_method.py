@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 import legrad
 from pipeline.config import AnnotateConfig, ConfigError, EngineConfig, MethodConfig, PromptConfig
-from pipeline.demo.model import create
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.evaluated import EvaluatedClip
-from pipeline.explanation import PromptExplainer
 from pipeline.inputs.prompts import Prompt
 from pipeline.inputs.samples import Sample
-from pipeline.method import EMPTY_TEXT, make_explainer
+from pipeline.models.demo import create
+from pipeline.models.explain import PromptExplainer
+from pipeline.models.method import EMPTY_TEXT, make_explainer
 from pipeline.options import parse
 
 WIDTH = 24

@@ -6,11 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pipeline import text as module
-from pipeline.demo.model import NAME, TEMPLATE, create, tokenize
 from pipeline.inputs.prompts import Prompt
-from pipeline.models import Clip, ModelError
-from pipeline.text import TextEncoder
+from pipeline.models import text as module
+from pipeline.models.clip import Clip, ModelError
+from pipeline.models.demo import NAME, TEMPLATE, create, tokenize
+from pipeline.models.text import TextEncoder
 
 WORDS = [f"word {n} {'and more ' * (n % 7)}" for n in range(90)]
 

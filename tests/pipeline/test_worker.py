@@ -7,9 +7,9 @@ import pytest
 import torch
 from pycocotools import mask as coco
 
-from pipeline.explanation import Maps, PromptExplainer
 from pipeline.inputs.samples import Sample
 from pipeline.inputs.shards import Shard, find_shards
+from pipeline.models.explain import Maps, PromptExplainer
 from pipeline.passes import WORKER_DIED
 from pipeline.worker import MakeWorker, Outcome, Worker
 from tests.pipeline.outputs import (

@@ -10,7 +10,6 @@ import pytest
 from pycocotools.coco import COCO
 
 from pipeline.demo.bundle import SCENES_PER_SHARD, SHARDS, SIDE, key_of
-from pipeline.demo.model import ASSETS, CONFIG, WEIGHTS, create
 from pipeline.demo.quality import bundled_scenes
 from pipeline.demo.scenes import Scene
 from pipeline.demo.sprites import CLASSES
@@ -18,6 +17,7 @@ from pipeline.evaluation.labels import read_labels
 from pipeline.evaluation.points import pixels_of
 from pipeline.inputs.shards import find_shards
 from pipeline.inputs.tars import read_samples
+from pipeline.models.demo import ASSETS, CONFIG, WEIGHTS, create
 
 COUNT = SHARDS * SCENES_PER_SHARD
 

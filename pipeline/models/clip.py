@@ -18,13 +18,13 @@ import torch
 from filelock import FileLock
 
 from pipeline.config import ModelConfig
-from pipeline.demo import model as demo
+from pipeline.models import demo
 from pipeline.storage import files as storage
 
 Clip: TypeAlias = open_clip.CLIP | open_clip.CustomTextCLIP
 
 CLASSIFIERS = "timm/"
-"""How the names of classifiers begin; see `pipeline.classifiers`."""
+"""How the names of classifiers begin; see `pipeline.models.classifier`."""
 CACHE = Path.home() / ".cache" / "legrad-annotate" / "weights"
 COPY_BUFFER = 16 << 20
 

@@ -11,7 +11,7 @@ from timm.models import load_state_dict
 from torch import nn
 
 from pipeline.config import ModelConfig
-from pipeline.models import CLASSIFIERS, ModelError, downloaded, loading, near
+from pipeline.models.clip import CLASSIFIERS, ModelError, downloaded, loading, near
 from pipeline.storage import files as storage
 
 OWN = "timm"

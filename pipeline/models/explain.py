@@ -15,10 +15,10 @@ from pipeline.config import AnnotateConfig, ConfigError
 from pipeline.inputs.images import Preprocess
 from pipeline.inputs.prompts import Prompt, PromptReader, of_category
 from pipeline.inputs.samples import Sample
-from pipeline.memory import keep_freed_memory
-from pipeline.method import make_explainer
-from pipeline.models import Clip, choose_device, load_model
-from pipeline.text import TextEncoder
+from pipeline.models.clip import Clip, choose_device, load_model
+from pipeline.models.malloc import keep_freed_memory
+from pipeline.models.method import make_explainer
+from pipeline.models.text import TextEncoder
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

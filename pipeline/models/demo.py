@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor
 
-ASSETS = Path(__file__).parent / "assets"
+ASSETS = Path(__file__).parents[1] / "demo" / "assets"
 NAME = "legrad-demo"
 CONFIG = ASSETS / f"{NAME}.json"
 WEIGHTS = ASSETS / f"{NAME}.safetensors"

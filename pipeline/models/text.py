@@ -14,7 +14,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from pipeline.inputs.prompts import Prompt
-from pipeline.models import Clip, ModelError
+from pipeline.models.clip import Clip, ModelError
 
 TEXT_BATCH = 32
 """Rows of every text forward pass, padded when there are fewer: a text's embedding must not
