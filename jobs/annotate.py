@@ -21,13 +21,13 @@ from pipeline.driver import run_shards
 from pipeline.executors import STOPPED
 from pipeline.inputs.classes import load_classes
 from pipeline.inputs.shards import find_shards
-from pipeline.ledger import Ledger
 from pipeline.models.clip import ModelError
 from pipeline.models.demo import NAME as DEMO_MODEL
 from pipeline.options import parse
+from pipeline.outputs.ledger import Ledger
+from pipeline.outputs.records import Summary
 from pipeline.passes import plan
 from pipeline.progress import print_dry_run, print_failures, print_summary
-from pipeline.records import Summary
 from pipeline.storage import files as storage
 
 DEMO_WARNING = (

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 import torch
 
 from pipeline.config import ConfigError
-from pipeline.ledger import Ledger
 from pipeline.options import parse
+from pipeline.outputs.ledger import Ledger
+from pipeline.outputs.rethreshold import RethresholdConfig, rethreshold
 from pipeline.progress import print_summary
-from pipeline.rethreshold import RethresholdConfig, rethreshold
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

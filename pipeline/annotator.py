@@ -15,8 +15,8 @@ from pipeline.concurrency import Rank, Turn, nothing
 from pipeline.config import MaskConfig
 from pipeline.inputs.prompts import Prompt
 from pipeline.inputs.samples import Sample
-from pipeline.masks import Foreground, Mask, encode_masks, threshold_maps
 from pipeline.models.explain import Maps, SampleExplainer
+from pipeline.outputs.masks import Foreground, Mask, encode_masks, threshold_maps
 
 
 @dataclass(frozen=True)

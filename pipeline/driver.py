@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pipeline.config import AnnotateConfig
 from pipeline.executors import make_executor
 from pipeline.inputs.shards import Shard
-from pipeline.ledger import Ledger
+from pipeline.outputs.ledger import Ledger
+from pipeline.outputs.records import Summary
 from pipeline.passes import plan, run_passes
 from pipeline.progress import print_plan
-from pipeline.records import Summary
 from pipeline.worker import MakeWorker, Worker
 
 

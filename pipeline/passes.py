@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from pipeline.config import AnnotateConfig
 from pipeline.inputs.shards import Shard
-from pipeline.ledger import Ledger
-from pipeline.records import Commit
+from pipeline.outputs.ledger import Ledger
+from pipeline.outputs.records import Commit
 from pipeline.worker import Outcome
 
 WORKER_DIED = (

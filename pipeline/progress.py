@@ -17,9 +17,9 @@ from rich.table import Table
 
 from pipeline.config import AnnotateConfig
 from pipeline.inputs.shards import Shard
+from pipeline.outputs.records import Summary
+from pipeline.outputs.schema import ANNOTATIONS, IMAGES
 from pipeline.passes import Plan
-from pipeline.records import Summary
-from pipeline.schema import ANNOTATIONS, IMAGES
 from pipeline.worker import Outcome
 
 

@@ -21,11 +21,11 @@ from pipeline.inputs.prompts import PromptReader
 from pipeline.inputs.samples import Rejected, Sample, SampleReader
 from pipeline.inputs.shards import Shard
 from pipeline.inputs.tars import RawSample, ShardError, read_samples
-from pipeline.ledger import Ledger
 from pipeline.models.explain import PromptExplainer, SampleExplainer
-from pipeline.records import make_commit
+from pipeline.outputs.ledger import Ledger
+from pipeline.outputs.records import make_commit
+from pipeline.outputs.tables import ShardTables
 from pipeline.storage import files as storage
-from pipeline.tables import ShardTables
 from pipeline.watchdog import Watchdog
 
 DECODE_THREADS = 2

@@ -22,9 +22,9 @@ from pipeline.config import AnnotateConfig, EngineConfig
 from pipeline.inputs.images import squash
 from pipeline.inputs.samples import Sample
 from pipeline.inputs.shards import find_shards
-from pipeline.ledger import Ledger
 from pipeline.local import LocalExecutor
 from pipeline.models.explain import Maps
+from pipeline.outputs.ledger import Ledger
 from pipeline.passes import Run, run_passes
 from pipeline.worker import Worker
 

@@ -100,8 +100,8 @@ def look_up() -> dict[str, float]:
     """Seconds per mask for looking points up in run lengths, and for decoding the mask."""
     from PIL import Image
 
-    from pipeline.evaluation.runs import pixels_set
-    from pipeline.masks import decode, encode
+    from pipeline.outputs.masks import decode, encode
+    from pipeline.outputs.run_lengths import pixels_set
 
     rng = np.random.default_rng(0)
     height, width = MASK_SIZE

@@ -20,8 +20,8 @@ from PIL import Image
 
 from pipeline.demo.scenes import HELD_OUT_SEED, Scene, make_scene, sample_points
 from pipeline.demo.sprites import CLASSES, load_sprites
-from pipeline.masks import encode, measure
 from pipeline.models.demo import ASSETS
+from pipeline.outputs.masks import encode, measure
 
 SHARDS, SCENES_PER_SHARD = 3, 64
 SIDE = 160

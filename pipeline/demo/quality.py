@@ -27,8 +27,8 @@ from pipeline.evaluation.precision import average_precision
 from pipeline.inputs.images import decode as decode_image
 from pipeline.inputs.shards import find_shards
 from pipeline.inputs.tars import read_samples
-from pipeline.masks import decode as decode_mask
 from pipeline.models.demo import ASSETS, TEMPLATE, WEIGHTS, create, normalise, tokenize
+from pipeline.outputs.masks import decode as decode_mask
 from pipeline.storage import files as storage
 
 THRESHOLD = 0.5

@@ -11,7 +11,7 @@ from pipeline.evaluation.point_counters import count_predictions
 from pipeline.evaluation.point_scores import PairCounts
 from pipeline.inputs.shards import find_shards
 from pipeline.models.demo import ASSETS
-from pipeline.preview import draw_preview
+from pipeline.outputs.preview import draw_preview
 from pipeline.storage import files as storage
 
 SHARDS = ASSETS / "shards"

@@ -15,7 +15,7 @@ from pipeline.inputs.images import decode
 from pipeline.inputs.samples import image_bytes
 from pipeline.inputs.shards import Shard
 from pipeline.inputs.tars import ShardError, read_samples
-from pipeline.masks import stretched
+from pipeline.outputs.masks import stretched
 from pipeline.rejects import Reject
 from pipeline.storage import files as storage
 

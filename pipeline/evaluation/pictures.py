@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Bool
 
-from pipeline.masks import decode, encode
-from pipeline.schema import SEGMENTATION
+from pipeline.outputs.masks import decode, encode
+from pipeline.outputs.schema import SEGMENTATION
 
 EACH = 6
 """Images shown of the worst, and of the best."""

@@ -19,11 +19,11 @@ from pipeline.evaluation.pictures import keep_pictures, picture
 from pipeline.evaluation.points import pixels_of
 from pipeline.evaluation.predictions import image_id_of, predicted_shards, read_table
 from pipeline.evaluation.running import Counted
-from pipeline.evaluation.runs import pixels_set
 from pipeline.inputs.shards import Shard
 from pipeline.inputs.tars import RawSample
-from pipeline.masks import decode, stored_heatmap
-from pipeline.schema import is_normalised_first
+from pipeline.outputs.masks import decode, stored_heatmap
+from pipeline.outputs.run_lengths import pixels_set
+from pipeline.outputs.schema import is_normalised_first
 
 
 @dataclass(frozen=True)

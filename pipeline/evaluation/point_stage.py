@@ -20,7 +20,7 @@ from pipeline.evaluation.point_scores import PairCounts, confidence_interval, un
 from pipeline.evaluation.predictions import Gaps, predicted_shards
 from pipeline.evaluation.running import MakeCounter, Merged, count_shards
 from pipeline.inputs.shards import Shard, find_shards
-from pipeline.ledger import Ledger
+from pipeline.outputs.ledger import Ledger
 
 
 @dataclass(frozen=True)

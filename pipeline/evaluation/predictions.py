@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from pipeline.config import ConfigError
 from pipeline.inputs.shards import Shard
-from pipeline.ledger import Ledger
+from pipeline.outputs.ledger import Ledger
 from pipeline.storage import files as storage
 
 SHOWN = 5

@@ -23,9 +23,9 @@ from pipeline.driver import run_shards
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.predictions import Gaps
 from pipeline.inputs.shards import Shard
-from pipeline.ledger import Ledger
+from pipeline.outputs.ledger import Ledger
+from pipeline.outputs.records import Counts, make_commit
 from pipeline.progress import print_failures
-from pipeline.records import Counts, make_commit
 from pipeline.storage import files as storage
 from pipeline.worker import ShardWorker
 

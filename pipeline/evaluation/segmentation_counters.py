@@ -20,9 +20,9 @@ from pipeline.evaluation.segmentation import REGION_COUNTS, region_rows
 from pipeline.evaluation.truth import ClassMasks, FindTruth, MatTruth
 from pipeline.inputs.shards import Shard
 from pipeline.inputs.tars import RawSample
-from pipeline.masks import decode, stored_heatmap
+from pipeline.outputs.masks import decode, stored_heatmap
+from pipeline.outputs.schema import is_normalised_first
 from pipeline.rejects import Reject
-from pipeline.schema import is_normalised_first
 
 UNSCORED = "without ground truth"
 

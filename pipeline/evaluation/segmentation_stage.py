@@ -20,7 +20,7 @@ from pipeline.evaluation.segmentation import RULES, segmentation_scores, unpredi
 from pipeline.evaluation.segmentation_counters import MakeRegionCounter, MakeWrittenCounter
 from pipeline.evaluation.truth import CocoTruth, FindTruth, IndexTruth, MatTruth, mat_shards
 from pipeline.inputs.shards import Shard
-from pipeline.ledger import Ledger
+from pipeline.outputs.ledger import Ledger
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from pipeline.config import ConfigError
 from pipeline.inputs.classes import load_classes
 from pipeline.inputs.shards import Shard
 from pipeline.inputs.tars import RawSample
-from pipeline.masks import stretched
+from pipeline.outputs.masks import stretched
 from pipeline.rejects import Reject
 from pipeline.storage import files as storage
 

@@ -20,11 +20,11 @@ from pipeline.demo.quality import bundled_scenes
 from pipeline.evaluation.labels import Cleaning, read_labels
 from pipeline.evaluation.pairs import LabelledPairs
 from pipeline.inputs.shards import Shard
-from pipeline.ledger import Ledger
-from pipeline.masks import encode, measure
 from pipeline.models.demo import ASSETS
-from pipeline.records import Commit, file_record
-from pipeline.schema import ANNOTATIONS, IMAGES, footer, image_id, to_parquet
+from pipeline.outputs.ledger import Ledger
+from pipeline.outputs.masks import encode, measure
+from pipeline.outputs.records import Commit, file_record
+from pipeline.outputs.schema import ANNOTATIONS, IMAGES, footer, image_id, to_parquet
 
 LOCAL = ("--engine.executor", "local", "--engine.threads", "1", "--engine.log_seconds", "1000")
 NAMES = 'LabelName,DisplayName\r\n/m/d,Dog\r\n/m/c,Cat\r\n/m/b,"Bird, small"\r\n'

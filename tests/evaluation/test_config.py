@@ -20,7 +20,7 @@ from pipeline.evaluation.perturbation_stage import PerturbationConfig
 from pipeline.evaluation.point_stage import PointsConfig
 from pipeline.evaluation.segmentation_stage import SegmentationConfig
 from pipeline.models.demo import ASSETS
-from pipeline.rethreshold import RethresholdConfig
+from pipeline.outputs.rethreshold import RethresholdConfig
 from tests.evaluation.formats import index_mask
 
 Run = Callable[..., Any]

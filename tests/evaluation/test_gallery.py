@@ -17,8 +17,8 @@ from pipeline.evaluation import gallery
 from pipeline.evaluation.gallery import Picture
 from pipeline.evaluation.pictures import EACH, keep_pictures, picture, worst_and_best
 from pipeline.inputs.images import Preprocess
-from pipeline.masks import decode, stretched
 from pipeline.models.demo import ASSETS, TEMPLATE, create, tokenize
+from pipeline.outputs.masks import decode, stretched
 
 Run = Callable[..., Any]
 SHARDS = ASSETS / "shards"

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from pipeline.evaluation.runs import pixels_set, run_ends
-from pipeline.masks import decode, encode
+from pipeline.outputs.masks import decode, encode
+from pipeline.outputs.run_lengths import pixels_set, run_ends
 
 
 @given(

@@ -14,9 +14,9 @@ from pipeline.config import ConfigError
 from pipeline.demo.quality import bundled_scenes
 from pipeline.evaluation.predictions import Gaps, predicted_shards
 from pipeline.inputs.shards import Shard
-from pipeline.ledger import Ledger
 from pipeline.models.demo import ASSETS
-from pipeline.rethreshold import RethresholdConfig, rethreshold
+from pipeline.outputs.ledger import Ledger
+from pipeline.outputs.rethreshold import RethresholdConfig, rethreshold
 
 Run = Callable[..., Any]
 MASKS = {"0001": {"dog": np.ones((4, 4), dtype=bool)}}

@@ -16,7 +16,7 @@ from jobs import annotate
 from jobs.annotate import main
 from pipeline.demo.run import SHARDS
 from pipeline.inputs.shards import Shard
-from pipeline.ledger import Ledger
+from pipeline.outputs.ledger import Ledger
 from pipeline.storage import files as storage
 
 ROOT = Path(__file__).parents[2]

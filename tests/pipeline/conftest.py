@@ -21,8 +21,8 @@ from werkzeug.serving import WSGIRequestHandler
 from pipeline.config import AnnotateConfig, EngineConfig
 from pipeline.driver import run_shards
 from pipeline.inputs.shards import find_shards
-from pipeline.ledger import Ledger
 from pipeline.models.explain import PromptExplainer
+from pipeline.outputs.ledger import Ledger
 from pipeline.storage import files as storage
 from pipeline.worker import MakeWorker, Worker
 

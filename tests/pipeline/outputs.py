@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from pipeline.config import AnnotateConfig
-from pipeline.ledger import Ledger
+from pipeline.outputs.ledger import Ledger
 
 Rows = list[dict[str, Any]]
 Annotate = Callable[..., Ledger]

@@ -14,9 +14,9 @@ from pipeline import driver
 from pipeline.config import AnnotateConfig
 from pipeline.driver import run_shards
 from pipeline.inputs.shards import Shard
-from pipeline.ledger import TABLES, Ledger
 from pipeline.models.clip import ModelError
-from pipeline.records import Counts, make_commit
+from pipeline.outputs.ledger import TABLES, Ledger
+from pipeline.outputs.records import Counts, make_commit
 from pipeline.worker import Outcome
 
 SHARDS = [Shard(f"/in/{name}.tar", f"/in/{name}.tar", 10) for name in "ab"]

@@ -17,9 +17,9 @@ from pipeline.demo.run import SHARDS
 from pipeline.driver import run_shards
 from pipeline.inputs.samples import Sample
 from pipeline.inputs.shards import Shard, find_shards
-from pipeline.ledger import Ledger
 from pipeline.models.clip import ModelError
 from pipeline.models.explain import Maps
+from pipeline.outputs.ledger import Ledger
 from pipeline.passes import WORKER_DIED
 from pipeline.worker import MakeWorker, Worker
 from tests.pipeline.outputs import results

@@ -9,8 +9,8 @@ import pytest
 
 from pipeline.config import AnnotateConfig, ConfigError, MaskConfig, ModelConfig, PromptConfig
 from pipeline.inputs.shards import Shard
-from pipeline.ledger import Ledger
-from pipeline.records import Commit, Summary, file_record
+from pipeline.outputs.ledger import Ledger
+from pipeline.outputs.records import Commit, Summary, file_record
 from pipeline.storage import files as storage
 
 CONFIG = AnnotateConfig(input="in")

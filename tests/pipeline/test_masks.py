@@ -10,9 +10,9 @@ from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco
 
 import legrad
-from pipeline import masks
 from pipeline.config import MaskConfig
-from pipeline.masks import Mask, decode, encode, encode_masks, measure, threshold_maps
+from pipeline.outputs import masks
+from pipeline.outputs.masks import Mask, decode, encode, encode_masks, measure, threshold_maps
 
 
 def masks_of(

@@ -15,8 +15,8 @@ from PIL import Image
 from pipeline.config import AnnotateConfig
 from pipeline.inputs.shards import find_shards
 from pipeline.inputs.tars import read_samples
-from pipeline.ledger import Ledger
-from pipeline.masks import decode, measure
+from pipeline.outputs.ledger import Ledger
+from pipeline.outputs.masks import decode, measure
 from tests.pipeline.outputs import rows
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "coco-val-100"

@@ -7,8 +7,8 @@ import pytest
 
 from pipeline.config import AnnotateConfig, MaskConfig
 from pipeline.inputs.shards import find_shards
-from pipeline.ledger import Ledger
-from pipeline.preview import WIDTH, draw_preview
+from pipeline.outputs.ledger import Ledger
+from pipeline.outputs.preview import WIDTH, draw_preview
 
 
 @pytest.mark.parametrize("heat", [True, False])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco
 
 from pipeline.config import SCHEMA_VERSION, AnnotateConfig, ModelConfig
-from pipeline.schema import ANNOTATIONS, IMAGES, footer, image_id, to_parquet
+from pipeline.outputs.schema import ANNOTATIONS, IMAGES, footer, image_id, to_parquet
 
 ANNOTATION_COLUMNS = {
     "shard": "string not null",

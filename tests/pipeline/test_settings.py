@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.config import MaskConfig, PromptConfig
-from pipeline.masks import decode
+from pipeline.outputs.masks import decode
 from pipeline.worker import Worker
 from tests.pipeline.outputs import (
     Annotate,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from pipeline.masks import RLE
+from pipeline.outputs.masks import RLE
 
 CONTINUES, SIGN, BITS = 0x20, 0x10, 5
 """A number is written in groups of five bits, low ones first; the last group has the sign."""

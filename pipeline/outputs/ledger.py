@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from pipeline.config import SCHEMA_VERSION, ConfigError, fingerprint
 from pipeline.inputs.shards import Shard
-from pipeline.records import Commit, Summary
+from pipeline.outputs.records import Commit, Summary
 from pipeline.storage import files as storage
 
 READERS = 16

@@ -8,8 +8,8 @@ from typing import Any
 from pipeline.annotator import Annotated, Annotation
 from pipeline.config import AnnotateConfig
 from pipeline.inputs.samples import Rejected, Sample
-from pipeline.records import Counts
-from pipeline.schema import ANNOTATIONS, IMAGES, footer, image_id, to_parquet
+from pipeline.outputs.records import Counts
+from pipeline.outputs.schema import ANNOTATIONS, IMAGES, footer, image_id, to_parquet
 
 Row = dict[str, Any]
 

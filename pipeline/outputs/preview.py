@@ -14,10 +14,10 @@ from pipeline.inputs.images import decode as decode_image
 from pipeline.inputs.samples import image_bytes
 from pipeline.inputs.shards import Shard
 from pipeline.inputs.tars import read_samples
-from pipeline.ledger import Ledger
-from pipeline.masks import decode as decode_mask
-from pipeline.masks import stored_heatmap
-from pipeline.schema import is_normalised_first
+from pipeline.outputs.ledger import Ledger
+from pipeline.outputs.masks import decode as decode_mask
+from pipeline.outputs.masks import stored_heatmap
+from pipeline.outputs.schema import is_normalised_first
 from pipeline.storage import files as storage
 
 CELL = 200  # pixels, width of a picture
