@@ -15,19 +15,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from pipeline.cli import parse
 from pipeline.config import AnnotateConfig, ConfigError, naming
 from pipeline.demo import run as demo
-from pipeline.driver import run_shards
-from pipeline.executors import STOPPED
 from pipeline.inputs.classes import load_classes
 from pipeline.inputs.shards import find_shards
 from pipeline.models.clip import ModelError
 from pipeline.models.demo import NAME as DEMO_MODEL
-from pipeline.options import parse
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.records import Summary
-from pipeline.passes import plan
-from pipeline.progress import print_dry_run, print_failures, print_summary
+from pipeline.run.executors import STOPPED
+from pipeline.run.passes import plan
+from pipeline.run.progress import print_dry_run, print_failures, print_summary
+from pipeline.run.run import run_shards
 from pipeline.storage import files as storage
 
 DEMO_WARNING = (

@@ -12,14 +12,14 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from pipeline.cli import parse
 from pipeline.config import ConfigError
 from pipeline.evaluation.layer_stage import LayersConfig, study_layers
 from pipeline.evaluation.perturbation_stage import PerturbationConfig, score_perturbation
 from pipeline.evaluation.point_stage import PointsConfig, score_points
 from pipeline.evaluation.segmentation_stage import SegmentationConfig, score_segmentation
-from pipeline.executors import STOPPED
 from pipeline.models.clip import ModelError
-from pipeline.options import parse
+from pipeline.run.executors import STOPPED
 from pipeline.storage.files import join, read_bytes
 
 COMMANDS: dict[str, tuple[Any, Callable[[Any], Any]]] = {

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 
 import torch
 
+from pipeline.cli import parse
 from pipeline.config import ConfigError
-from pipeline.options import parse
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.rethreshold import RethresholdConfig, rethreshold
-from pipeline.progress import print_summary
+from pipeline.run.progress import print_summary
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -81,7 +81,9 @@ def test_no_tracked_file_has(pattern: re.Pattern[str]) -> None:
 
 
 def test_the_local_executor_does_not_load_ray() -> None:
-    program = "import sys, pipeline.worker, pipeline.local; print('ray' in sys.modules)"
+    program = (
+        "import sys, pipeline.run.worker, pipeline.run.local_executor; print('ray' in sys.modules)"
+    )
     python = [sys.executable, "-c", program]
     ended = subprocess.run(python, cwd=ROOT, capture_output=True, text=True, check=True)
     assert ended.stdout == "False\n"

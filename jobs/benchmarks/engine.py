@@ -22,11 +22,11 @@ from pipeline.config import AnnotateConfig, EngineConfig
 from pipeline.inputs.images import squash
 from pipeline.inputs.samples import Sample
 from pipeline.inputs.shards import find_shards
-from pipeline.local import LocalExecutor
 from pipeline.models.explain import Maps
 from pipeline.outputs.ledger import Ledger
-from pipeline.passes import Run, run_passes
-from pipeline.worker import Worker
+from pipeline.run.local_executor import LocalExecutor
+from pipeline.run.passes import Run, run_passes
+from pipeline.run.worker import Worker
 
 WIDTH, HEIGHT, INPUT, GRID = 500, 375, 224, 16
 LABELS = ["first", "second"]
@@ -130,7 +130,7 @@ def _run(data: Path, output: Path, engine: EngineConfig) -> dict[str, float]:
     if engine.executor == "local":
         executor = LocalExecutor(config, make_worker)
     else:
-        from pipeline.engine import RayExecutor
+        from pipeline.run.ray_executor import RayExecutor
 
         executor = RayExecutor(config, make_worker)
     run_passes(config, ledger, shards, executor)

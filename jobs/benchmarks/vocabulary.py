@@ -12,7 +12,6 @@ import torch
 import yaml
 
 from jobs.benchmarks.timing import interleaved
-from pipeline.annotator import Annotator
 from pipeline.config import AnnotateConfig, MaskConfig, PromptConfig
 from pipeline.demo.run import SHARDS
 from pipeline.demo.sprites import CLASSES
@@ -21,6 +20,7 @@ from pipeline.inputs.samples import Sample, SampleReader
 from pipeline.inputs.shards import find_shards
 from pipeline.inputs.tars import read_samples
 from pipeline.models.explain import PromptExplainer
+from pipeline.run.annotator import Annotator
 from pipeline.storage import files as storage
 
 BATCH, TOP_K = 16, 3

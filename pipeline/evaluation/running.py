@@ -19,15 +19,15 @@ import pyarrow.parquet as pq
 import torch
 
 from pipeline.config import AnnotateConfig, ConfigError, fingerprint
-from pipeline.driver import run_shards
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.predictions import Gaps
 from pipeline.inputs.shards import Shard
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.records import Counts, make_commit
-from pipeline.progress import print_failures
+from pipeline.run.progress import print_failures
+from pipeline.run.run import run_shards
+from pipeline.run.worker import ShardWorker
 from pipeline.storage import files as storage
-from pipeline.worker import ShardWorker
 
 
 @dataclass

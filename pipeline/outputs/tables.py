@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from pipeline.annotator import Annotated, Annotation
 from pipeline.config import AnnotateConfig
 from pipeline.inputs.samples import Rejected, Sample
 from pipeline.outputs.records import Counts
 from pipeline.outputs.schema import ANNOTATIONS, IMAGES, footer, image_id, to_parquet
+from pipeline.run.annotator import Annotated, Annotation
 
 Row = dict[str, Any]
 

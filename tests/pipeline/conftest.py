@@ -19,12 +19,12 @@ from PIL import Image
 from werkzeug.serving import WSGIRequestHandler
 
 from pipeline.config import AnnotateConfig, EngineConfig
-from pipeline.driver import run_shards
 from pipeline.inputs.shards import find_shards
 from pipeline.models.explain import PromptExplainer
 from pipeline.outputs.ledger import Ledger
+from pipeline.run.run import run_shards
+from pipeline.run.worker import MakeWorker, Worker
 from pipeline.storage import files as storage
-from pipeline.worker import MakeWorker, Worker
 
 Members = Iterable[tuple[str, bytes]]
 

@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 
-from pipeline.annotator import Annotated, Annotator
 from pipeline.config import MaskConfig
 from pipeline.inputs.images import decode
 from pipeline.inputs.prompts import Prompt
 from pipeline.inputs.samples import Sample
 from pipeline.models.explain import Maps, PromptExplainer
+from pipeline.run.annotator import Annotated, Annotator
 
 
 class Limited:

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.inputs.shards import find_shards
-from pipeline.passes import plan
-from pipeline.worker import MakeWorker
+from pipeline.run.passes import plan
+from pipeline.run.worker import MakeWorker
 from tests.pipeline.outputs import (
     Annotate,
     Labelled,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.concurrency import Turn, map_ahead
+from pipeline.run.ordering import Turn, map_ahead
 
 
 @given(st.integers(0, 12), st.integers(0, 5), st.integers(1, 3))

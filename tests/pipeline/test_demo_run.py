@@ -13,11 +13,11 @@ import pytest
 from pipeline.config import AnnotateConfig, EngineConfig
 from pipeline.demo.run import SHARDS
 from pipeline.inputs.shards import find_shards
-from pipeline.local import LocalExecutor
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.masks import measure
 from pipeline.outputs.schema import image_id
-from pipeline.worker import MakeWorker, Outcome
+from pipeline.run.local_executor import LocalExecutor
+from pipeline.run.worker import MakeWorker, Outcome
 from tests.pipeline.outputs import (
     Annotate,
     Tree,

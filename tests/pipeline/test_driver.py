@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from pipeline import driver
 from pipeline.config import AnnotateConfig
-from pipeline.driver import run_shards
 from pipeline.inputs.shards import Shard
 from pipeline.models.clip import ModelError
 from pipeline.outputs.ledger import TABLES, Ledger
 from pipeline.outputs.records import Counts, make_commit
-from pipeline.worker import Outcome
+from pipeline.run import run as driver
+from pipeline.run.run import run_shards
+from pipeline.run.worker import Outcome
 
 SHARDS = [Shard(f"/in/{name}.tar", f"/in/{name}.tar", 10) for name in "ab"]
 COUNTS = Counts(samples=2, statuses={}, rejects={}, prompts=0, prompts_cut=0, masks=0)

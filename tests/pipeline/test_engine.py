@@ -14,14 +14,14 @@ from ray import cloudpickle
 
 from pipeline.config import AnnotateConfig, ModelConfig
 from pipeline.demo.run import SHARDS
-from pipeline.driver import run_shards
 from pipeline.inputs.samples import Sample
 from pipeline.inputs.shards import Shard, find_shards
 from pipeline.models.clip import ModelError
 from pipeline.models.explain import Maps
 from pipeline.outputs.ledger import Ledger
-from pipeline.passes import WORKER_DIED
-from pipeline.worker import MakeWorker, Worker
+from pipeline.run.passes import WORKER_DIED
+from pipeline.run.run import run_shards
+from pipeline.run.worker import MakeWorker, Worker
 from tests.pipeline.outputs import results
 
 ROOT = Path(__file__).parents[2]

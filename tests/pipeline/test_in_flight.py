@@ -16,7 +16,7 @@ from pipeline.config import EngineConfig
 from pipeline.inputs.samples import Sample
 from pipeline.inputs.shards import find_shards
 from pipeline.models.explain import Maps
-from pipeline.worker import Worker
+from pipeline.run.worker import Worker
 from tests.pipeline.outputs import Labelled, MakeConfig, MakeTar, Write
 
 ROOT = Path(__file__).parents[2]
@@ -90,9 +90,9 @@ def test_a_shard_that_waits_for_another_is_not_taken_for_stuck(
     """In a process of its own, which the watchdog would end."""
     program = f"""
         from pipeline.config import AnnotateConfig, EngineConfig
-        from pipeline.local import LocalExecutor
+        from pipeline.run.local_executor import LocalExecutor
         from pipeline.inputs.shards import find_shards
-        from pipeline.worker import Worker
+        from pipeline.run.worker import Worker
         from tests.pipeline.test_in_flight import Slow, one_by_one
         config = AnnotateConfig(input={two_shards!r}, output={str(tmp_path / "out")!r},
                                 engine=one_by_one(stall_seconds=3))

@@ -12,6 +12,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 import legrad
+from pipeline.cli import parse
 from pipeline.config import AnnotateConfig, ConfigError, EngineConfig, MethodConfig, PromptConfig
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.evaluated import EvaluatedClip
@@ -20,7 +21,6 @@ from pipeline.inputs.samples import Sample
 from pipeline.models.demo import create
 from pipeline.models.explain import PromptExplainer
 from pipeline.models.method import EMPTY_TEXT, make_explainer
-from pipeline.options import parse
 
 WIDTH = 24
 ENGINE = EngineConfig(executor="local", threads=1)

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipeline.cli import parse
 from pipeline.config import AnnotateConfig, ConfigError
-from pipeline.options import parse
 
 
 def configure(*arguments: str) -> AnnotateConfig:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline import progress
 from pipeline.inputs.shards import Shard
-from pipeline.progress import Meter, shown
-from pipeline.worker import Outcome
+from pipeline.run import progress
+from pipeline.run.progress import Meter, shown
+from pipeline.run.worker import Outcome
 
 
 class Clock:

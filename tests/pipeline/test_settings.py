@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.config import MaskConfig, PromptConfig
 from pipeline.outputs.masks import decode
-from pipeline.worker import Worker
+from pipeline.run.worker import Worker
 from tests.pipeline.outputs import (
     Annotate,
     Labelled,

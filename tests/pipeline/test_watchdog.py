@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 def run(body: str, patience: float = 0.5) -> subprocess.CompletedProcess[str]:
     """Run a program that has a `watchdog`."""
-    program = "import re, threading, time\nfrom pipeline.watchdog import Watchdog\n"
+    program = "import re, threading, time\nfrom pipeline.run.watchdog import Watchdog\n"
     program += f"watchdog = Watchdog({patience})\n" + textwrap.dedent(body)
     return subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60
@@ -80,7 +80,7 @@ def test_a_worker_that_hangs_is_ended(tmp_path: Path) -> None:
         from pipeline.config import AnnotateConfig, EngineConfig
         from pipeline.demo.run import SHARDS
         from pipeline.inputs.shards import find_shards
-        from pipeline.worker import Worker
+        from pipeline.run.worker import Worker
 
         class Hanging:
             device, embed_width = None, 0

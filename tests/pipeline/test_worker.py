@@ -10,8 +10,8 @@ from pycocotools import mask as coco
 from pipeline.inputs.samples import Sample
 from pipeline.inputs.shards import Shard, find_shards
 from pipeline.models.explain import Maps, PromptExplainer
-from pipeline.passes import WORKER_DIED
-from pipeline.worker import MakeWorker, Outcome, Worker
+from pipeline.run.passes import WORKER_DIED
+from pipeline.run.worker import MakeWorker, Outcome, Worker
 from tests.pipeline.outputs import (
     Annotate,
     Labelled,

@@ -15,7 +15,7 @@ from pipeline.config import AnnotateConfig
 from pipeline.inputs.shards import Shard
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.records import Commit
-from pipeline.worker import Outcome
+from pipeline.run.worker import Outcome
 
 WORKER_DIED = (
     "its worker died (killed, out of memory, or without progress for --engine.stall_seconds); "

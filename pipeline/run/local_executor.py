@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from pipeline.config import AnnotateConfig
 from pipeline.inputs.shards import Shard
-from pipeline.progress import Meter, shown
-from pipeline.worker import MakeWorker, Outcome, Worker
+from pipeline.run.progress import Meter, shown
+from pipeline.run.worker import MakeWorker, Outcome, Worker
 
 
 class LocalExecutor:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline.config import AnnotateConfig
-from pipeline.executors import make_executor
 from pipeline.inputs.shards import Shard
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.records import Summary
-from pipeline.passes import plan, run_passes
-from pipeline.progress import print_plan
-from pipeline.worker import MakeWorker, Worker
+from pipeline.run.executors import make_executor
+from pipeline.run.passes import plan, run_passes
+from pipeline.run.progress import print_plan
+from pipeline.run.worker import MakeWorker, Worker
 
 
 def run_shards(

@@ -25,11 +25,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.config import AnnotateConfig, ConfigError
 from pipeline.inputs.shards import Shard
-from pipeline.local import Tally
 from pipeline.models.clip import ModelError
 from pipeline.outputs.ledger import Ledger
-from pipeline.progress import Meter, shown
-from pipeline.worker import MakeWorker, Outcome, ShardWorker, Worker
+from pipeline.run.local_executor import Tally
+from pipeline.run.progress import Meter, shown
+from pipeline.run.worker import MakeWorker, Outcome, ShardWorker, Worker
 
 
 class RayExecutor:

@@ -19,8 +19,8 @@ from pipeline.config import AnnotateConfig
 from pipeline.inputs.shards import Shard
 from pipeline.outputs.records import Summary
 from pipeline.outputs.schema import ANNOTATIONS, IMAGES
-from pipeline.passes import Plan
-from pipeline.worker import Outcome
+from pipeline.run.passes import Plan
+from pipeline.run.worker import Outcome
 
 
 @dataclass

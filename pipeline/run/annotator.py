@@ -11,12 +11,12 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 import legrad
-from pipeline.concurrency import Rank, Turn, nothing
 from pipeline.config import MaskConfig
 from pipeline.inputs.prompts import Prompt
 from pipeline.inputs.samples import Sample
 from pipeline.models.explain import Maps, SampleExplainer
 from pipeline.outputs.masks import Foreground, Mask, encode_masks, threshold_maps
+from pipeline.run.ordering import Rank, Turn, nothing
 
 
 @dataclass(frozen=True)

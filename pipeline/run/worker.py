@@ -14,8 +14,6 @@ from itertools import count, islice
 
 import torch
 
-from pipeline.annotator import Annotated, Annotator
-from pipeline.concurrency import map_ahead
 from pipeline.config import AnnotateConfig
 from pipeline.inputs.prompts import PromptReader
 from pipeline.inputs.samples import Rejected, Sample, SampleReader
@@ -25,8 +23,10 @@ from pipeline.models.explain import PromptExplainer, SampleExplainer
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.records import make_commit
 from pipeline.outputs.tables import ShardTables
+from pipeline.run.annotator import Annotated, Annotator
+from pipeline.run.ordering import map_ahead
+from pipeline.run.watchdog import Watchdog
 from pipeline.storage import files as storage
-from pipeline.watchdog import Watchdog
 
 DECODE_THREADS = 2
 BATCHES_AT_ONCE = 2

@@ -6,8 +6,8 @@ import signal
 import sys
 
 from pipeline.config import AnnotateConfig
-from pipeline.passes import Run
-from pipeline.worker import MakeWorker, Worker
+from pipeline.run.passes import Run
+from pipeline.run.worker import MakeWorker, Worker
 
 STOPPED = 143
 """Exit code of a run that was told to stop, as shells have it for SIGTERM."""
@@ -21,11 +21,11 @@ def make_executor(config: AnnotateConfig, make_worker: MakeWorker = Worker) -> R
     _exit_when_terminated()
     executor: Run
     if config.engine.executor == "local":
-        from pipeline.local import LocalExecutor
+        from pipeline.run.local_executor import LocalExecutor
 
         executor = LocalExecutor(config, make_worker)
     else:
-        from pipeline.engine import RayExecutor
+        from pipeline.run.ray_executor import RayExecutor
 
         try:
             executor = RayExecutor(config, make_worker)
