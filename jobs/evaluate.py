@@ -14,10 +14,10 @@ from typing import Any
 
 from pipeline.cli import parse
 from pipeline.config import ConfigError
-from pipeline.evaluation.layer_stage import LayersConfig, study_layers
-from pipeline.evaluation.perturbation_stage import PerturbationConfig, score_perturbation
-from pipeline.evaluation.point_stage import PointsConfig, score_points
-from pipeline.evaluation.segmentation_stage import SegmentationConfig, score_segmentation
+from pipeline.evaluation.layers.stage import LayersConfig, study_layers
+from pipeline.evaluation.perturbation.stage import PerturbationConfig, score_perturbation
+from pipeline.evaluation.points.stage import PointsConfig, score_points
+from pipeline.evaluation.segmentation.stage import SegmentationConfig, score_segmentation
 from pipeline.models.clip import ModelError
 from pipeline.run.executors import STOPPED
 from pipeline.storage.files import join, read_bytes

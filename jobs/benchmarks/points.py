@@ -72,8 +72,8 @@ def write_points(folder: Path, rows: int, images: int, seed: int = 0) -> None:
 
 def read_and_join(folder: str) -> dict[str, Any]:
     """Read, clean, deduplicate and group the file, then find the pairs of every image."""
-    from pipeline.evaluation.labels import read_labels
-    from pipeline.evaluation.pairs import LabelledPairs
+    from pipeline.evaluation.points.labels import read_labels
+    from pipeline.evaluation.points.pairs import LabelledPairs
 
     before = _peak()
     started = time.perf_counter()

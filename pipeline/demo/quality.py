@@ -22,8 +22,8 @@ from jsonargparse import auto_cli
 
 import legrad
 from pipeline.demo.scenes import Scene, sample_points
-from pipeline.evaluation.points import PointCounts
-from pipeline.evaluation.precision import average_precision
+from pipeline.evaluation.points.definition import PointCounts
+from pipeline.evaluation.segmentation.precision import average_precision
 from pipeline.inputs.images import decode as decode_image
 from pipeline.inputs.shards import find_shards
 from pipeline.inputs.tars import read_samples

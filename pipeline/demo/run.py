@@ -6,9 +6,9 @@ import dataclasses
 import io
 
 from pipeline.config import AnnotateConfig
-from pipeline.evaluation.labels import read_labels
-from pipeline.evaluation.point_counters import count_predictions
-from pipeline.evaluation.point_scores import PairCounts
+from pipeline.evaluation.points.counters import count_predictions
+from pipeline.evaluation.points.labels import read_labels
+from pipeline.evaluation.points.scores import PairCounts
 from pipeline.inputs.shards import find_shards
 from pipeline.models.demo import ASSETS
 from pipeline.outputs.preview import draw_preview

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image
 
-from pipeline.evaluation.points import Point
+from pipeline.evaluation.points.definition import Point
 
 TRAIN_SEED = 1
 HELD_OUT_SEED = 2

@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from pipeline.evaluation.config import EvaluationConfig
-from pipeline.evaluation.running import Counted
+from pipeline.evaluation.counting import Counted
 from pipeline.inputs.images import decode
 from pipeline.inputs.samples import image_bytes
 from pipeline.inputs.shards import Shard

@@ -12,8 +12,8 @@ from torchvision.transforms import InterpolationMode
 
 from legrad.towers.tower import open_tower
 from pipeline.config import ConfigError, ModelConfig, PromptConfig
+from pipeline.evaluation.class_names import ClassNames
 from pipeline.evaluation.config import EvaluationConfig
-from pipeline.evaluation.labelled import ClassNames
 from pipeline.evaluation.model import ClassHead, EvaluatedModel
 from pipeline.inputs.images import Preprocess, normalise, squash
 from pipeline.models.classifier import (

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 import legrad
 from legrad.towers.tower import open_tower
+from pipeline.evaluation.class_names import ClassNames
 from pipeline.evaluation.config import EvaluationConfig
-from pipeline.evaluation.labelled import ClassNames
 from pipeline.models.method import make_explainer
 
 

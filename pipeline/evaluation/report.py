@@ -11,7 +11,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from pipeline.evaluation.running import Merged
+from pipeline.evaluation.counting import Merged
 from pipeline.storage import files as storage
 
 matplotlib.use("Agg")

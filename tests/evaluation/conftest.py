@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 from jobs import evaluate
 from pipeline.config import AnnotateConfig
 from pipeline.demo.quality import bundled_scenes
-from pipeline.evaluation.labels import Cleaning, read_labels
-from pipeline.evaluation.pairs import LabelledPairs
+from pipeline.evaluation.points.labels import Cleaning, read_labels
+from pipeline.evaluation.points.pairs import LabelledPairs
 from pipeline.inputs.shards import Shard
 from pipeline.models.demo import ASSETS
 from pipeline.outputs.ledger import Ledger

@@ -15,10 +15,10 @@ import legrad
 from jobs import annotate
 from pipeline.config import ConfigError, EngineConfig, ModelConfig
 from pipeline.evaluation import paper
+from pipeline.evaluation.class_names import ClassNames
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.evaluated import EvaluatedClassifier, EvaluatedClip, load_evaluated
-from pipeline.evaluation.labelled import ClassNames
-from pipeline.evaluation.perturbation_stage import PerturbationConfig
+from pipeline.evaluation.perturbation.stage import PerturbationConfig
 from pipeline.models.classifier import load_classifier
 from pipeline.models.clip import ModelError
 from pipeline.models.demo import ASSETS

@@ -15,10 +15,10 @@ from jobs import evaluate
 from pipeline.config import ConfigError, ModelConfig
 from pipeline.demo.quality import bundled_scenes
 from pipeline.evaluation.config import EvaluationConfig
-from pipeline.evaluation.layer_stage import LayersConfig
-from pipeline.evaluation.perturbation_stage import PerturbationConfig
-from pipeline.evaluation.point_stage import PointsConfig
-from pipeline.evaluation.segmentation_stage import SegmentationConfig
+from pipeline.evaluation.layers.stage import LayersConfig
+from pipeline.evaluation.perturbation.stage import PerturbationConfig
+from pipeline.evaluation.points.stage import PointsConfig
+from pipeline.evaluation.segmentation.stage import SegmentationConfig
 from pipeline.models.demo import ASSETS
 from pipeline.outputs.rethreshold import RethresholdConfig
 from tests.evaluation.formats import index_mask

@@ -8,7 +8,7 @@ import pytest
 
 from jobs import annotate, evaluate
 from pipeline.demo.sprites import CLASSES
-from pipeline.evaluation.labelled import ClassNames
+from pipeline.evaluation.class_names import ClassNames
 from pipeline.models.demo import ASSETS
 from tests.evaluation.conftest import LOCAL
 

@@ -13,9 +13,9 @@ import torch
 
 import legrad
 from pipeline.demo.quality import bundled_scenes
-from pipeline.evaluation import gallery
-from pipeline.evaluation.gallery import Picture
-from pipeline.evaluation.pictures import EACH, keep_pictures, picture, worst_and_best
+from pipeline.evaluation.points import gallery
+from pipeline.evaluation.points.gallery import Picture
+from pipeline.evaluation.points.pictures import EACH, keep_pictures, picture, worst_and_best
 from pipeline.inputs.images import Preprocess
 from pipeline.models.demo import ASSETS, TEMPLATE, create, tokenize
 from pipeline.outputs.masks import decode, stretched

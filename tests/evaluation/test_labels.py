@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from pipeline.config import ConfigError
-from pipeline.evaluation.labels import Cleaning, read_descriptions, read_labels
-from pipeline.evaluation.pairs import Label, LabelledPairs
+from pipeline.evaluation.points.labels import Cleaning, read_descriptions, read_labels
+from pipeline.evaluation.points.pairs import Label, LabelledPairs
 
 
 def as_dict(pairs: LabelledPairs) -> dict[tuple[str, str], set[tuple[float, float, bool]]]:
@@ -132,7 +132,7 @@ def test_a_large_file_against_the_definition(
     from jobs.benchmarks.points import write_points
 
     write_points(tmp_path, rows=20_000, images=300)
-    monkeypatch.setattr("pipeline.evaluation.labels.BLOCK", 1 << 16)  # many blocks
+    monkeypatch.setattr("pipeline.evaluation.points.labels.BLOCK", 1 << 16)  # many blocks
     pairs, cleaning = read_labels(str(tmp_path / "points.csv"), str(tmp_path / "descriptions.csv"))
     assert as_dict(pairs) == reference(tmp_path / "points.csv")
     assert {"unsure", "repeated", "contradictory", "outside the image"} <= set(cleaning.left_out)

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 
 import legrad
 from pipeline.demo.quality import bundled_scenes
-from pipeline.evaluation.layer_stage import VARIANTS
-from pipeline.evaluation.layers import LAYER_MEANS, gradient_distribution, spread
+from pipeline.evaluation.layers.counters import LAYER_MEANS, gradient_distribution, spread
+from pipeline.evaluation.layers.stage import VARIANTS
 from pipeline.inputs.images import Preprocess
 from pipeline.models.demo import ASSETS, TEMPLATE, create, tokenize
 

@@ -9,7 +9,7 @@ from pipeline.config import AnnotateConfig, MaskConfig, ModelConfig, PromptConfi
 from pipeline.evaluation import paper
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.evaluated import depth_of
-from pipeline.evaluation.point_stage import PointsConfig
+from pipeline.evaluation.points.stage import PointsConfig
 
 B16 = ModelConfig(paper.B16, paper.WEIGHTS[paper.B16])
 SIGLIP = ModelConfig(paper.SIGLIP, paper.WEIGHTS[paper.SIGLIP])

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 import torch
 
-from pipeline.evaluation.labelled import ClassNames
-from pipeline.evaluation.perturbation import (
+from pipeline.evaluation.class_names import ClassNames
+from pipeline.evaluation.perturbation.counters import (
     CURVES,
     IMAGE_COUNTS,
     STEPS,

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 import legrad
 from pipeline.demo.quality import bundled_scenes
 from pipeline.demo.sprites import CLASSES
-from pipeline.evaluation.perturbation import CURVES
+from pipeline.evaluation.perturbation.counters import CURVES
 from pipeline.models.demo import TEMPLATE, create, tokenize
 
 Run = Callable[..., Any]

@@ -14,11 +14,12 @@ import pytest
 from PIL import Image
 from sklearn.metrics import jaccard_score
 
-from pipeline.evaluation.labels import Cleaning, read_labels
-from pipeline.evaluation.pair_counts import PAIR_COUNTS, THRESHOLDS
-from pipeline.evaluation.pairs import LabelledPairs
-from pipeline.evaluation.point_counters import count_predictions
-from pipeline.evaluation.point_scores import (
+from pipeline.evaluation.points.counters import count_predictions
+from pipeline.evaluation.points.counts import PAIR_COUNTS, THRESHOLDS
+from pipeline.evaluation.points.definition import PointCounts
+from pipeline.evaluation.points.labels import Cleaning, read_labels
+from pipeline.evaluation.points.pairs import LabelledPairs
+from pipeline.evaluation.points.scores import (
     AVERAGES,
     PER_CLASS,
     PairCounts,
@@ -26,7 +27,6 @@ from pipeline.evaluation.point_scores import (
     score_sweep,
     threshold_sweep,
 )
-from pipeline.evaluation.points import PointCounts
 from pipeline.models.demo import ASSETS
 
 Run = Callable[..., Any]

@@ -18,9 +18,9 @@ from torchmetrics.functional.classification import multiclass_accuracy, multicla
 import legrad
 from pipeline.config import ConfigError
 from pipeline.demo.quality import bundled_scenes
-from pipeline.evaluation.precision import average_precision, two_channel_precision
-from pipeline.evaluation.segmentation import REGION_COUNTS, region_rows, segmentation_scores
-from pipeline.evaluation.truth import ClassMasks, CocoTruth, IndexTruth, MatTruth
+from pipeline.evaluation.segmentation.precision import average_precision, two_channel_precision
+from pipeline.evaluation.segmentation.scores import REGION_COUNTS, region_rows, segmentation_scores
+from pipeline.evaluation.segmentation.truth import ClassMasks, CocoTruth, IndexTruth, MatTruth
 from pipeline.inputs.tars import RawSample
 from pipeline.models.demo import ASSETS
 from pipeline.rejects import Reject

@@ -13,8 +13,8 @@ from pipeline.demo.bundle import SCENES_PER_SHARD, SHARDS, SIDE, key_of
 from pipeline.demo.quality import bundled_scenes
 from pipeline.demo.scenes import Scene
 from pipeline.demo.sprites import CLASSES
-from pipeline.evaluation.labels import read_labels
-from pipeline.evaluation.points import pixels_of
+from pipeline.evaluation.points.definition import pixels_of
+from pipeline.evaluation.points.labels import read_labels
 from pipeline.inputs.shards import find_shards
 from pipeline.inputs.tars import read_samples
 from pipeline.models.demo import ASSETS, CONFIG, WEIGHTS, create

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.evaluation.precision import average_precision
+from pipeline.evaluation.segmentation.precision import average_precision
 
 TRUTH = np.array([[True, False], [False, True]])
 

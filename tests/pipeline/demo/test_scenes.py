@@ -7,7 +7,7 @@ from PIL import Image
 from pipeline.demo import scenes as module
 from pipeline.demo.scenes import HELD_OUT_SEED, TRAIN_SEED, Scene, make_scene, sample_points
 from pipeline.demo.sprites import CLASSES, FONT_PATHS, find_font, load_sprites
-from pipeline.evaluation.points import pixel_of
+from pipeline.evaluation.points.definition import pixel_of
 
 SIDE = 96
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from pipeline.evaluation.points import Point, PointCounts, pixel_of
+from pipeline.evaluation.points.definition import Point, PointCounts, pixel_of
 
 
 def test_the_last_pixels_have_the_edges() -> None:

@@ -11,14 +11,14 @@ import torch
 
 from pipeline.evaluation.batches import Batches, Case
 from pipeline.evaluation.config import EvaluationConfig
+from pipeline.evaluation.counting import Counted
 from pipeline.evaluation.evaluated import EvaluatedClip
 from pipeline.evaluation.model import heatmaps
-from pipeline.evaluation.pair_counts import PAIR_COUNTS, Row, load_pairs, pair_counts, swept
-from pipeline.evaluation.pairs import LabelledPairs, PairPoints
-from pipeline.evaluation.pictures import keep_pictures, picture
-from pipeline.evaluation.points import pixels_of
+from pipeline.evaluation.points.counts import PAIR_COUNTS, Row, load_pairs, pair_counts, swept
+from pipeline.evaluation.points.definition import pixels_of
+from pipeline.evaluation.points.pairs import LabelledPairs, PairPoints
+from pipeline.evaluation.points.pictures import keep_pictures, picture
 from pipeline.evaluation.predictions import image_id_of, predicted_shards, read_table
-from pipeline.evaluation.running import Counted
 from pipeline.inputs.shards import Shard
 from pipeline.inputs.tars import RawSample
 from pipeline.outputs.masks import decode, stored_heatmap

@@ -12,12 +12,12 @@ from pipeline.config import ConfigError
 from pipeline.evaluation import paper, report
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.contents import contents
+from pipeline.evaluation.counting import Merged, count_shards
 from pipeline.evaluation.evaluated import depth_of
-from pipeline.evaluation.layers import MakeGradientCounter, gradient_distribution
-from pipeline.evaluation.perturbation_stage import PerturbationConfig, score_perturbation
-from pipeline.evaluation.point_stage import PointsConfig, score_points
-from pipeline.evaluation.running import Merged, count_shards
-from pipeline.evaluation.truth import CocoTruth, FindTruth, IndexTruth
+from pipeline.evaluation.layers.counters import MakeGradientCounter, gradient_distribution
+from pipeline.evaluation.perturbation.stage import PerturbationConfig, score_perturbation
+from pipeline.evaluation.points.stage import PointsConfig, score_points
+from pipeline.evaluation.segmentation.truth import CocoTruth, FindTruth, IndexTruth
 from pipeline.models.classifier import is_classifier
 from pipeline.storage import files as storage
 

@@ -12,12 +12,12 @@ from jaxtyping import Float32
 
 from pipeline.evaluation.batches import Batches, Case
 from pipeline.evaluation.config import EvaluationConfig
+from pipeline.evaluation.counting import Counted
 from pipeline.evaluation.evaluated import EvaluatedClip
 from pipeline.evaluation.model import heatmaps
 from pipeline.evaluation.predictions import image_id_of, read_table
-from pipeline.evaluation.running import Counted
-from pipeline.evaluation.segmentation import REGION_COUNTS, region_rows
-from pipeline.evaluation.truth import ClassMasks, FindTruth, MatTruth
+from pipeline.evaluation.segmentation.scores import REGION_COUNTS, region_rows
+from pipeline.evaluation.segmentation.truth import ClassMasks, FindTruth, MatTruth
 from pipeline.inputs.shards import Shard
 from pipeline.inputs.tars import RawSample
 from pipeline.outputs.masks import decode, stored_heatmap

@@ -11,15 +11,15 @@ from typing import Any, ClassVar
 
 from pipeline.config import ConfigError
 from pipeline.evaluation import paper, report
+from pipeline.evaluation.class_names import ClassNames
 from pipeline.evaluation.config import EvaluationConfig
-from pipeline.evaluation.labelled import ClassNames
-from pipeline.evaluation.perturbation import (
+from pipeline.evaluation.counting import Merged, count_shards
+from pipeline.evaluation.perturbation.counters import (
     CURVES,
     STEPS,
     MakePerturbationCounter,
     perturbation_scores,
 )
-from pipeline.evaluation.running import Merged, count_shards
 from pipeline.inputs.shards import Shard
 from pipeline.inputs.tars import ShardError, read_samples
 from pipeline.rejects import Reject

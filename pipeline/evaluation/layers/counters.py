@@ -15,10 +15,10 @@ from jaxtyping import Float
 import legrad
 from pipeline.evaluation.batches import Batches, Case
 from pipeline.evaluation.config import EvaluationConfig
+from pipeline.evaluation.counting import Counted
 from pipeline.evaluation.evaluated import EvaluatedClip
-from pipeline.evaluation.pairs import sorted_codes
-from pipeline.evaluation.running import Counted
-from pipeline.evaluation.truth import ClassMasks, FindTruth
+from pipeline.evaluation.points.pairs import sorted_codes
+from pipeline.evaluation.segmentation.truth import ClassMasks, FindTruth
 from pipeline.inputs.shards import Shard
 
 LAYER_MEANS = pa.schema(

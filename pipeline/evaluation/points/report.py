@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.evaluation import paper, report
-from pipeline.evaluation.labels import Cleaning
-from pipeline.evaluation.pairs import LabelledPairs
-from pipeline.evaluation.point_scores import (
+from pipeline.evaluation.counting import Merged
+from pipeline.evaluation.points.labels import Cleaning
+from pipeline.evaluation.points.pairs import LabelledPairs
+from pipeline.evaluation.points.scores import (
     AVERAGES,
     PER_CLASS,
     PairCounts,
@@ -19,7 +20,6 @@ from pipeline.evaluation.point_scores import (
     score_sweep,
     threshold_sweep,
 )
-from pipeline.evaluation.running import Merged
 
 SHOWN = 20
 """Names shown of a longer list, in metrics.md and in the bar chart."""

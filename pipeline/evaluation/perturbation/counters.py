@@ -18,11 +18,11 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from pipeline.evaluation.batches import Batches, Case
+from pipeline.evaluation.class_names import ClassNames
 from pipeline.evaluation.config import EvaluationConfig
+from pipeline.evaluation.counting import Counted
 from pipeline.evaluation.evaluated import load_evaluated
-from pipeline.evaluation.labelled import ClassNames
 from pipeline.evaluation.model import heatmaps
-from pipeline.evaluation.running import Counted
 from pipeline.inputs.shards import Shard
 
 STEPS = tuple(round(0.1 * step, 1) for step in range(1, 10))

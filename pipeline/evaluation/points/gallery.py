@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline.evaluation import report
-from pipeline.evaluation.pairs import LabelledPairs, PairPoints
-from pipeline.evaluation.pictures import Masks
+from pipeline.evaluation.points.pairs import LabelledPairs, PairPoints
+from pipeline.evaluation.points.pictures import Masks
 from pipeline.evaluation.predictions import image_id_of
 from pipeline.inputs.images import decode
 from pipeline.inputs.samples import image_bytes

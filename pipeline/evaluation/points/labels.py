@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float64, Int64
 from pyarrow import csv
 
 from pipeline.config import ConfigError
-from pipeline.evaluation.pairs import Label, LabelledPairs, sorted_codes
+from pipeline.evaluation.points.pairs import Label, LabelledPairs, sorted_codes
 from pipeline.storage import files as storage
 
 BLOCK = 32 << 20

@@ -13,12 +13,18 @@ from pipeline.config import ConfigError
 from pipeline.evaluation import paper, report
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.contents import contents
-from pipeline.evaluation.pair_counts import repeated_images
+from pipeline.evaluation.counting import MakeCounter, Merged, count_shards
+from pipeline.evaluation.points.counts import repeated_images
 from pipeline.evaluation.predictions import Gaps, image_id_of, predicted_shards
-from pipeline.evaluation.running import MakeCounter, Merged, count_shards
-from pipeline.evaluation.segmentation import RULES, segmentation_scores, unpredicted
-from pipeline.evaluation.segmentation_counters import MakeRegionCounter, MakeWrittenCounter
-from pipeline.evaluation.truth import CocoTruth, FindTruth, IndexTruth, MatTruth, mat_shards
+from pipeline.evaluation.segmentation.counters import MakeRegionCounter, MakeWrittenCounter
+from pipeline.evaluation.segmentation.scores import RULES, segmentation_scores, unpredicted
+from pipeline.evaluation.segmentation.truth import (
+    CocoTruth,
+    FindTruth,
+    IndexTruth,
+    MatTruth,
+    mat_shards,
+)
 from pipeline.inputs.shards import Shard
 from pipeline.outputs.ledger import Ledger
 

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float32, Int64
 
-from pipeline.evaluation.pairs import sorted_codes
-from pipeline.evaluation.precision import average_precision, two_channel_precision
-from pipeline.evaluation.truth import ClassMasks
+from pipeline.evaluation.points.pairs import sorted_codes
+from pipeline.evaluation.segmentation.precision import average_precision, two_channel_precision
+from pipeline.evaluation.segmentation.truth import ClassMasks
 
 RULES = ("fixed", "mean")
 """Foreground is above the threshold of the run, or above the mean heat of each map."""

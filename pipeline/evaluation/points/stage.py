@@ -9,16 +9,16 @@ import pyarrow as pa
 
 from pipeline.config import ConfigError
 from pipeline.evaluation.config import EvaluationConfig
-from pipeline.evaluation.gallery import draw_gallery
-from pipeline.evaluation.labels import read_labels
-from pipeline.evaluation.pair_counts import PAIRS_FILE, repeated_images
-from pipeline.evaluation.pairs import LabelledPairs
-from pipeline.evaluation.pictures import kept_masks, worst_and_best
-from pipeline.evaluation.point_counters import MakeMapCounter, MakePredictionCounter
-from pipeline.evaluation.point_report import PointResult, write_points
-from pipeline.evaluation.point_scores import PairCounts, confidence_interval, unseen
+from pipeline.evaluation.counting import MakeCounter, Merged, count_shards
+from pipeline.evaluation.points.counters import MakeMapCounter, MakePredictionCounter
+from pipeline.evaluation.points.counts import PAIRS_FILE, repeated_images
+from pipeline.evaluation.points.gallery import draw_gallery
+from pipeline.evaluation.points.labels import read_labels
+from pipeline.evaluation.points.pairs import LabelledPairs
+from pipeline.evaluation.points.pictures import kept_masks, worst_and_best
+from pipeline.evaluation.points.report import PointResult, write_points
+from pipeline.evaluation.points.scores import PairCounts, confidence_interval, unseen
 from pipeline.evaluation.predictions import Gaps, predicted_shards
-from pipeline.evaluation.running import MakeCounter, Merged, count_shards
 from pipeline.inputs.shards import Shard, find_shards
 from pipeline.outputs.ledger import Ledger
 

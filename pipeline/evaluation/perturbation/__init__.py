@@ -1,0 +1,1 @@
+"""Scores by what a model still sees."""
