@@ -129,7 +129,7 @@ def reference(path: Path) -> dict[tuple[str, str], set[tuple[float, float, bool]
 def test_a_large_file_against_the_definition(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from jobs.benchmarks.points import write_points
+    from benchmarks.points import write_points
 
     write_points(tmp_path, rows=20_000, images=300)
     monkeypatch.setattr("pipeline.evaluation.points.labels.BLOCK", 1 << 16)  # many blocks

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs import benchmark, evaluate
-from jobs.benchmarks import methods, published
+from benchmarks import benchmark, methods
+from benchmarks.published import install as published
+from jobs import evaluate
 from pipeline.demo.quality import bundled_scenes
 from pipeline.demo.sprites import CLASSES
 from pipeline.models.demo import ASSETS

@@ -15,10 +15,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import legrad
-from jobs import benchmark
-from jobs.benchmarks import accelerator, methods, published, siglip, versus
-from jobs.benchmarks.child import ROOT, Child, ChildError, check_place
-from jobs.benchmarks.timing import Target, extra_prompt, interleaved, table
+from benchmarks import accelerator, benchmark, methods, siglip
+from benchmarks.published import compare as versus
+from benchmarks.published import install as published
+from benchmarks.published.child import ROOT, Child, ChildError, check_place
+from benchmarks.timing import Target, extra_prompt, interleaved, table
 from tests.jobs.stand_in import TINY, make_stand_in
 
 PLAN = versus.Plan(TINY, layers=(3, 2), rounds=1, processes=2, threads=1, batch=2)

@@ -7,8 +7,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import legrad
-from jobs.benchmarks import as_published
-from jobs.methods import PAGE, VARIANTS, described, markdown, speed_section
+from benchmarks.published import methods as as_published
+from docs.write_methods import PAGE, VARIANTS, described, markdown, speed_section
 from pipeline.demo.quality import Quality
 from tests.legrad.conftest import EMBED_DIM, make_case
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import open_clip
 import pytest
 
-from jobs.models import PAGE, markdown, survey
+from docs.write_models import PAGE, markdown, survey
 
 
 def test_a_few_names() -> None:

@@ -19,8 +19,8 @@ import torch
 from jsonargparse import auto_cli
 
 import legrad
-from jobs.benchmarks import methods as speed
-from jobs.benchmarks.timing import table
+from benchmarks import methods as speed
+from benchmarks.timing import table
 from legrad.baselines import BASELINES
 from legrad.options import LeGradOptions
 from pipeline.demo.quality import Quality, bundled_scenes, measure

@@ -15,7 +15,7 @@ from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from torch import nn
 
 import legrad
-from jobs.benchmarks.timing import table
+from benchmarks.timing import table
 
 Results = dict[str, Any]
 

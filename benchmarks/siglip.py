@@ -17,8 +17,8 @@ from open_clip.timm_model import TimmModel
 from torch import Tensor
 
 import legrad
-from jobs.benchmarks.side import timed
-from jobs.benchmarks.timing import Target, interleaved, table
+from benchmarks.published.side import timed
+from benchmarks.timing import Target, interleaved, table
 
 Results = dict[str, Any]
 

@@ -30,8 +30,8 @@ def legrad(
         threads: PyTorch's, on both sides.
         json: also write the figures to this file.
     """
-    from jobs.benchmarks import versus
-    from jobs.benchmarks.published import find
+    from benchmarks.published import compare as versus
+    from benchmarks.published.install import find
 
     try:
         python = find(published)
@@ -60,8 +60,8 @@ def methods(
         batch_rounds: the same for the batch.
         json: also write the figures to this file.
     """
-    from jobs.benchmarks import methods
-    from jobs.benchmarks.published import find
+    from benchmarks import methods
+    from benchmarks.published.install import find
 
     try:
         python = find(published)
@@ -78,7 +78,7 @@ def siglip(rounds: int = 5, json: Path | None = None) -> int:
         rounds: how often each case is measured, in turns.
         json: also write the figures to this file.
     """
-    from jobs.benchmarks import siglip as pooled
+    from benchmarks import siglip as pooled
 
     results = pooled.measure(pooled.random_tower(), 224, rounds)
     return report(pooled.markdown(results), results, json)
@@ -90,7 +90,7 @@ def published(folder: Path | None = None) -> int:
     Args:
         folder: where; a folder in the user's cache by default, which `legrad` looks in.
     """
-    from jobs.benchmarks.published import default_folder, install
+    from benchmarks.published.install import default_folder, install
 
     folder = folder or default_folder()
     print(f"installing the published package and PyTorch in {folder} ...", flush=True)
@@ -104,7 +104,7 @@ def gpu(memory_budget: int = 1 << 30, json: Path | None = None) -> int:
     Weights are random and nothing is downloaded. It takes PyTorch, timm, open_clip (with ftfy),
     jaxtyping and jsonargparse, and no Ray. On a machine without a network, carry the missing ones
     there as wheels: `pip download --no-deps`, then `pip install --no-index --no-deps`. Where
-    `make setup` was not run, start it as `python -m jobs.benchmark gpu`.
+    `make setup` was not run, start it as `python -m benchmarks.benchmark gpu`.
 
     Args:
         memory_budget: bytes that the temporaries of one chunk may take.
@@ -114,7 +114,7 @@ def gpu(memory_budget: int = 1 << 30, json: Path | None = None) -> int:
 
     if not torch.cuda.is_available():
         return fail("this benchmark needs a CUDA device, and PyTorch finds none")
-    from jobs.benchmarks import accelerator
+    from benchmarks import accelerator
 
     results = accelerator.measure(torch.device("cuda"), torch.bfloat16, memory_budget=memory_budget)
     return report(accelerator.markdown(results), results, json)
@@ -129,7 +129,7 @@ def engine(shards: int = 24, images: int = 64, actors: int = 2, json: Path | Non
         actors: of Ray.
         json: also write the figures to this file.
     """
-    from jobs.benchmarks import engine as stand_in
+    from benchmarks import engine as stand_in
 
     results = stand_in.measure(shards, images, actors)
     return report(stand_in.markdown(results), results, json)
@@ -146,7 +146,7 @@ def vocabulary(
         threads: PyTorch's.
         json: also write the figures to this file.
     """
-    from jobs.benchmarks import vocabulary as choosing
+    from benchmarks import vocabulary as choosing
 
     results = choosing.measure(classes, rounds, threads)
     return report(choosing.markdown(results), results, json)
@@ -160,7 +160,7 @@ def points(rows: int = 5_000_000, images: int = 100_000, json: Path | None = Non
         images: that the rows are of.
         json: also write the figures to this file.
     """
-    from jobs.benchmarks import points as stage
+    from benchmarks import points as stage
 
     results = stage.measure(rows, images)
     return report(stage.markdown(results), results, json)

@@ -15,8 +15,8 @@ import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from safetensors.torch import load_file, save_file
 
-from jobs.benchmarks.child import Child
-from jobs.benchmarks.timing import (
+from benchmarks.published.child import Child
+from benchmarks.timing import (
     Action,
     Figures,
     Target,

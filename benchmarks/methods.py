@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 import legrad
-from jobs.benchmarks import as_published, versus
-from jobs.benchmarks.child import Child
-from jobs.benchmarks.side import Ours
-from jobs.benchmarks.timing import Action, Figures, Target, interleaved, table
+from benchmarks.published import compare as versus
+from benchmarks.published import methods as as_published
+from benchmarks.published.child import Child
+from benchmarks.published.side import Ours
+from benchmarks.timing import Action, Figures, Target, interleaved, table
 from legrad.baselines import BASELINES
 
 Results = dict[str, Any]

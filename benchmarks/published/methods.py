@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import legrad
-from jobs.benchmarks.published_relevance import Published
+from benchmarks.published.relevance import Published
 from legrad.baselines import BASELINES
 from legrad.baselines.base import plus_identity
 from legrad.baselines.recording import Recording, record, score_gradients

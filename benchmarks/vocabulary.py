@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import torch
 import yaml
 
-from jobs.benchmarks.timing import interleaved
+from benchmarks.timing import interleaved
 from pipeline.config import AnnotateConfig, MaskConfig, PromptConfig
 from pipeline.demo.run import SHARDS
 from pipeline.demo.sprites import CLASSES
