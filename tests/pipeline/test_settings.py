@@ -11,7 +11,7 @@ import pytest
 from pipeline.config import MaskConfig, PromptConfig
 from pipeline.outputs.masks import decode
 from pipeline.run.worker import Worker
-from tests.pipeline.outputs import (
+from tests.pipeline.stand_ins import (
     Annotate,
     Labelled,
     MakeConfig,

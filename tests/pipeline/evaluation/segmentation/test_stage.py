@@ -24,7 +24,7 @@ from pipeline.evaluation.segmentation.truth import ClassMasks, CocoTruth, IndexT
 from pipeline.inputs.tars import RawSample
 from pipeline.models.demo import ASSETS
 from pipeline.rejects import Reject
-from tests.evaluation.formats import write_mat
+from tests.pipeline.evaluation.formats import write_mat
 
 Run = Callable[..., Any]
 

@@ -12,7 +12,7 @@ from pipeline.inputs.shards import Shard, find_shards
 from pipeline.models.explain import Maps, PromptExplainer
 from pipeline.run.passes import WORKER_DIED
 from pipeline.run.worker import MakeWorker, Outcome, Worker
-from tests.pipeline.outputs import (
+from tests.pipeline.stand_ins import (
     Annotate,
     Labelled,
     MakeConfig,

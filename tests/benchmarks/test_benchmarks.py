@@ -20,7 +20,7 @@ from benchmarks.published import compare as versus
 from benchmarks.published import install as published
 from benchmarks.published.child import ROOT, Child, ChildError, check_place
 from benchmarks.timing import Target, extra_prompt, interleaved, table
-from tests.jobs.stand_in import TINY, make_stand_in
+from tests.benchmarks.stand_in import TINY, make_stand_in
 
 PLAN = versus.Plan(TINY, layers=(3, 2), rounds=1, processes=2, threads=1, batch=2)
 

@@ -10,9 +10,9 @@ from jobs import annotate, evaluate
 from pipeline.demo.sprites import CLASSES
 from pipeline.evaluation.class_names import ClassNames
 from pipeline.models.demo import ASSETS
-from tests.evaluation.conftest import LOCAL
+from tests.pipeline.evaluation.conftest import LOCAL
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "evaluation.md").read_text().partition("\n## The demo's masks\n")[2]
 COMMANDS, PRINTED = re.findall(r"^```\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)[:2]
 

@@ -10,7 +10,7 @@ from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 
 import legrad
 
-REFERENCE = Path(__file__).parents[1] / "reference" / "published_legrad.npz"
+REFERENCE = Path(__file__).parents[2] / "reference" / "published_legrad.npz"
 with np.load(REFERENCE) as reference:
     ARRAYS = dict(reference)
 ABOUT = json.loads(str(ARRAYS.pop("about")))

@@ -21,7 +21,7 @@ from pipeline.evaluation.points.stage import PointsConfig
 from pipeline.evaluation.segmentation.stage import SegmentationConfig
 from pipeline.models.demo import ASSETS
 from pipeline.outputs.rethreshold import RethresholdConfig
-from tests.evaluation.formats import index_mask
+from tests.pipeline.evaluation.formats import index_mask
 
 Run = Callable[..., Any]
 SHARD = ASSETS / "shards" / "demo-00000.tar"

@@ -30,7 +30,7 @@ from pipeline.evaluation.points.scores import (
 from pipeline.models.demo import ASSETS
 
 Run = Callable[..., Any]
-REAL = Path(__file__).parents[3] / "shared" / "data"
+REAL = Path(__file__).parents[5] / "shared" / "data"
 LEFT = np.array([[True, True, False, False]] * 2)
 HALVES = {"0001": {"dog": LEFT, "cat": LEFT}, "0002": {"Cat": LEFT}, "0004": {"dog": LEFT}}
 

@@ -18,7 +18,7 @@ from pipeline.outputs.masks import measure
 from pipeline.outputs.schema import image_id
 from pipeline.run.local_executor import LocalExecutor
 from pipeline.run.worker import MakeWorker, Outcome
-from tests.pipeline.outputs import (
+from tests.pipeline.stand_ins import (
     Annotate,
     Tree,
     results,

@@ -14,9 +14,9 @@ import pytest
 
 from jobs import annotate
 from pipeline.models.demo import ASSETS
-from tests.evaluation.conftest import LOCAL
+from tests.pipeline.evaluation.conftest import LOCAL
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PARTS, SAMPLES = 4, 3
 POINTS = ("--points", ASSETS / "points.csv", "--descriptions", ASSETS / "class-descriptions.csv")
 COCO = ("--coco", ASSETS / "instances.json")

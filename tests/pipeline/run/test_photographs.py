@@ -17,9 +17,9 @@ from pipeline.inputs.shards import find_shards
 from pipeline.inputs.tars import read_samples
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.masks import decode, measure
-from tests.pipeline.outputs import rows
+from tests.pipeline.stand_ins import rows
 
-DATA = Path(__file__).parents[3] / "shared" / "data" / "coco-val-100"
+DATA = Path(__file__).parents[4] / "shared" / "data" / "coco-val-100"
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason=f"{DATA} is not there")
 
 Fields = dict[str, bytes]

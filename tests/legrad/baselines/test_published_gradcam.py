@@ -29,7 +29,7 @@ from torch import Tensor
 
 import legrad
 
-REFERENCE = Path(__file__).parents[1] / "reference" / "published_gradcam.npz"
+REFERENCE = Path(__file__).parents[2] / "reference" / "published_gradcam.npz"
 with np.load(REFERENCE) as reference:
     ARRAYS = {name: torch.from_numpy(reference[name]) for name in reference if name != "about"}
     ABOUT = json.loads(str(reference["about"]))

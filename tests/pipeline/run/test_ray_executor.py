@@ -22,9 +22,9 @@ from pipeline.outputs.ledger import Ledger
 from pipeline.run.passes import WORKER_DIED
 from pipeline.run.run import run_shards
 from pipeline.run.worker import MakeWorker, Worker
-from tests.pipeline.outputs import results
+from tests.pipeline.stand_ins import results
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 pytestmark = [
     pytest.mark.ray,
     # Ray's own: files that it leaves open, and what it calls of other packages.

@@ -17,9 +17,9 @@ from pipeline.inputs.samples import Sample
 from pipeline.inputs.shards import find_shards
 from pipeline.models.explain import Maps
 from pipeline.run.worker import Worker
-from tests.pipeline.outputs import Labelled, MakeConfig, MakeTar, Write
+from tests.pipeline.stand_ins import Labelled, MakeConfig, MakeTar, Write
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 BATCHES = 8
 
 
@@ -93,7 +93,7 @@ def test_a_shard_that_waits_for_another_is_not_taken_for_stuck(
         from pipeline.run.local_executor import LocalExecutor
         from pipeline.inputs.shards import find_shards
         from pipeline.run.worker import Worker
-        from tests.pipeline.test_in_flight import Slow, one_by_one
+        from tests.pipeline.run.test_in_flight import Slow, one_by_one
         config = AnnotateConfig(input={two_shards!r}, output={str(tmp_path / "out")!r},
                                 engine=one_by_one(stall_seconds=3))
         outcomes = LocalExecutor(config, lambda c: Worker(c, lambda _: Slow(0.6)))(

@@ -11,7 +11,7 @@ import pytest
 from pipeline.inputs.shards import find_shards
 from pipeline.run.passes import plan
 from pipeline.run.worker import MakeWorker
-from tests.pipeline.outputs import (
+from tests.pipeline.stand_ins import (
     Annotate,
     Labelled,
     MakeConfig,

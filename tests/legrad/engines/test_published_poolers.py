@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import legrad
 
-REFERENCE = Path(__file__).parents[1] / "reference" / "published_poolers.npz"
+REFERENCE = Path(__file__).parents[2] / "reference" / "published_poolers.npz"
 with np.load(REFERENCE) as reference:
     ARRAYS = dict(reference)
 ABOUT = json.loads(str(ARRAYS.pop("about")))

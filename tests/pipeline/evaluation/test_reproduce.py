@@ -19,10 +19,10 @@ from jobs import evaluate
 from pipeline.demo.quality import bundled_scenes
 from pipeline.demo.sprites import CLASSES
 from pipeline.models.demo import ASSETS
-from tests.evaluation.formats import index_mask, write_mat
-from tests.jobs.stand_in import TINY, make_stand_in
+from tests.benchmarks.stand_in import TINY, make_stand_in
+from tests.pipeline.evaluation.formats import index_mask, write_mat
 
-PAGE = Path(__file__).parents[2] / "docs" / "reproduce.md"
+PAGE = Path(__file__).parents[3] / "docs" / "reproduce.md"
 BLOCKS = re.findall(r"^```\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
 COMMANDS = [line for block in BLOCKS for line in block.replace("\\\n", " ").splitlines()]
 EVALUATIONS = [line for line in COMMANDS if "jobs/evaluate.py" in line]
