@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-PACKAGES := legrad pipeline jobs
+PACKAGES := legrad pipeline jobs benchmarks docs
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint bench published clean
@@ -35,10 +35,10 @@ lint: $(READY) ## ruff and mypy.
 	$(BIN)/python -m mypy $(PACKAGES) tests
 
 bench: $(READY) ## Time LeGrad against the published package.
-	$(BIN)/python jobs/benchmark.py legrad
+	$(BIN)/python benchmarks/run.py legrad
 
 published: $(READY) ## Install the published package where `make bench` looks for it, outside this folder.
-	$(BIN)/python jobs/benchmark.py published
+	$(BIN)/python benchmarks/run.py published
 
 clean: ## Remove .venv and the tools' caches.
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from benchmarks.timing import interleaved
+from pipeline import storage
 from pipeline.config import AnnotateConfig, MaskConfig, PromptConfig
 from pipeline.demo.run import SHARDS
 from pipeline.demo.sprites import CLASSES
@@ -21,7 +22,6 @@ from pipeline.inputs.shards import find_shards
 from pipeline.inputs.tars import read_samples
 from pipeline.models.explain import PromptExplainer
 from pipeline.run.annotator import Annotator
-from pipeline.storage import files as storage
 
 BATCH, TOP_K = 16, 3
 

@@ -1,7 +1,7 @@
-"""Write docs/methods.md: every method on the demo's scenes, `python jobs/methods.py`.
+"""Write docs/methods.md: every method on the demo's scenes, `python docs/write_methods.py`.
 
-The figures on speed are another command's: `python jobs/benchmark.py methods --json FILE`, then
-`python jobs/methods.py --speed_file FILE`. Without, the page keeps those that it has.
+The figures on speed are another command's: `python benchmarks/run.py methods --json FILE`, then
+`python docs/write_methods.py --speed_file FILE`. Without, the page keeps those that it has.
 """
 
 from __future__ import annotations
@@ -76,9 +76,9 @@ def markdown(rows: Sequence[tuple[str, Quality]], scenes: int, objects: int) -> 
     return "\n\n".join(
         [
             "# Methods",
-            "Written by `python jobs/methods.py`; the figures on speed by `python "
-            "jobs/benchmark.py methods --json FILE`, then `python jobs/methods.py --speed_file "
-            "FILE`. Every method is an explainer behind "
+            "Written by `python docs/write_methods.py`; the figures on speed by `python "
+            "benchmarks/run.py methods --json FILE`, then `python docs/write_methods.py "
+            "--speed_file FILE`. Every method is an explainer behind "
             "`legrad.build(method, model, layers, **options)` and a name for `--method`, with "
             "`--layers` and `--options '{name: value}'`. An option that takes texts (`background`) "
             "is given to a command as names: `imagenet`, a class file, or a list of names.",
@@ -112,7 +112,7 @@ def speed_section(output: Path, figures: Path | None) -> list[str]:
 
     Args:
         output: the page.
-        figures: what `jobs/benchmark.py methods --json` wrote.
+        figures: what `benchmarks/run.py methods --json` wrote.
     """
     if figures is not None:
         return [f"## Speed\n\n{speed.markdown(json.loads(figures.read_text()))}"]
@@ -125,7 +125,7 @@ def main(output: Path = PAGE, speed_file: Path | None = None) -> None:
 
     Args:
         output: the file to write.
-        speed_file: figures of `jobs/benchmark.py methods --json`; without them the page keeps what
+        speed_file: figures of `benchmarks/run.py methods --json`; without them the page keeps what
             it says on speed.
     """
     torch.set_num_threads(1)

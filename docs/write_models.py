@@ -1,4 +1,4 @@
-"""Write docs/models.md: which of open_clip's models LeGrad explains, `python jobs/models.py`.
+"""Write docs/models.md: which of open_clip's models LeGrad explains, `python docs/write_models.py`.
 
 Image towers are built from their configurations on the meta device: nothing is downloaded, and no
 memory is taken. Text towers are not built; some of them need a hub.
@@ -78,7 +78,7 @@ def markdown(findings: Sequence[Finding]) -> str:
     lines = [
         "# Models",
         "",
-        "Written by `python jobs/models.py`, which builds the image tower of every name that "
+        "Written by `python docs/write_models.py`, which builds the image tower of every name that "
         f"open_clip {open_clip.__version__} lists. {len(supported)} of {len(findings)} are "
         "supported. timm's vision transformers are explained as classifiers too, with or without "
         "registers and rotary positions, which LRP and its kin have no rule for.",

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from pipeline import storage
 from pipeline.cli import parse
 from pipeline.config import AnnotateConfig, ConfigError, naming
 from pipeline.demo import run as demo
@@ -28,7 +29,6 @@ from pipeline.run.executors import STOPPED
 from pipeline.run.passes import plan
 from pipeline.run.progress import print_dry_run, print_failures, print_summary
 from pipeline.run.run import run_shards
-from pipeline.storage import files as storage
 
 DEMO_WARNING = (
     "WARNING: the model is the demo's (--model.name legrad-demo). It knows emoji, not photographs: "

@@ -20,7 +20,7 @@ from pipeline.evaluation.points.stage import PointsConfig, score_points
 from pipeline.evaluation.segmentation.stage import SegmentationConfig, score_segmentation
 from pipeline.models.clip import ModelError
 from pipeline.run.executors import STOPPED
-from pipeline.storage.files import join, read_bytes
+from pipeline.storage import join, read_bytes
 
 COMMANDS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "points": (PointsConfig, score_points),

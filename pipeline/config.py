@@ -17,8 +17,8 @@ from typing import Any, Literal
 import torch
 
 import legrad
+from pipeline import storage
 from pipeline.models.demo import NAME as DEMO_MODEL
-from pipeline.storage import files as storage
 
 SCHEMA_VERSION = 1
 

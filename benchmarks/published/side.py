@@ -1,4 +1,4 @@
-"""One side of `benchmark.py legrad`: a child process that runs one of the two `legrad` packages.
+"""One side of `run.py legrad`: a child process that runs one of the two `legrad` packages.
 
 Two packages are called `legrad`, so each side runs in an interpreter of its own, and this file runs
 in both: it imports nothing of this project. Requests and replies are one JSON object a line:

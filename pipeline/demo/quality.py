@@ -21,6 +21,7 @@ from jaxtyping import Float
 from jsonargparse import auto_cli
 
 import legrad
+from pipeline import storage
 from pipeline.demo.scenes import Scene, sample_points
 from pipeline.evaluation.points.definition import PointCounts
 from pipeline.evaluation.segmentation.precision import average_precision
@@ -29,7 +30,6 @@ from pipeline.inputs.shards import find_shards
 from pipeline.inputs.tars import read_samples
 from pipeline.models.demo import ASSETS, TEMPLATE, WEIGHTS, create, normalise, tokenize
 from pipeline.outputs.masks import decode as decode_mask
-from pipeline.storage import files as storage
 
 THRESHOLD = 0.5
 

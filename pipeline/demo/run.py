@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 
+from pipeline import storage
 from pipeline.config import AnnotateConfig
 from pipeline.evaluation.points.counters import count_predictions
 from pipeline.evaluation.points.labels import read_labels
@@ -12,7 +13,6 @@ from pipeline.evaluation.points.scores import PairCounts
 from pipeline.inputs.shards import find_shards
 from pipeline.models.demo import ASSETS
 from pipeline.outputs.preview import draw_preview
-from pipeline.storage import files as storage
 
 SHARDS = ASSETS / "shards"
 OUTPUT = "out/demo"

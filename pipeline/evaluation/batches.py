@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 from jaxtyping import UInt8
 from torch import Tensor
 
+from pipeline import storage
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.counting import Counted
 from pipeline.inputs.images import decode
@@ -17,7 +18,6 @@ from pipeline.inputs.samples import image_bytes
 from pipeline.inputs.shards import Shard
 from pipeline.inputs.tars import RawSample, read_samples
 from pipeline.rejects import Reject
-from pipeline.storage import files as storage
 
 Truth = TypeVar("Truth")
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from pipeline import storage
 from pipeline.config import (
     AnnotateConfig,
     ConfigError,
@@ -17,7 +18,6 @@ from pipeline.config import (
     PromptConfig,
 )
 from pipeline.inputs.shards import Shard, find_shards
-from pipeline.storage import files as storage
 
 
 @dataclass(frozen=True)

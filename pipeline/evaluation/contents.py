@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from pipeline import storage
 from pipeline.config import ConfigError
-from pipeline.storage import files as storage
 
 BLOCK = 1 << 20
 FOLDERS = ("masks",)

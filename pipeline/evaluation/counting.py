@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from pipeline import storage
 from pipeline.config import AnnotateConfig, ConfigError, fingerprint
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.predictions import Gaps
@@ -27,7 +28,6 @@ from pipeline.outputs.records import Counts, make_commit
 from pipeline.run.progress import print_failures
 from pipeline.run.run import run_shards
 from pipeline.run.worker import ShardWorker
-from pipeline.storage import files as storage
 
 
 @dataclass

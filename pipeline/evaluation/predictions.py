@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline import storage
 from pipeline.config import ConfigError
 from pipeline.inputs.shards import Shard
 from pipeline.outputs.ledger import Ledger
-from pipeline.storage import files as storage
 
 SHOWN = 5
 """Shards named in a note."""

@@ -11,8 +11,8 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from pipeline import storage
 from pipeline.evaluation.counting import Merged
-from pipeline.storage import files as storage
 
 matplotlib.use("Agg")
 

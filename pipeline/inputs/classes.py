@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
+from pipeline import storage
 from pipeline.config import ConfigError
-from pipeline.storage import files as storage
 
 FIELDS = {"id", "name", "prompts", "threshold"}
 LARGEST_ID = 2**31 - 1

@@ -13,8 +13,8 @@ from itertools import islice
 
 from braceexpand import braceexpand
 
+from pipeline import storage
 from pipeline.config import ConfigError, naming
-from pipeline.storage import files as storage
 
 LISTED_FROM = 1000
 """With so many names in it a directory is listed. That is a request for every thousand files that

@@ -16,7 +16,7 @@ from typing import BinaryIO, cast
 
 from webdataset.tariterators import base_plus_ext
 
-from pipeline.storage import files as storage
+from pipeline import storage
 
 TAR_BLOCK = 512
 LARGEST_MEMBER = 64 << 30  # bytes; more is a damaged header

@@ -10,9 +10,9 @@ import torch
 from timm.models import load_state_dict
 from torch import nn
 
+from pipeline import storage
 from pipeline.config import ModelConfig
 from pipeline.models.clip import CLASSIFIERS, ModelError, downloaded, loading, near
-from pipeline.storage import files as storage
 
 OWN = "timm"
 """`--model.pretrained` for the weights that timm lists under the name."""

@@ -17,9 +17,9 @@ import open_clip
 import torch
 from filelock import FileLock
 
+from pipeline import storage
 from pipeline.config import ModelConfig
 from pipeline.models import demo
-from pipeline.storage import files as storage
 
 Clip: TypeAlias = open_clip.CLIP | open_clip.CustomTextCLIP
 

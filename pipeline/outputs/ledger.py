@@ -15,10 +15,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline import storage
 from pipeline.config import SCHEMA_VERSION, ConfigError, fingerprint
 from pipeline.inputs.shards import Shard
 from pipeline.outputs.records import Commit, Summary
-from pipeline.storage import files as storage
 
 READERS = 16
 LONGEST_SHOWN = 200

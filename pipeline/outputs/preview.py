@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from pipeline import storage
 from pipeline.inputs.images import decode as decode_image
 from pipeline.inputs.samples import image_bytes
 from pipeline.inputs.shards import Shard
@@ -18,7 +19,6 @@ from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.masks import decode as decode_mask
 from pipeline.outputs.masks import stored_heatmap
 from pipeline.outputs.schema import is_normalised_first
-from pipeline.storage import files as storage
 
 CELL = 200  # pixels, width of a picture
 MARGIN, CAPTION = 8, 22

@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow as pa
 from pycocotools import mask as coco
 
+from pipeline import storage
 from pipeline.config import ConfigError, MaskConfig, fingerprint
 from pipeline.inputs.classes import load_classes
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.masks import Mask, encode_masks, stored_heat, threshold_maps
 from pipeline.outputs.records import Commit, file_record
 from pipeline.outputs.schema import ANNOTATIONS, IMAGES, footer, is_normalised_first, to_parquet
-from pipeline.storage import files as storage
 
 Row = dict[str, Any]
 

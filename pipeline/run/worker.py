@@ -14,6 +14,7 @@ from itertools import count, islice
 
 import torch
 
+from pipeline import storage
 from pipeline.config import AnnotateConfig
 from pipeline.inputs.prompts import PromptReader
 from pipeline.inputs.samples import Rejected, Sample, SampleReader
@@ -26,7 +27,6 @@ from pipeline.outputs.tables import ShardTables
 from pipeline.run.annotator import Annotated, Annotator
 from pipeline.run.ordering import map_ahead
 from pipeline.run.watchdog import Watchdog
-from pipeline.storage import files as storage
 
 DECODE_THREADS = 2
 BATCHES_AT_ONCE = 2

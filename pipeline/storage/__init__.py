@@ -1,1 +1,45 @@
-"""Bytes and the places that hold them."""
+"""Bytes and the places that hold them: `from pipeline import storage`."""
+
+from pipeline.storage.files import (
+    Stream,
+    absolute,
+    exists,
+    find,
+    is_http,
+    is_uri,
+    join,
+    list_files,
+    list_names,
+    listing,
+    normalise,
+    open_read,
+    read_bytes,
+    remove,
+    resolve,
+    split,
+    version,
+    without_secrets,
+    write_bytes,
+)
+
+__all__ = [
+    "Stream",
+    "absolute",
+    "exists",
+    "find",
+    "is_http",
+    "is_uri",
+    "join",
+    "list_files",
+    "list_names",
+    "listing",
+    "normalise",
+    "open_read",
+    "read_bytes",
+    "remove",
+    "resolve",
+    "split",
+    "version",
+    "without_secrets",
+    "write_bytes",
+]

@@ -15,7 +15,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import legrad
-from benchmarks import accelerator, benchmark, methods, siglip
+from benchmarks import accelerator, methods, siglip
+from benchmarks import run as benchmark
 from benchmarks.published import compare as versus
 from benchmarks.published import install as published
 from benchmarks.published.child import ROOT, Child, ChildError, check_place

@@ -14,10 +14,10 @@ from PIL import Image
 
 from jobs import annotate
 from jobs.annotate import main
+from pipeline import storage
 from pipeline.demo.run import SHARDS
 from pipeline.inputs.shards import Shard
 from pipeline.outputs.ledger import Ledger
-from pipeline.storage import files as storage
 
 ROOT = Path(__file__).parents[2]
 LOCAL = ("--engine.executor", "local", "--engine.threads", "1")

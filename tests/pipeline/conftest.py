@@ -24,7 +24,7 @@ from pipeline.models.explain import PromptExplainer
 from pipeline.outputs.ledger import Ledger
 from pipeline.run.run import run_shards
 from pipeline.run.worker import MakeWorker, Worker
-from pipeline.storage import files as storage
+from pipeline.storage import files
 
 Members = Iterable[tuple[str, bytes]]
 
@@ -145,7 +145,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    storage._filesystem.cache_clear()  # it may know another test's server
+    files._filesystem.cache_clear()  # it may know another test's server
     client = boto3.client("s3")
     client.create_bucket(Bucket="data")
     yield client

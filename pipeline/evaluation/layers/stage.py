@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal
 
+from pipeline import storage
 from pipeline.config import ConfigError
 from pipeline.evaluation import paper, report
 from pipeline.evaluation.config import EvaluationConfig
@@ -19,7 +20,6 @@ from pipeline.evaluation.perturbation.stage import PerturbationConfig, score_per
 from pipeline.evaluation.points.stage import PointsConfig, score_points
 from pipeline.evaluation.segmentation.truth import CocoTruth, FindTruth, IndexTruth
 from pipeline.models.classifier import is_classifier
-from pipeline.storage import files as storage
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, ClassVar
 
+from pipeline import storage
 from pipeline.config import ConfigError
 from pipeline.evaluation import paper, report
 from pipeline.evaluation.class_names import ClassNames
@@ -23,7 +24,6 @@ from pipeline.evaluation.perturbation.counters import (
 from pipeline.inputs.shards import Shard
 from pipeline.inputs.tars import ShardError, read_samples
 from pipeline.rejects import Reject
-from pipeline.storage import files as storage
 
 
 @dataclass(frozen=True)

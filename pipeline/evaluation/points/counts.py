@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float32
 
+from pipeline import storage
 from pipeline.evaluation.points.pairs import LabelledPairs, PairPoints
 from pipeline.evaluation.points.pictures import PICTURE
-from pipeline.storage import files as storage
 
 Row = dict[str, Any]
 

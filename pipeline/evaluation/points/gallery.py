@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pipeline import storage
 from pipeline.evaluation import report
 from pipeline.evaluation.points.pairs import LabelledPairs, PairPoints
 from pipeline.evaluation.points.pictures import Masks
@@ -17,7 +18,6 @@ from pipeline.inputs.shards import Shard
 from pipeline.inputs.tars import ShardError, read_samples
 from pipeline.outputs.masks import stretched
 from pipeline.rejects import Reject
-from pipeline.storage import files as storage
 
 CLASSES = 4
 """Classes drawn per image."""

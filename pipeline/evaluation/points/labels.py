@@ -16,9 +16,9 @@ import pyarrow.compute as pc
 from jaxtyping import Bool, Float64, Int64
 from pyarrow import csv
 
+from pipeline import storage
 from pipeline.config import ConfigError
 from pipeline.evaluation.points.pairs import Label, LabelledPairs, sorted_codes
-from pipeline.storage import files as storage
 
 BLOCK = 32 << 20
 """Bytes of CSV that are parsed at once."""

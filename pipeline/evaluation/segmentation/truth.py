@@ -17,13 +17,13 @@ from jaxtyping import Bool, UInt8
 from PIL import Image
 from pycocotools import mask as coco
 
+from pipeline import storage
 from pipeline.config import ConfigError
 from pipeline.inputs.classes import load_classes
 from pipeline.inputs.shards import Shard
 from pipeline.inputs.tars import RawSample
 from pipeline.outputs.masks import stretched
 from pipeline.rejects import Reject
-from pipeline.storage import files as storage
 
 IGNORED = 255
 """Value of pixels that do not count, in class-index masks."""

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import benchmark, methods
+from benchmarks import methods
+from benchmarks import run as benchmark
 from benchmarks.published import install as published
 from jobs import evaluate
 from pipeline.demo.quality import bundled_scenes
@@ -103,7 +104,7 @@ def test_the_speed_of_every_method(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (command,) = (shlex.split(line) for line in COMMANDS if line not in EVALUATIONS)
-    assert command[:2] == ["python", "jobs/benchmark.py"]
+    assert command[:2] == ["python", "benchmarks/run.py"]
     package = make_stand_in(tmp_path)
     monkeypatch.setattr(published, "find", lambda given: package)
     monkeypatch.setattr(methods, "compare", partial(methods.compare, config=TINY))

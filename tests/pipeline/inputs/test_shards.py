@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from braceexpand import braceexpand
 
+from pipeline import storage
 from pipeline.config import ConfigError
 from pipeline.inputs import shards
 from pipeline.inputs.shards import Shard, find_shards
-from pipeline.storage import files as storage
 
 # --- names
 

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import torch
 
+from pipeline import storage
 from pipeline.config import ConfigError, ModelConfig
 from pipeline.models import clip as models
 from pipeline.models.classifier import load_classifier
 from pipeline.models.clip import ModelError, load_model
 from pipeline.models.demo import NAME, WEIGHTS
-from pipeline.storage import files as storage
 
 CPU = torch.device("cpu")
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import storage
 from pipeline.config import AnnotateConfig, ConfigError, MaskConfig, ModelConfig, PromptConfig
 from pipeline.inputs.shards import Shard
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.records import Commit, Summary, file_record
-from pipeline.storage import files as storage
 
 CONFIG = AnnotateConfig(input="in")
 SHARD = Shard("/data/a.tar", "/data/a.tar", 10)

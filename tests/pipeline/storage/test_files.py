@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from jobs.annotate import main
+from pipeline import storage
 from pipeline.demo.run import SHARDS
 from pipeline.inputs.shards import find_shards
 from pipeline.inputs.tars import ShardError, read_samples
-from pipeline.storage import files as storage
 
 
 @pytest.mark.parametrize(

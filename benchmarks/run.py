@@ -1,4 +1,4 @@
-"""Speed and memory: `python jobs/benchmark.py --help` lists what can be measured."""
+"""Speed and memory: `python benchmarks/run.py --help` lists what can be measured."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def gpu(memory_budget: int = 1 << 30, json: Path | None = None) -> int:
     Weights are random and nothing is downloaded. It takes PyTorch, timm, open_clip (with ftfy),
     jaxtyping and jsonargparse, and no Ray. On a machine without a network, carry the missing ones
     there as wheels: `pip download --no-deps`, then `pip install --no-index --no-deps`. Where
-    `make setup` was not run, start it as `python -m benchmarks.benchmark gpu`.
+    `make setup` was not run, start it as `python -m benchmarks.run gpu`.
 
     Args:
         memory_budget: bytes that the temporaries of one chunk may take.

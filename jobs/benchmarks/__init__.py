@@ -1,1 +1,0 @@
-"""What `python jobs/benchmark.py` measures, one module a benchmark."""
