@@ -17,11 +17,11 @@ from typing import Any
 
 from pipeline import storage
 from pipeline.cli import parse
-from pipeline.config import AnnotateConfig, ConfigError, naming
+from pipeline.config import AnnotateConfig
 from pipeline.demo import run as demo
+from pipeline.errors import ConfigError, ModelError, naming
 from pipeline.inputs.classes import load_classes
 from pipeline.inputs.shards import find_shards
-from pipeline.models.clip import ModelError
 from pipeline.models.demo import NAME as DEMO_MODEL
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.records import Summary

@@ -13,12 +13,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pipeline.cli import parse
-from pipeline.config import ConfigError
+from pipeline.errors import ConfigError, ModelError
 from pipeline.evaluation.layers.stage import LayersConfig, study_layers
 from pipeline.evaluation.perturbation.stage import PerturbationConfig, score_perturbation
 from pipeline.evaluation.points.stage import PointsConfig, score_points
 from pipeline.evaluation.segmentation.stage import SegmentationConfig, score_segmentation
-from pipeline.models.clip import ModelError
 from pipeline.run.executors import STOPPED
 from pipeline.storage import join, read_bytes
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 
 from pipeline.cli import parse
-from pipeline.config import ConfigError
+from pipeline.errors import ConfigError
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.rethreshold import RethresholdConfig, rethreshold
 from pipeline.run.progress import print_summary

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import sys
 from collections.abc import Sequence
@@ -10,7 +9,8 @@ from typing import Any, NoReturn, TypeVar
 
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
-from pipeline.config import ConfigError, MethodConfig
+from pipeline.config import MethodConfig
+from pipeline.errors import ConfigError, near, unwrapped
 from pipeline.inputs.option_texts import with_names
 
 Config = TypeVar("Config")
@@ -55,10 +55,9 @@ class _Parser(ArgumentParser):
         for flag, key in re.findall(r"--([\w.-]+)|[Oo]ption '([\w.-]+)'", message):
             # A file's key comes without its group, so that it is compared with last names too.
             names = known if flag else {name.rpartition(".")[2]: name for name in known}
-            near = difflib.get_close_matches(flag or key, names, 1)
-            if near and (flag or key) not in names:
-                message += f" (did you mean {near[0]}?)"
-        print(f"{self.prog}: {' '.join(message.split())} (--help lists all)", file=sys.stderr)
+            if (flag or key) not in names:
+                message += near(flag or key, names)
+        print(f"{self.prog}: {unwrapped(message)} (--help lists all)", file=sys.stderr)
         sys.exit(2)
 
     def with_values(self, arguments: list[str]) -> list[str]:

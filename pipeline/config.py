@@ -5,12 +5,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-import hashlib
 import json
 import os
 import posixpath
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,32 +15,14 @@ import torch
 
 import legrad
 from pipeline import storage
+from pipeline.errors import ConfigError
 from pipeline.models.demo import NAME as DEMO_MODEL
+from pipeline.storage import digests
 
 SCHEMA_VERSION = 1
 
 NO_TEXTS = ("null", "none", "auto")
 """Words that --empty_text does not take for a text, however they are spelled."""
-
-
-class ConfigError(ValueError):
-    """A setting that cannot work; the message says which one and what to do."""
-
-
-@contextmanager
-def naming(setting: str) -> Iterator[None]:
-    """Say of which setting it comes that the body cannot read or write.
-
-    Around what a command does before its work begins: an `OSError` later on has other causes.
-
-    Raises:
-        ConfigError: with the setting and the error, in one line.
-    """
-    try:
-        yield
-    except OSError as error:
-        cause = " ".join(str(error).split())
-        raise ConfigError(f"{setting}: not usable ({cause}); give another") from error
 
 
 @dataclass(frozen=True)
@@ -337,7 +316,7 @@ class AnnotateConfig(MethodConfig):
         prompts = dataclasses.asdict(self.prompts)
         if self.prompts.classes:
             content = storage.read_bytes(self.prompts.classes)
-            prompts["classes"] = hashlib.sha256(content).hexdigest()[:16]
+            prompts["classes"] = digests.of_bytes(content)
         return {
             "schema_version": SCHEMA_VERSION,
             "limit_shards": self.limit_shards,
@@ -358,7 +337,7 @@ class AnnotateConfig(MethodConfig):
 def fingerprint(results: dict[str, Any]) -> str:
     """16 hex digits over settings as `AnnotateConfig.results` gives them."""
     canonical = json.dumps(results, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+    return digests.of_text(canonical)
 
 
 def _age(path: str) -> tuple[int, int]:
@@ -374,8 +353,4 @@ def _digest(path: str, size: int, written: int) -> str:
     A study of the layers asks once for each of its evaluations, and weights may have many GB: a
     file of the same size and time is read once.
     """
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()[:16]
+    return digests.of_file(path)

@@ -11,13 +11,13 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from pipeline import storage
+from pipeline.errors import Reject
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.counting import Counted
 from pipeline.inputs.images import decode
 from pipeline.inputs.samples import image_bytes
 from pipeline.inputs.shards import Shard
 from pipeline.inputs.tars import RawSample, read_samples
-from pipeline.rejects import Reject
 
 Truth = TypeVar("Truth")
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import open_clip
 
+from pipeline.errors import Reject
 from pipeline.inputs.classes import load_classes
 from pipeline.inputs.tars import RawSample
-from pipeline.rejects import Reject
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from pipeline import storage
-from pipeline.config import (
-    AnnotateConfig,
-    ConfigError,
-    EngineConfig,
-    MethodConfig,
-    ModelConfig,
-    PromptConfig,
-)
+from pipeline.config import AnnotateConfig, EngineConfig, MethodConfig, ModelConfig, PromptConfig
+from pipeline.errors import ConfigError
 from pipeline.inputs.shards import Shard, find_shards
 
 

@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 import torch
 
 from pipeline import storage
-from pipeline.config import AnnotateConfig, ConfigError, fingerprint
+from pipeline.config import AnnotateConfig, fingerprint
+from pipeline.errors import ConfigError
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.predictions import Gaps
 from pipeline.inputs.shards import Shard

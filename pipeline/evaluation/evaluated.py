@@ -11,7 +11,8 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 
 from legrad.towers.tower import open_tower
-from pipeline.config import ConfigError, ModelConfig, PromptConfig
+from pipeline.config import ModelConfig, PromptConfig
+from pipeline.errors import ConfigError
 from pipeline.evaluation.class_names import ClassNames
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.model import ClassHead, EvaluatedModel

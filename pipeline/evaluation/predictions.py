@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import storage
-from pipeline.config import ConfigError
+from pipeline.errors import ConfigError
 from pipeline.inputs.shards import Shard
 from pipeline.outputs.ledger import Ledger
 

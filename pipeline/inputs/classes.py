@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from pipeline import storage
-from pipeline.config import ConfigError
+from pipeline.errors import ConfigError, unwrapped
 
 FIELDS = {"id", "name", "prompts", "threshold"}
 LARGEST_ID = 2**31 - 1
@@ -72,8 +72,7 @@ def _entries(location: str) -> list[tuple[int, Any]]:
         twice = _repeated_key(root)  # of two values, YAML would take the last
         values = loader.construct_document(root) if root else None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        cause = " ".join(str(error).split())
-        raise ConfigError(f"not YAML: {cause}") from error
+        raise ConfigError(f"not YAML: {unwrapped(error)}") from error
     if twice:
         raise ConfigError(
             f"line {twice.start_mark.line + 1}: {twice.value} is there twice in one entry"

@@ -18,8 +18,8 @@ from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
+from pipeline.errors import Reject, one_line
 from pipeline.models.clip import Clip
-from pipeline.rejects import Reject
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """What is decoded. Pillow knows more, and has other programs decode some of it."""
@@ -50,8 +50,7 @@ def decode(data: bytes, max_pixels: int) -> UInt8[Tensor, "3 height width"]:
     except UnidentifiedImageError as error:  # its own text has an address in it
         raise Reject("undecodable", f"not one of {', '.join(FORMATS)}") from error
     except Exception as error:  # damaged files lead Pillow's decoders to raise almost anything
-        cause = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise Reject("undecodable", cause) from error
+        raise Reject("undecodable", one_line(error, kind=True)) from error
 
 
 def _ends(data: bytes) -> bool:

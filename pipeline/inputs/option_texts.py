@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 
 import open_clip
 
-from pipeline.config import ConfigError, MethodConfig
+from pipeline.config import MethodConfig
+from pipeline.errors import ConfigError
 from pipeline.inputs.classes import is_text, load_classes
 
 IMAGENET = "imagenet"

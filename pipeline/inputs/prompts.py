@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from pipeline.config import PromptConfig
+from pipeline.errors import Reject, one_line
 from pipeline.inputs.classes import Category, is_text, load_classes
-from pipeline.rejects import Reject
 
 
 @dataclass(frozen=True)
@@ -156,8 +156,9 @@ def _vectors(fields: Mapping[str, bytes]) -> Float32[np.ndarray, "prompt embed"]
         vectors = np.load(io.BytesIO(fields["npy"]), allow_pickle=False)
         vectors = np.atleast_2d(np.asarray(vectors, dtype=np.float32))
     except Exception as error:  # damaged headers lead numpy to raise almost anything
-        cause = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise Reject("bad_prompts", f"the .npy does not load: {cause}") from error
+        raise Reject(
+            "bad_prompts", f"the .npy does not load: {one_line(error, kind=True)}"
+        ) from error
     norms = np.linalg.norm(vectors.astype(np.float64), axis=-1, keepdims=True)
     if vectors.ndim != 2 or not np.isfinite(norms).all() or not norms.all():
         raise Reject("bad_prompts", "the .npy is not a list of vectors with a length")

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from jaxtyping import UInt8
 from torch import Tensor
 
+from pipeline.errors import Reject
 from pipeline.inputs.images import decode
 from pipeline.inputs.prompts import Prompt, PromptReader
 from pipeline.inputs.tars import RawSample
-from pipeline.rejects import Reject
 
 IMAGE_FIELDS = ("jpg", "jpeg", "png", "webp")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import posixpath
 import re
 from collections import defaultdict
@@ -14,7 +13,8 @@ from itertools import islice
 from braceexpand import braceexpand
 
 from pipeline import storage
-from pipeline.config import ConfigError, naming
+from pipeline.errors import ConfigError, naming
+from pipeline.storage import digests
 
 LISTED_FROM = 1000
 """With so many names in it a directory is listed. That is a request for every thousand files that
@@ -54,7 +54,7 @@ class Shard:
     def name(self) -> str:
         """Base name without `.tar`, and 8 hex digits of the sha256 of the URI."""
         stem = posixpath.basename(self.uri).removesuffix(".tar")
-        return f"{stem}-{hashlib.sha256(self.uri.encode()).hexdigest()[:8]}"
+        return f"{stem}-{digests.of_text(self.uri, digits=8)}"
 
 
 def find_shards(

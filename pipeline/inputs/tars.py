@@ -17,6 +17,7 @@ from typing import BinaryIO, cast
 from webdataset.tariterators import base_plus_ext
 
 from pipeline import storage
+from pipeline.errors import ShardError
 
 TAR_BLOCK = 512
 LARGEST_MEMBER = 64 << 30  # bytes; more is a damaged header
@@ -24,10 +25,6 @@ TAR_RECORD = 20 * TAR_BLOCK
 END_OF_ARCHIVE = 2 * TAR_BLOCK
 META = re.compile(r"__[^/]*__($|/)")
 """Names that WebDataset takes for notes about the archive."""
-
-
-class ShardError(Exception):
-    """A shard that cannot be read to its end; the message says what is wrong with it."""
 
 
 @dataclass

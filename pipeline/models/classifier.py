@@ -12,7 +12,8 @@ from torch import nn
 
 from pipeline import storage
 from pipeline.config import ModelConfig
-from pipeline.models.clip import CLASSIFIERS, ModelError, downloaded, loading, near
+from pipeline.errors import ModelError
+from pipeline.models.clip import CLASSIFIERS, downloaded, loading, near_models
 
 OWN = "timm"
 """`--model.pretrained` for the weights that timm lists under the name."""
@@ -60,7 +61,7 @@ def classifier_skeleton(name: str) -> nn.Module:
 def _name_in_timm(name: str) -> str:
     found = name.removeprefix(CLASSIFIERS)
     if not timm.is_model(found):
-        hint = near(found, timm.list_models())
+        hint = near_models(found, timm.list_models())
         raise ModelError(f"--model.name {name}: timm has no such model{hint}")
     return found
 

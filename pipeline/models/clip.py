@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import hashlib
 import logging
 import posixpath
 import shutil
@@ -19,7 +17,9 @@ from filelock import FileLock
 
 from pipeline import storage
 from pipeline.config import ModelConfig
+from pipeline.errors import ModelError, near, one_line
 from pipeline.models import demo
+from pipeline.storage import digests
 
 Clip: TypeAlias = open_clip.CLIP | open_clip.CustomTextCLIP
 
@@ -34,10 +34,6 @@ RANDOM_WARNING = (
 )
 
 
-class ModelError(Exception):
-    """The model or its weights do not load; the message says what was tried and why it failed."""
-
-
 def choose_device(device: str) -> torch.device:
     """The device that `auto` stands for, or the one named.
 
@@ -49,7 +45,7 @@ def choose_device(device: str) -> torch.device:
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:  # what torch raises depends on its build
-        cause = str(error).partition("\n")[0]
+        cause = one_line(error)
         raise ModelError(f"--engine.device {device}: cannot be used: {cause}") from error
 
 
@@ -69,15 +65,14 @@ def load_model(config: ModelConfig, device: torch.device, dtype: torch.dtype) ->
         return model.eval().requires_grad_(False).to(device=device, dtype=dtype)
 
 
-def near(name: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown name: those it may have been meant for, if any."""
-    names = difflib.get_close_matches(name, list(known), 3, 0.4)
-    return f"; near: {', '.join(names)}" if names else ""
+def near_models(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown model: names of one family are much alike."""
+    return near(name, known, most=3, cutoff=0.4)
 
 
 def _does_not_load(config: ModelConfig, error: Exception) -> ModelError:
     """What a library's error about a model means, in one line."""
-    cause = f"{type(error).__name__}: {error}".partition("\n")[0]
+    cause = one_line(error, kind=True)
     if isinstance(error, EOFError):
         cause = "the file is empty or cut short"
     elif isinstance(error, AttributeError | KeyError):  # it looked for a tensor in vain
@@ -100,10 +95,10 @@ def clip_skeleton(name: str) -> Clip:
 
 
 def _check_name(name: str) -> None:
-    if name not in open_clip.list_models():
-        raise ModelError(
-            f"--model.name {name}: open_clip has no such model{near(name, open_clip.list_models())}"
-        )
+    known = open_clip.list_models()
+    if name not in known:
+        hint = near_models(name, known)
+        raise ModelError(f"--model.name {name}: open_clip has no such model{hint}")
 
 
 def _weights(config: ModelConfig) -> str | None:
@@ -138,7 +133,7 @@ def downloaded(location: str) -> Path:
     Raises:
         ModelError: they cannot be read.
     """
-    digest = hashlib.sha256(location.encode()).hexdigest()[:16]
+    digest = digests.of_text(location)
     path = CACHE / f"{digest}-{posixpath.basename(storage.normalise(location))}"
     note = path.with_name(f"{path.name}.version")
     with FileLock(f"{path}.lock"):

@@ -11,7 +11,8 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 import legrad
-from pipeline.config import AnnotateConfig, ConfigError
+from pipeline.config import AnnotateConfig
+from pipeline.errors import ConfigError
 from pipeline.inputs.images import Preprocess
 from pipeline.inputs.prompts import Prompt, PromptReader, of_category
 from pipeline.inputs.samples import Sample

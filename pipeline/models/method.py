@@ -10,7 +10,8 @@ from torch import Tensor, nn
 import legrad
 from legrad.options import is_siglip
 from legrad.towers.tower import open_tower
-from pipeline.config import ConfigError, MethodConfig
+from pipeline.config import MethodConfig
+from pipeline.errors import ConfigError
 from pipeline.inputs.option_texts import read_names
 
 EMPTY_TEXT = "a photo of a"

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from jaxtyping import Float32
 from torch import Tensor
 
+from pipeline.errors import ModelError, one_line
 from pipeline.inputs.prompts import Prompt
-from pipeline.models.clip import Clip, ModelError
+from pipeline.models.clip import Clip
 
 TEXT_BATCH = 32
 """Rows of every text forward pass, padded when there are fewer: a text's embedding must not
@@ -39,7 +40,7 @@ def _tokenizer(name: str) -> Any:
             f"({error.name}): pip install transformers sentencepiece"
         ) from error
     except Exception as error:  # the hub raises whatever it likes
-        cause = f"{type(error).__name__}: {error}".partition("\n")[0]
+        cause = one_line(error, kind=True)
         raise ModelError(f"--model.name {name}: its tokenizer does not load: {cause}") from error
 
 

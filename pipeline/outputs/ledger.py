@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import storage
-from pipeline.config import SCHEMA_VERSION, ConfigError, fingerprint
+from pipeline.config import SCHEMA_VERSION, fingerprint
+from pipeline.errors import ConfigError
 from pipeline.inputs.shards import Shard
 from pipeline.outputs.records import Commit, Summary
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
 from pipeline.inputs.shards import Shard
+from pipeline.storage import digests
 
 
 class Counts(TypedDict):
@@ -148,4 +148,4 @@ class Summary:
 
 def file_record(data: bytes) -> dict[str, int | str]:
     """Size and checksum of a file, as commits store them."""
-    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    return {"bytes": len(data), "sha256": digests.of_bytes(data, digests.FULL)}

@@ -12,7 +12,8 @@ import pyarrow as pa
 from pycocotools import mask as coco
 
 from pipeline import storage
-from pipeline.config import ConfigError, MaskConfig, fingerprint
+from pipeline.config import MaskConfig, fingerprint
+from pipeline.errors import ConfigError, one_line
 from pipeline.inputs.classes import load_classes
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.masks import Mask, encode_masks, stored_heat, threshold_maps
@@ -135,10 +136,9 @@ def _read(source: Ledger, folder: str, shard: str) -> pa.Table:
     try:
         return source.read(folder, shard)
     except (OSError, pa.ArrowException) as error:
-        cause = str(error).partition("\n")[0]
         raise ConfigError(
-            f"--source {source.output}: {folder}/{shard}.parquet cannot be read ({cause}); delete "
-            f"commits/{shard}.json and annotate that shard again"
+            f"--source {source.output}: {folder}/{shard}.parquet cannot be read "
+            f"({one_line(error)}); delete commits/{shard}.json and annotate that shard again"
         ) from error
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config import fingerprint
+from pipeline.storage import digests
 
 SEGMENTATION = pa.struct([("size", pa.list_(pa.int32(), 2)), ("counts", pa.string())])
 WITHOUT_MASK = pa.list_(pa.struct([("reason", pa.string()), ("count", pa.int32())]))
@@ -67,8 +67,8 @@ def is_normalised_first(table: pa.Table) -> bool:
 
 def image_id(shard: str, key: str) -> int:
     """A positive 63-bit number that is the same in every run over the same shard."""
-    digest = hashlib.sha256(f"{shard}\0{key}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") % (2**63 - 1) + 1
+    digest = digests.of_text(f"{shard}\0{key}", digits=16)
+    return int(digest, base=16) % (2**63 - 1) + 1
 
 
 def footer(results: dict[str, Any]) -> dict[str, Any]:

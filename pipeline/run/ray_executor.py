@@ -23,9 +23,9 @@ from ray.exceptions import RayError
 from ray.util.annotations import RayDeprecationWarning
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipeline.config import AnnotateConfig, ConfigError
+from pipeline.config import AnnotateConfig
+from pipeline.errors import ConfigError, ModelError
 from pipeline.inputs.shards import Shard
-from pipeline.models.clip import ModelError
 from pipeline.outputs.ledger import Ledger
 from pipeline.run.local_executor import Tally
 from pipeline.run.progress import Meter, shown

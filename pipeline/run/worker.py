@@ -16,10 +16,11 @@ import torch
 
 from pipeline import storage
 from pipeline.config import AnnotateConfig
+from pipeline.errors import ShardError, Stopped, TooManyRejects
 from pipeline.inputs.prompts import PromptReader
 from pipeline.inputs.samples import Rejected, Sample, SampleReader
 from pipeline.inputs.shards import Shard
-from pipeline.inputs.tars import RawSample, ShardError, read_samples
+from pipeline.inputs.tars import RawSample, read_samples
 from pipeline.models.explain import PromptExplainer, SampleExplainer
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.records import make_commit
@@ -33,14 +34,6 @@ BATCHES_AT_ONCE = 2
 """Of one shard: while masks are made of the maps of one, the model has the next."""
 
 Batch = list[Sample | Rejected]
-
-
-class TooManyRejects(Exception):
-    """More of a shard was rejected than the run allows; another attempt would end the same way."""
-
-
-class Stopped(Exception):
-    """The worker is to stop, in the middle of a shard."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from pipeline.cli import parse
-from pipeline.config import AnnotateConfig, ConfigError
+from pipeline.config import AnnotateConfig
+from pipeline.errors import ConfigError
 
 
 def configure(*arguments: str) -> AnnotateConfig:

@@ -5,14 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import (
-    AnnotateConfig,
-    ConfigError,
-    EngineConfig,
-    MaskConfig,
-    ModelConfig,
-    PromptConfig,
-)
+from pipeline.config import AnnotateConfig, EngineConfig, MaskConfig, ModelConfig, PromptConfig
+from pipeline.errors import ConfigError
 
 BASE = AnnotateConfig(input="in", output="out")
 

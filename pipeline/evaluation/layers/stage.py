@@ -9,11 +9,11 @@ from functools import partial
 from typing import Any, ClassVar, Literal
 
 from pipeline import storage
-from pipeline.config import ConfigError
+from pipeline.errors import ConfigError
 from pipeline.evaluation import paper, report
 from pipeline.evaluation.config import EvaluationConfig
-from pipeline.evaluation.contents import contents
 from pipeline.evaluation.counting import Merged, count_shards
+from pipeline.evaluation.digests import digests_of
 from pipeline.evaluation.evaluated import depth_of
 from pipeline.evaluation.layers.counters import MakeGradientCounter, gradient_distribution
 from pipeline.evaluation.perturbation.stage import PerturbationConfig, score_perturbation
@@ -204,7 +204,7 @@ def _gradient(config: LayersConfig) -> tuple[dict[str, Any], list[Merged]]:
     """Mean raw map inside the objects, layer by layer."""
     results = {
         "metric": "gradient",
-        **contents(config, "coco", "classes", "masks"),
+        **digests_of(config, "coco", "classes", "masks"),
         "per_layer_minmax": config.per_layer_minmax,
         **config.method_results(),
     }

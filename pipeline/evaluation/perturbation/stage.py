@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from itertools import islice
 from typing import Any, ClassVar
 
 from pipeline import storage
-from pipeline.config import ConfigError
+from pipeline.errors import ConfigError, Reject, ShardError
 from pipeline.evaluation import paper, report
 from pipeline.evaluation.class_names import ClassNames
 from pipeline.evaluation.config import EvaluationConfig
@@ -22,8 +21,8 @@ from pipeline.evaluation.perturbation.counters import (
     perturbation_scores,
 )
 from pipeline.inputs.shards import Shard
-from pipeline.inputs.tars import ShardError, read_samples
-from pipeline.rejects import Reject
+from pipeline.inputs.tars import read_samples
+from pipeline.storage import digests
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def score_perturbation(config: PerturbationConfig) -> PerturbationResult:
     names = "\n".join(f"{i} {name}" for i, name in zip(classes.ids, classes.names, strict=True))
     results = {
         "metric": "perturbation",
-        "classes": hashlib.sha256(names.encode()).hexdigest()[:16],
+        "classes": digests.of_text(names),
         "label_field": config.label_field,
         **config.method_results(),
     }

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline import storage
+from pipeline.errors import Reject, ShardError
 from pipeline.evaluation import report
 from pipeline.evaluation.points.pairs import LabelledPairs, PairPoints
 from pipeline.evaluation.points.pictures import Masks
@@ -15,9 +16,8 @@ from pipeline.evaluation.predictions import image_id_of
 from pipeline.inputs.images import decode
 from pipeline.inputs.samples import image_bytes
 from pipeline.inputs.shards import Shard
-from pipeline.inputs.tars import ShardError, read_samples
+from pipeline.inputs.tars import read_samples
 from pipeline.outputs.masks import stretched
-from pipeline.rejects import Reject
 
 CLASSES = 4
 """Classes drawn per image."""

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float64, Int64
 from pyarrow import csv
 
 from pipeline import storage
-from pipeline.config import ConfigError
+from pipeline.errors import ConfigError, one_line
 from pipeline.evaluation.points.pairs import Label, LabelledPairs, sorted_codes
 
 BLOCK = 32 << 20
@@ -101,7 +101,7 @@ def read_descriptions(location: str) -> dict[str, str]:
                 convert_options=csv.ConvertOptions(strings_can_be_null=False),
             )
     except (IsADirectoryError, pa.ArrowInvalid) as error:
-        raise ConfigError(f"--descriptions {location}: {_line(error)}") from error
+        raise ConfigError(f"--descriptions {location}: {one_line(error)}") from error
     if table.num_columns < 2:
         raise ConfigError(f"--descriptions {location}: needs the columns LabelName, DisplayName")
     named = {"LabelName", "DisplayName"} <= set(table.column_names)
@@ -118,7 +118,7 @@ def read_descriptions(location: str) -> dict[str, str]:
         columns = [table.column(i).cast(pa.string()).to_pylist() for i in positions]
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"--descriptions {location}: is not text in UTF-8: {_line(error)}"
+            f"--descriptions {location}: is not text in UTF-8: {one_line(error)}"
         ) from error
     return {label: name for label, name in zip(*columns, strict=True) if name}
 
@@ -146,7 +146,7 @@ def _batches(location: str) -> Iterator[pa.RecordBatch]:
                 convert_options=options,
             )
     except pa.ArrowInvalid as error:
-        raise ConfigError(f"--points {location}: {_line(error)}") from error
+        raise ConfigError(f"--points {location}: {one_line(error)}") from error
 
 
 def _header(location: str) -> list[str]:
@@ -286,7 +286,3 @@ class _Columns:
     def _keep(self, which: np.ndarray) -> None:
         for name in ("image", "label", "x", "y", "yes"):
             setattr(self, name, getattr(self, name)[which])
-
-
-def _line(error: Exception) -> str:
-    return str(error).partition("\n")[0]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Bool, Float64, Int64
+
+from pipeline.storage import digests
 
 STRING_CODES = pa.dictionary(pa.int32(), pa.string())
 
@@ -113,10 +115,9 @@ class LabelledPairs:
     def digest(self) -> str:
         """16 hex digits over the contents; a file of them need not be the same bit for bit."""
         names = [self.images, [[label.id, label.name, label.alias] for label in self.labels]]
-        digest = hashlib.sha256(json.dumps(names).encode())
-        for values in (self.image, self.label, self.ends, self.x, self.y, self.yes):
-            digest.update(np.ascontiguousarray(values).tobytes())
-        return digest.hexdigest()[:16]
+        columns = (self.image, self.label, self.ends, self.x, self.y, self.yes)
+        arrays = (np.ascontiguousarray(values).tobytes() for values in columns)
+        return digests.of_parts(chain([json.dumps(names).encode()], arrays))
 
     def to_parquet(self) -> bytes:
         """A file with one row per pair."""

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
-from pipeline.config import ConfigError
+from pipeline.errors import ConfigError
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.counting import MakeCounter, Merged, count_shards
 from pipeline.evaluation.points.counters import MakeMapCounter, MakePredictionCounter

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
+from pipeline.errors import Reject
 from pipeline.evaluation.batches import Batches, Case
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.counting import Counted
@@ -22,7 +23,6 @@ from pipeline.inputs.shards import Shard
 from pipeline.inputs.tars import RawSample
 from pipeline.outputs.masks import decode, stored_heatmap
 from pipeline.outputs.schema import is_normalised_first
-from pipeline.rejects import Reject
 
 UNSCORED = "without ground truth"
 

@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from pipeline.config import ConfigError
+from pipeline.errors import ConfigError
 from pipeline.evaluation import paper, report
 from pipeline.evaluation.config import EvaluationConfig
-from pipeline.evaluation.contents import contents
 from pipeline.evaluation.counting import MakeCounter, Merged, count_shards
+from pipeline.evaluation.digests import digests_of
 from pipeline.evaluation.points.counts import repeated_images
 from pipeline.evaluation.predictions import Gaps, image_id_of, predicted_shards
 from pipeline.evaluation.segmentation.counters import MakeRegionCounter, MakeWrittenCounter
@@ -93,7 +93,7 @@ def score_segmentation(config: SegmentationConfig) -> SegmentationResult:
     results: dict[str, Any] = {
         "metric": "segmentation",
         "mask_field": config.mask_field,
-        **contents(config, "mat", "wnids", "coco", "classes", "masks"),
+        **digests_of(config, "mat", "wnids", "coco", "classes", "masks"),
     }
     make: MakeCounter
     if config.predictions:

@@ -18,12 +18,11 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from pipeline import storage
-from pipeline.config import ConfigError
+from pipeline.errors import ConfigError, Reject
 from pipeline.inputs.classes import load_classes
 from pipeline.inputs.shards import Shard
 from pipeline.inputs.tars import RawSample
 from pipeline.outputs.masks import stretched
-from pipeline.rejects import Reject
 
 IGNORED = 255
 """Value of pixels that do not count, in class-index masks."""

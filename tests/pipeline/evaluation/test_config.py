@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from jobs import evaluate
-from pipeline.config import ConfigError, ModelConfig
+from pipeline.config import ModelConfig
 from pipeline.demo.quality import bundled_scenes
+from pipeline.errors import ConfigError
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.layers.stage import LayersConfig
 from pipeline.evaluation.perturbation.stage import PerturbationConfig

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import ConfigError
+from pipeline.errors import ConfigError
 from pipeline.inputs.classes import Category, load_classes
 
 
@@ -70,7 +70,7 @@ def test_classes_come_in_the_order_of_the_file(tmp_path: Path) -> None:
         ("- {id: 1, name: dog", "not YAML: .*expected"),
     ],
 )
-def test_a_mistake_is_named_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+def test_a_mistake_is_named_unwrapped(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         load_classes(write(tmp_path, text))
     assert "\n" not in str(caught.value)

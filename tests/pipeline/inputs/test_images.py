@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
+from pipeline.errors import Reject
 from pipeline.inputs.images import Preprocess, decode, squash
 from pipeline.models.demo import create
-from pipeline.rejects import Reject
 
 LIMIT = 1 << 20
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.config import PromptConfig
+from pipeline.errors import Reject
 from pipeline.inputs.prompts import Prompt, PromptReader
-from pipeline.rejects import Reject
 
 Fields = dict[str, bytes]
 

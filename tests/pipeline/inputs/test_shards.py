@@ -10,7 +10,7 @@ import pytest
 from braceexpand import braceexpand
 
 from pipeline import storage
-from pipeline.config import ConfigError
+from pipeline.errors import ConfigError
 from pipeline.inputs import shards
 from pipeline.inputs.shards import Shard, find_shards
 

@@ -10,7 +10,8 @@ import webdataset as wds
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.inputs.tars import RawSample, ShardError, read_samples
+from pipeline.errors import ShardError
+from pipeline.inputs.tars import RawSample, read_samples
 
 BLOCK, RECORD = 512, 10240
 MakeTar = Callable[..., bytes]

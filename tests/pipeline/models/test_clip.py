@@ -13,10 +13,11 @@ import pytest
 import torch
 
 from pipeline import storage
-from pipeline.config import ConfigError, ModelConfig
+from pipeline.config import ModelConfig
+from pipeline.errors import ConfigError, ModelError
 from pipeline.models import clip as models
 from pipeline.models.classifier import load_classifier
-from pipeline.models.clip import ModelError, load_model
+from pipeline.models.clip import load_model
 from pipeline.models.demo import NAME, WEIGHTS
 
 CPU = torch.device("cpu")
@@ -25,7 +26,7 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (ModelConfig("ViT-B-61", "random"), r"no such model; near: .*ViT-B-16"),
+        (ModelConfig("ViT-B-61", "random"), r"no such model .did you mean .*ViT-B-16"),
         (ModelConfig("ViT-B-16", "nonsense"), r"neither a file nor a tag of ViT-B-16 \(.*openai"),
         (ModelConfig("ViT-B-16", "s3://:bad:/x"), r"--model.pretrained s3://"),
     ],

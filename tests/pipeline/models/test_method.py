@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 import legrad
 from pipeline.cli import parse
-from pipeline.config import AnnotateConfig, ConfigError, EngineConfig, MethodConfig, PromptConfig
+from pipeline.config import AnnotateConfig, EngineConfig, MethodConfig, PromptConfig
+from pipeline.errors import ConfigError
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.evaluated import EvaluatedClip
 from pipeline.inputs.prompts import Prompt

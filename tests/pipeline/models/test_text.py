@@ -6,9 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from pipeline.errors import ModelError
 from pipeline.inputs.prompts import Prompt
 from pipeline.models import text as module
-from pipeline.models.clip import Clip, ModelError
+from pipeline.models.clip import Clip
 from pipeline.models.demo import NAME, TEMPLATE, create, tokenize
 from pipeline.models.text import TextEncoder
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipeline import storage
-from pipeline.config import AnnotateConfig, ConfigError, MaskConfig, ModelConfig, PromptConfig
+from pipeline.config import AnnotateConfig, MaskConfig, ModelConfig, PromptConfig
+from pipeline.errors import ConfigError
 from pipeline.inputs.shards import Shard
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.records import Commit, Summary, file_record

@@ -14,9 +14,9 @@ from ray import cloudpickle
 
 from pipeline.config import AnnotateConfig, ModelConfig
 from pipeline.demo.run import SHARDS
+from pipeline.errors import ModelError
 from pipeline.inputs.samples import Sample
 from pipeline.inputs.shards import Shard, find_shards
-from pipeline.models.clip import ModelError
 from pipeline.models.explain import Maps
 from pipeline.outputs.ledger import Ledger
 from pipeline.run.passes import WORKER_DIED

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from pipeline.config import AnnotateConfig
+from pipeline.errors import ModelError
 from pipeline.inputs.shards import Shard
-from pipeline.models.clip import ModelError
 from pipeline.outputs.ledger import TABLES, Ledger
 from pipeline.outputs.records import Counts, make_commit
 from pipeline.run import run as driver

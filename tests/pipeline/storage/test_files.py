@@ -11,8 +11,9 @@ import pytest
 from jobs.annotate import main
 from pipeline import storage
 from pipeline.demo.run import SHARDS
+from pipeline.errors import ShardError
 from pipeline.inputs.shards import find_shards
-from pipeline.inputs.tars import ShardError, read_samples
+from pipeline.inputs.tars import read_samples
 
 
 @pytest.mark.parametrize(

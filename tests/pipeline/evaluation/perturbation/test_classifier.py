@@ -13,14 +13,14 @@ from safetensors.torch import load_file, save_file
 
 import legrad
 from jobs import annotate
-from pipeline.config import ConfigError, EngineConfig, ModelConfig
+from pipeline.config import EngineConfig, ModelConfig
+from pipeline.errors import ConfigError, ModelError
 from pipeline.evaluation import paper
 from pipeline.evaluation.class_names import ClassNames
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.evaluated import EvaluatedClassifier, EvaluatedClip, load_evaluated
 from pipeline.evaluation.perturbation.stage import PerturbationConfig
 from pipeline.models.classifier import load_classifier
-from pipeline.models.clip import ModelError
 from pipeline.models.demo import ASSETS
 
 Run = Callable[..., Any]
@@ -163,7 +163,11 @@ def test_random_weights_are_repeatable(capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize(
     ("name", "pretrained", "message"),
     [
-        ("timm/vit_base_patch61_224", "timm", r"timm has no such model; near: .*vit_base_patch16"),
+        (
+            "timm/vit_base_patch61_224",
+            "timm",
+            r"no such model .did you mean .*vit_base_patch16",
+        ),
         ("timm/test_vit", "nonsense", "not a file; for timm/test_vit give timm, random, a file"),
         ("timm/test_vit.nonsense", "random", "does not load: RuntimeError: .*nonsense"),
         ("timm/vit_tiny_patch16_224", str(ASSETS / "legrad-demo.safetensors"), "no head.weight"),

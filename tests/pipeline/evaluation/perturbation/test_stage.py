@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+from pipeline.errors import Reject
 from pipeline.evaluation.class_names import ClassNames
 from pipeline.evaluation.perturbation.counters import (
     CURVES,
@@ -20,7 +21,6 @@ from pipeline.evaluation.perturbation.counters import (
 )
 from pipeline.inputs.tars import RawSample
 from pipeline.models.demo import ASSETS
-from pipeline.rejects import Reject
 
 Run = Callable[..., Any]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.config import ConfigError
+from pipeline.errors import ConfigError
 from pipeline.evaluation.points.labels import Cleaning, read_descriptions, read_labels
 from pipeline.evaluation.points.pairs import Label, LabelledPairs
 

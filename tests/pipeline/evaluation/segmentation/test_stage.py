@@ -16,14 +16,13 @@ from sklearn.metrics import average_precision_score
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_jaccard_index
 
 import legrad
-from pipeline.config import ConfigError
 from pipeline.demo.quality import bundled_scenes
+from pipeline.errors import ConfigError, Reject
 from pipeline.evaluation.segmentation.precision import average_precision, two_channel_precision
 from pipeline.evaluation.segmentation.scores import REGION_COUNTS, region_rows, segmentation_scores
 from pipeline.evaluation.segmentation.truth import ClassMasks, CocoTruth, IndexTruth, MatTruth
 from pipeline.inputs.tars import RawSample
 from pipeline.models.demo import ASSETS
-from pipeline.rejects import Reject
 from tests.pipeline.evaluation.formats import write_mat
 
 Run = Callable[..., Any]

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.config import ConfigError
 from pipeline.demo.quality import bundled_scenes
+from pipeline.errors import ConfigError
 from pipeline.evaluation.predictions import Gaps, predicted_shards
 from pipeline.inputs.shards import Shard
 from pipeline.models.demo import ASSETS

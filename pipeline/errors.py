@@ -1,0 +1,88 @@
+"""Every error that a user can see, and how it becomes one line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+
+class ConfigError(ValueError):
+    """A setting that cannot work; the message says which one and what to do."""
+
+
+class ModelError(Exception):
+    """The model or its weights do not load; the message says what was tried and why it failed."""
+
+
+class ShardError(Exception):
+    """A shard that cannot be read to its end; the message says what is wrong with it."""
+
+
+class TooManyRejects(Exception):
+    """More of a shard was rejected than the run allows; another attempt would end the same way."""
+
+
+class Stopped(Exception):
+    """The worker is to stop, in the middle of a shard."""
+
+
+class Reject(Exception):
+    """A sample that cannot be used: it is turned down, and the others go on.
+
+    Attributes:
+        reason: one word that can be counted, such as `undecodable`.
+        detail: the cause, for people.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason, self.detail = reason, detail
+
+
+@contextmanager
+def naming(setting: str) -> Iterator[None]:
+    """Say of which setting it comes that the body cannot read or write.
+
+    Around what a command does before its work begins: an `OSError` later on has other causes.
+
+    Raises:
+        ConfigError: with the setting and the error, in one line.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"{setting}: not usable ({unwrapped(error)}); give another") from error
+
+
+def one_line(error: BaseException, kind: bool = False) -> str:
+    """The first line of what an error says: those that torch and pyarrow add are for developers.
+
+    Args:
+        error: whatever was raised.
+        kind: put the name of its class before it: a `KeyError` says no more than its key.
+    """
+    return (f"{type(error).__name__}: {error}" if kind else str(error)).partition("\n")[0]
+
+
+def unwrapped(text: object) -> str:
+    """All the lines of a text as one, where the first alone would not say what is wrong."""
+    return " ".join(str(text).split())
+
+
+def near(name: str, known: Iterable[str], most: int = 1, cutoff: float = 0.6) -> str:
+    """The end of a message about an unknown name: which ones may be meant; empty if none is near.
+
+    Args:
+        name: what was given.
+        known: the names that there are.
+        most: so many are shown, the nearest first.
+        cutoff: how similar they have to be, from 0 to 1 (the same).
+    """
+    names = difflib.get_close_matches(name, list(known), most, cutoff)
+    return f" (did you mean {_or(names)}?)" if names else ""
+
+
+def _or(names: list[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
