@@ -20,8 +20,6 @@ from legrad.engines.chunks import Chunk, plan
 from legrad.engines.folded import FoldedBlock
 from legrad.explainer import Encoding, Explainer, checked_pairs
 from legrad.options import LeGradOptions
-from legrad.packed import packed
-from legrad.products import best_product
 from legrad.towers.block import Block
 from legrad.towers.tower import Tower
 
@@ -64,8 +62,8 @@ class ClosedFormLeGrad(Explainer):
         self, tower: Tower, layers: tuple[int, ...], options: LeGradOptions, memory_budget: int
     ) -> None:
         """Explain `tower`, averaging over the 0-based `layers`; `memory_budget` is in bytes."""
-        self._tower = packed(tower)
-        self._folded = {i: FoldedBlock.of(tower.blocks[i], best_product) for i in layers}
+        self._tower = tower
+        self._folded = {i: FoldedBlock.of(tower.blocks[i]) for i in layers}
         self._relu = options.relu
         self._memory_budget = memory_budget
 
@@ -167,10 +165,9 @@ class ClosedFormLeGrad(Explainer):
         narrow, wide = self._tower.dtype.itemsize, self._tower.wide.itemsize
         tokens = self._tower.prefix_count + math.prod(grid)
         # Temporaries of `FoldedBlock.relevance`, per token. An image: a and φ', their product in
-        # float32, X̂ and ĥ in both types, H. A pair: G, and y (or its digits and their product) or
-        # later the product of one head.
+        # float32, X̂ and ĥ in both types, H. A pair: G, and y or later the product of one head.
         per_image = hidden * (2 * narrow + wide) + width * (3 * narrow + 2 * wide)
-        per_pair = (max(hidden + width, tokens) + width) * narrow
+        per_pair = (max(hidden, tokens) + width) * narrow
         budget = self._memory_budget
         if device.type == "cpu":
             budget = min(budget, CPU_CHUNK_BYTES)

@@ -26,8 +26,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from legrad.products import MakeProduct, Product, dense_product
-from legrad.towers.block import STEEPEST, Tail, scaled, wide_type
+from legrad.towers.block import Tail, scaled, wide_type
 
 # What stays in a core's cache between the three passes over a tile.
 CPU_TILE_BYTES = 1 << 20
@@ -38,17 +37,12 @@ class FoldedBlock:
     """A block with the products of its weights that do not depend on the input."""
 
     block: Tail
-    product: Product  # by F, which was formed in float32
+    folded: Float[Tensor, "M D"]  # F, which was formed in float32
     offset: Float[Tensor, " M"]  # β W_1ᵀ + b_1, float32 because a − offset cancels
 
     @classmethod
-    def of(cls, block: Tail, make_product: MakeProduct = dense_product) -> FoldedBlock:
-        """Fold one block; its float32 copies live only in here.
-
-        Args:
-            block: what to fold.
-            make_product: makes what multiplies by F, of F and what g is multiplied by to get u.
-        """
+    def of(cls, block: Tail) -> FoldedBlock:
+        """Fold one block; its float32 copies live only in here."""
         wide = wide_type(block.expand.weight.dtype)
         expand = block.expand.weight.to(wide)
         weighted = expand * block.norm2.weight.to(wide)
@@ -60,8 +54,7 @@ class FoldedBlock:
         if block.expand.bias is not None:
             offset += block.expand.bias.to(wide)
         folded = (weighted @ out).to(block.expand.weight.dtype)
-        back = scaled(block.contract.weight.T, block.scale2).T
-        return cls(block=block, product=make_product(folded, back), offset=offset)
+        return cls(block=block, folded=folded, offset=offset)
 
     def relevance(
         self,
@@ -78,7 +71,7 @@ class FoldedBlock:
         gradient = self.gradient(attended, a, g)
         if not relu:
             return signed_sums(gradient, values)
-        # No more memory than y, [N, M] per text, or its digits have just taken.
+        # No more memory than y, [N, M] per text, has just taken.
         tile_bytes = self.block.hidden * gradient[..., 0].nbytes
         if gradient.device.type == "cpu":
             tile_bytes = min(tile_bytes, CPU_TILE_BYTES)
@@ -114,7 +107,9 @@ class FoldedBlock:
         along = (a - self.offset).mul_(slope)
         c = u.to(along.dtype) @ along.mT / block.width  # [G, P, N]
         gradient = torch.addcmul(b[:, :, None], c.to(u.dtype)[..., None], h[:, None], value=-1)
-        self.product.add_to(gradient, slope, u, STEEPEST * inverse_sigma)
+        y = slope[:, None] * u[:, :, None]
+        # Added in place: one pass over [N, D] less per text.
+        gradient.view(-1, block.width).addmm_(y.view(-1, block.hidden), self.folded)
         return gradient
 
     def _layer_norm(

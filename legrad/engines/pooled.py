@@ -27,7 +27,6 @@ from legrad.engines.chunks import Chunk, plan
 from legrad.engines.folded import FoldedBlock
 from legrad.explainer import Encoding, Explainer, checked_pairs
 from legrad.options import LeGradOptions, layer_readout
-from legrad.packed import packed
 from legrad.towers.tower import Tower
 
 
@@ -55,7 +54,7 @@ class PooledLeGrad(Explainer):
         self, tower: Tower, layers: tuple[int, ...], options: LeGradOptions, memory_budget: int
     ) -> None:
         """Explain `tower`, averaging over the 0-based `layers`; `memory_budget` is in bytes."""
-        self._tower = packed(tower)
+        self._tower = tower
         self._layers = layers
         self._relu = options.relu
         self._memory_budget = memory_budget

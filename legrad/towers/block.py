@@ -23,8 +23,6 @@ ActivationGradient = Callable[[Tensor, Tensor], Tensor]
 Rotation = Callable[[Tensor], Tensor]  # of queries or keys, [B, h, N, d_h] to the same
 
 QUICK_GELU_SLOPE = 1.702
-STEEPEST = 1.13
-"""No derivative of an activation here is larger: GELU's is at most 1.1290, at √2."""
 
 
 def gelu_gradient(approximate: str) -> ActivationGradient:
