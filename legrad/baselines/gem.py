@@ -38,8 +38,8 @@ class Gem(DenseMethod):
 
     @staticmethod
     def default_layers(depth: int) -> Sequence[int]:
-        """The last seven, the default of the authors' code."""
-        return range(max(0, depth - 7), depth)
+        """The last six, the default of the authors' code: its `depth=7` counts from 1 up to 7."""
+        return range(max(0, depth - 6), depth)
 
     def _forward(
         self, images: Float[Tensor, "B 3 H W"], grid: tuple[int, int]

@@ -192,9 +192,9 @@ def naclip(done: Pass, text: Tensor) -> Tensor:
     return cosines(done, branch(block, logits.softmax(-1) @ value), text)
 
 
-def gem(done: Pass, text: Tensor, depth: int = 7) -> Tensor:
+def gem(done: Pass, text: Tensor, last: int = 6) -> Tensor:
     blocks = list(done.visual.transformer.resblocks)
-    start = max(0, len(blocks) - depth)
+    start = max(0, len(blocks) - last)
     path = done.inputs[start]
     for layer in range(start, len(blocks)):
         query, key, value = done.qkv[layer]

@@ -49,7 +49,7 @@ REFERENCES = {
     "sclip": ({}, formulas.sclip),
     "naclip": ({}, formulas.naclip),
     "gem": ({}, formulas.gem),
-    "gem of two layers": ({"layers": 2}, lambda done, text: formulas.gem(done, text, depth=2)),
+    "gem of two layers": ({"layers": 2}, lambda done, text: formulas.gem(done, text, last=2)),
 }
 
 RELEVANCE = ("transformer_attribution", "partial_lrp")
