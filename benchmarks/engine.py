@@ -18,14 +18,14 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from pipeline.config import AnnotateConfig, EngineConfig
+from pipeline.config import AnnotateConfig, ExecutionConfig
 from pipeline.inputs.images import squash
 from pipeline.inputs.samples import Sample
 from pipeline.inputs.shards import find_shards
 from pipeline.models.explain import Maps
 from pipeline.outputs.ledger import Ledger
 from pipeline.run.local_executor import LocalExecutor
-from pipeline.run.passes import Run, run_passes
+from pipeline.run.passes import Execute, run_passes
 from pipeline.run.worker import Worker
 
 WIDTH, HEIGHT, INPUT, GRID = 500, 375, 224, 16
@@ -80,8 +80,10 @@ def measure(shards: int, images: int, actors: int) -> dict[str, dict[str, float]
         make_shards(data, shards, images)
         for in_flight in (1, 2):
             for engine in (
-                EngineConfig(executor="local", workers=1, threads=1, shards_in_flight=in_flight),
-                EngineConfig(executor="ray", workers=actors, threads=1, shards_in_flight=in_flight),
+                ExecutionConfig(executor="local", workers=1, threads=1, shards_in_flight=in_flight),
+                ExecutionConfig(
+                    executor="ray", workers=actors, threads=1, shards_in_flight=in_flight
+                ),
             ):
                 design = f"{engine.executor}, {engine.workers} x {in_flight}"
                 results[design] = _run(data, Path(folder, design), engine)
@@ -118,21 +120,21 @@ def _jpeg(random: np.random.Generator) -> bytes:
     return encoded.getvalue()
 
 
-def _run(data: Path, output: Path, engine: EngineConfig) -> dict[str, float]:
+def _run(data: Path, output: Path, engine: ExecutionConfig) -> dict[str, float]:
     log = output / LOG
     log.mkdir(parents=True)
     config = AnnotateConfig(input=str(data), output=str(output), engine=engine)
     make_worker = functools.partial(Worker, make_explainer=functools.partial(_sleeper, log))
     shards = find_shards(config.patterns)
     ledger = Ledger(config.output)
-    ledger.open(config.results(), config.described(), [])
-    executor: Run
+    ledger.open(config.identity(), config.public(), [])
+    executor: Execute
     if engine.executor == "local":
         executor = LocalExecutor(config, make_worker)
     else:
         from pipeline.run.ray_executor import RayExecutor
 
-        executor = RayExecutor(config, make_worker)
+        executor = RayExecutor(config, ledger, make_worker)
     run_passes(config, ledger, shards, executor)
     return _busy(log, engine.workers)
 

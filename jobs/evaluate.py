@@ -12,14 +12,12 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pipeline.cli import parse
-from pipeline.errors import ConfigError, ModelError
+from pipeline import storage
+from pipeline.cli import ExitCode, run_command
 from pipeline.evaluation.layers.stage import LayersConfig, study_layers
 from pipeline.evaluation.perturbation.stage import PerturbationConfig, score_perturbation
 from pipeline.evaluation.points.stage import PointsConfig, score_points
 from pipeline.evaluation.segmentation.stage import SegmentationConfig, score_segmentation
-from pipeline.run.executors import STOPPED
-from pipeline.storage import join, read_bytes
 
 COMMANDS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "points": (PointsConfig, score_points),
@@ -34,25 +32,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if command not in COMMANDS:
         print(f"{__doc__}\nCommands: {', '.join(COMMANDS)}; each has --help.")
-        return 0 if command in ("-h", "--help") else 2
+        return ExitCode.DONE if command in ("-h", "--help") else ExitCode.BAD_SETTING
     kind, evaluate = COMMANDS[command]
-    try:
-        config = parse(kind, f"evaluate.py {command}", kind.__doc__, rest).located()
+
+    def run(config: Any) -> ExitCode:
+        config = config.absolute()
         result = evaluate(config)
-    except (
-        ConfigError,
-        ModelError,
-        FileNotFoundError,
-        IsADirectoryError,
-        NotADirectoryError,
-    ) as error:
-        print(f"evaluate.py {command}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"evaluate.py {command}: stopped; the same command goes on", file=sys.stderr)
-        return STOPPED
-    print(read_bytes(join(config.output, "metrics.md")).decode())
-    return 3 if len(result.merged.missing) > config.allow_failed else 0
+        print(storage.read_bytes(storage.join(config.output, "metrics.md")).decode())
+        missing = len(result.merged.missing) > config.allow_failed
+        return ExitCode.SHARDS_MISSING if missing else ExitCode.DONE
+
+    return run_command(kind, f"evaluate.py {command}", kind.__doc__, rest, run)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,7 @@ from collections.abc import Sequence
 
 import torch
 
-from pipeline.cli import parse
-from pipeline.errors import ConfigError
+from pipeline.cli import ExitCode, run_command
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.rethreshold import RethresholdConfig, rethreshold
 from pipeline.run.progress import print_summary
@@ -22,20 +21,20 @@ from pipeline.run.progress import print_summary
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
+    return run_command(RethresholdConfig, "rethreshold.py", __doc__, arguments, run)
+
+
+def run(config: RethresholdConfig) -> ExitCode:
+    """Write the masks, and say how well the stored heat gives the source's own back."""
     started = time.monotonic()
-    try:
-        config = parse(RethresholdConfig, "rethreshold.py", __doc__, arguments)
-        torch.set_num_threads(1)  # the maps are too small to share
-        iou = rethreshold(config)
-    except (ConfigError, FileNotFoundError) as error:
-        print(f"rethreshold.py: {error}", file=sys.stderr)
-        return 2
+    torch.set_num_threads(1)  # the maps are too small to share
+    iou = rethreshold(config)
     lost = Ledger(config.source).failures()
     if lost:
         print(f"the source is not complete: {len(lost)} of its shards had failed")
     print_summary(Ledger(config.output).summary(), config.output, time.monotonic() - started)
     print(f"IoU of masks rebuilt from stored heat with the source's own: {iou:.4f}")
-    return 0
+    return ExitCode.DONE
 
 
 if __name__ == "__main__":

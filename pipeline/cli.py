@@ -4,16 +4,59 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from enum import IntEnum
 from typing import Any, NoReturn, TypeVar
 
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from pipeline.config import MethodConfig
-from pipeline.errors import ConfigError, near, unwrapped
+from pipeline.errors import ConfigError, ModelError, near, unwrapped
 from pipeline.inputs.option_texts import with_names
 
 Config = TypeVar("Config")
+
+NOT_THERE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+"""A place that a setting names is not what it has to be; the message has the place."""
+
+
+class ExitCode(IntEnum):
+    """What a command's exit code says."""
+
+    DONE = 0
+    """Everything is committed or counted, or no more than --allow_failed shards are missing."""
+    BAD_SETTING = 2
+    """A setting that cannot work, or the model does not load."""
+    SHARDS_MISSING = 3
+    """Finished, but shards failed."""
+    STOPPED = 143
+    """Told to stop; as shells have it for SIGTERM."""
+
+
+def run_command(
+    config: type[Config],
+    command: str,
+    description: str | None,
+    arguments: Sequence[str] | None,
+    run: Callable[[Config], ExitCode],
+) -> ExitCode:
+    """Read a command's settings and run it; what a user can mend is told in one line on stderr.
+
+    Args:
+        config: see `parse`, as the three that follow.
+        command: its name.
+        description: of it.
+        arguments: None for those of the process.
+        run: does the work; what it returns is the exit code, if it returns.
+    """
+    try:
+        return run(parse(config, command, description, arguments))
+    except (ConfigError, ModelError, *NOT_THERE) as error:
+        print(f"{command}: {error}", file=sys.stderr)
+        return ExitCode.BAD_SETTING
+    except KeyboardInterrupt:
+        print(f"{command}: stopped; the same command goes on", file=sys.stderr)
+        return ExitCode.STOPPED
 
 
 def parse(

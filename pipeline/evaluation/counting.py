@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import torch
 
 from pipeline import storage
-from pipeline.config import AnnotateConfig, fingerprint
+from pipeline.config import RunConfig, fingerprint
 from pipeline.errors import ConfigError
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.predictions import Gaps
@@ -41,6 +41,7 @@ class Counted:
         rejects: samples that could not be read, by reason.
         prompts: maps that were asked for.
         masks: maps that there were.
+        degraded: a batch had to be made smaller for want of memory; last digits may differ.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -48,6 +49,7 @@ class Counted:
     rejects: Counter[str] = field(default_factory=Counter)
     prompts: int = 0
     masks: int = 0
+    degraded: bool = False
 
     def reject(self, reason: str) -> None:
         """Note a sample that cannot be read."""
@@ -82,11 +84,17 @@ MakeCounter = Callable[[], ShardCounter]
 class CountingWorker(ShardWorker):
     """Counts shards, and commits the counts of each."""
 
-    def __init__(self, make_counter: MakeCounter, config: AnnotateConfig) -> None:
-        """Make the counter; it may load a model, and raise what that raises."""
+    def __init__(self, make_counter: MakeCounter, made: str, config: RunConfig) -> None:
+        """Make the counter; it may load a model, and raise what that raises.
+
+        Args:
+            make_counter: makes what counts.
+            made: fingerprint of the settings that the counts depend on.
+            config: of the run.
+        """
         torch.set_num_threads(config.engine.cpu_threads())
         super().__init__(config)
-        self.count = make_counter()
+        self.count, self._made = make_counter(), made
 
     def do_shard(
         self,
@@ -112,11 +120,12 @@ class CountingWorker(ShardWorker):
         files = {counts_path(shard.name): data}
         commit = make_commit(
             shard,
-            self.config.fingerprint(),
+            self._made,
             counted.totals(),
             files,
             seconds=time.monotonic() - started,
             attempt=attempt,
+            degraded=counted.degraded,
         )
         self.ledger.commit(commit, files)
 
@@ -131,7 +140,7 @@ class Merged:
         rejects: images that could not be read, by reason.
         missing: shards without counts.
         fingerprint: of the settings that the counts depend on.
-        results: these settings.
+        identity: these settings.
         gaps: of the run whose masks were counted; None where maps were.
     """
 
@@ -140,14 +149,14 @@ class Merged:
     rejects: dict[str, int]
     missing: list[str]
     fingerprint: str
-    results: dict[str, Any]
+    identity: dict[str, Any]
     gaps: Gaps | None = None
 
 
 def count_shards(
     config: EvaluationConfig,
     shards: Sequence[Shard],
-    results: Mapping[str, Any],
+    identity: Mapping[str, Any],
     make_counter: MakeCounter,
     files: Mapping[str, bytes] | None = None,
     gaps: Gaps | None = None,
@@ -157,7 +166,7 @@ def count_shards(
     Args:
         config: of the run.
         shards: all of them.
-        results: settings that the counts depend on, as JSON values.
+        identity: the settings that the counts depend on, as JSON values.
         make_counter: called once in every worker process; has to travel there.
         files: path below the output → what workers read from there.
         gaps: of the run whose masks are counted.
@@ -168,13 +177,13 @@ def count_shards(
     """
     for note in gaps.notes() if gaps else []:
         print(note)
-    run = config.run(dict(results))
+    made = fingerprint(dict(identity))
     ledger = Ledger(config.output)
     _refuse_annotations(ledger)
-    ledger.open(dict(results), config.described(), [], redo=config.on_mismatch == "redo")
+    ledger.open(dict(identity), config.public(), [], redo=config.on_mismatch == "redo")
     for path, data in (files or {}).items():
         storage.write_bytes(storage.join(config.output, *path.split("/")), data)
-    summary = run_shards(run, ledger, shards, partial(CountingWorker, make_counter))
+    summary = run_shards(config, ledger, shards, partial(CountingWorker, make_counter, made))
     print_failures(ledger.failures(), summary)
     names = sorted({shard.name for shard in shards} - set(summary.missing))
     tables = [_read_counts(config.output, name) for name in names]
@@ -185,8 +194,8 @@ def count_shards(
         samples=summary.statuses,
         rejects=summary.rejects,
         missing=summary.missing,
-        fingerprint=fingerprint(dict(results)),
-        results=dict(results),
+        fingerprint=made,
+        identity=dict(identity),
         gaps=gaps,
     )
 
@@ -197,7 +206,7 @@ def _refuse_annotations(ledger: Ledger) -> None:
     Raises:
         ConfigError: an annotation run is there, be it without its `run.json`.
     """
-    found = ledger.results()
+    found = ledger.identity()
     tables = storage.list_names(storage.join(ledger.output, "annotations"), ".parquet")
     if tables or (found and "metric" not in found):
         raise ConfigError(

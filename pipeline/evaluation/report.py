@@ -24,7 +24,7 @@ def header(merged: Merged) -> dict[str, Any]:
     """What every metrics.json says about its making."""
     return {
         "fingerprint": merged.fingerprint,
-        "settings": merged.results,
+        "settings": merged.identity,
         "images": merged.samples,
         "rejected": merged.rejects,
         "missing_shards": merged.missing,

@@ -13,6 +13,7 @@ from itertools import islice
 from braceexpand import braceexpand
 
 from pipeline import storage
+from pipeline.config import RunConfig
 from pipeline.errors import ConfigError, naming
 from pipeline.storage import digests
 
@@ -55,6 +56,16 @@ class Shard:
         """Base name without `.tar`, and 8 hex digits of the sha256 of the URI."""
         stem = posixpath.basename(self.uri).removesuffix(".tar")
         return f"{stem}-{digests.of_text(self.uri, digits=8)}"
+
+
+def shards_of(config: RunConfig) -> list[Shard]:
+    """The shards of a run: those that --input names, or the first of them.
+
+    Raises:
+        ConfigError: see `find_shards`.
+        FileNotFoundError: likewise.
+    """
+    return find_shards(config.patterns, config.input_root)[: config.limit_shards]
 
 
 def find_shards(

@@ -9,10 +9,11 @@ from jaxtyping import Float, Int
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor
 
+from pipeline.config import DEMO_MODEL
+
 ASSETS = Path(__file__).parents[1] / "demo" / "assets"
-NAME = "legrad-demo"
-CONFIG = ASSETS / f"{NAME}.json"
-WEIGHTS = ASSETS / f"{NAME}.safetensors"
+CONFIG = ASSETS / f"{DEMO_MODEL}.json"
+WEIGHTS = ASSETS / f"{DEMO_MODEL}.safetensors"
 TEMPLATE = "a photo of a {}."
 """The one sentence the model was trained with."""
 
@@ -25,14 +26,14 @@ def register() -> None:
 def create(pretrained: str | Path | None = WEIGHTS) -> open_clip.CLIP:
     """The demo's CLIP in float32 and evaluation mode; `pretrained=None` for random weights."""
     register()
-    model = open_clip.create_model(NAME, pretrained=pretrained and str(pretrained))
+    model = open_clip.create_model(DEMO_MODEL, pretrained=pretrained and str(pretrained))
     return model.eval()
 
 
 def tokenize(texts: list[str]) -> Int[Tensor, "text context"]:
     """Token ids of `texts`, cut at the model's context length."""
     register()
-    tokens: Tensor = open_clip.get_tokenizer(NAME)(texts)
+    tokens: Tensor = open_clip.get_tokenizer(DEMO_MODEL)(texts)
     return tokens
 
 

@@ -10,18 +10,11 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-import legrad
 from pipeline.config import AnnotateConfig
-from pipeline.errors import ConfigError
-from pipeline.inputs.images import Preprocess
 from pipeline.inputs.prompts import Prompt, PromptReader, of_category
 from pipeline.inputs.samples import Sample
-from pipeline.models.clip import Clip, choose_device, load_model
-from pipeline.models.malloc import keep_freed_memory
-from pipeline.models.method import make_explainer
+from pipeline.models.loading import LoadedClip
 from pipeline.models.text import TextEncoder
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -77,35 +70,19 @@ class PromptExplainer:
             ModelError: the model or its weights do not load.
             ConfigError: the method cannot explain this model, or the class file is wrong.
         """
-        self._device = choose_device(config.engine.device)
-        self._dtype = DTYPES[config.model.precision]
-        model = load_model(config.model, self._device, self._dtype)
-        if self._device.type == "cpu":
-            keep_freed_memory()
-        self._preprocess = Preprocess(model, config.model.image_size)
-        self._encode_text = TextEncoder(model, config.model.name, config.prompts.templates)
-        self._explainer = self._build(config, model)
+        self._model = LoadedClip(config, config.prompts.templates)
+        self._encode_text = self._model.encode_text
+        self._explainer = self._model.explainer()
         self._vocabulary = (
             _Vocabulary(config, self._encode_text)
             if config.prompts.source == "vocabulary"
             else None
         )
 
-    def _build(self, config: AnnotateConfig, model: Clip) -> legrad.Explainer:
-        texts, budget = self._encode_text, config.engine.memory_budget
-        explainer = make_explainer(config, model, texts.caption, texts.names, budget)
-        if side := config.model.image_size:  # to find out now whether it can have that size
-            image = torch.zeros(1, 3, side, side, device=self._device, dtype=self._dtype)
-            try:
-                explainer.encode(image)
-            except ValueError as error:
-                raise ConfigError(f"--model.image_size {side}: {error}") from error
-        return explainer
-
     @property
     def device(self) -> torch.device:
         """Where the model is."""
-        return self._device
+        return self._model.device
 
     @property
     def embed_width(self) -> int:
@@ -114,7 +91,7 @@ class PromptExplainer:
 
     def squash(self, pixels: UInt8[Tensor, "3 height width"]) -> UInt8[Tensor, "3 size size"]:
         """Resize an image to the model's input, without cropping."""
-        return self._preprocess.squash(pixels)
+        return self._model.squash(pixels)
 
     def has_prompts(self, sample: Sample) -> bool:
         """Whether there is anything to look for in the sample."""
@@ -122,8 +99,7 @@ class PromptExplainer:
 
     def __call__(self, samples: Sequence[Sample]) -> list[Maps]:
         """Maps of every prompt of every sample; not thread-safe."""
-        pixels = torch.stack([sample.pixels for sample in samples])
-        images = self._preprocess.normalise(pixels, self._device, self._dtype)
+        images = self._model.images(torch.stack([sample.pixels for sample in samples]))
         if self._vocabulary is None:
             asked = [sample.prompts for sample in samples]
             text, owner, cut = self._texts(asked)
@@ -143,7 +119,7 @@ class PromptExplainer:
         """Embeddings of all texts of all prompts, the image of each, and which prompts are cut."""
         owner = [i for i, prompts in enumerate(asked) for p in prompts for _ in p.texts]
         text, cut = self._encode_text([prompt for prompts in asked for prompt in prompts])
-        return text, torch.tensor(owner, device=self._device, dtype=torch.long), cut
+        return text, torch.tensor(owner, device=self._model.device, dtype=torch.long), cut
 
     def _per_sample(
         self,

@@ -29,14 +29,20 @@ PACKAGES = ("torch", "torchvision", "open_clip_torch", "pyarrow", "pycocotools",
 
 
 class Ledger:
-    """The output directory of a run."""
+    """The output directory of a run.
+
+    Attributes:
+        output: where it is.
+        fingerprint: of the run that was opened here; empty for a reader.
+    """
 
     def __init__(self, output: str) -> None:
         self.output = output
+        self.fingerprint = ""
 
     def open(
         self,
-        results: dict[str, Any],
+        identity: dict[str, Any],
         config: dict[str, Any],
         categories: Sequence[Mapping[str, Any]],
         redo: bool = False,
@@ -44,7 +50,7 @@ class Ledger:
         """Start a run here, or go on with one.
 
         Args:
-            results: the settings that change what is written for a shard, as JSON values.
+            identity: the settings that change what is written for a shard, as JSON values.
             config: all settings, for people.
             categories: id and name of every class of the class file.
             redo: delete what other settings made, and start over.
@@ -52,7 +58,8 @@ class Ledger:
         Raises:
             ConfigError: what is here was made with settings that give other results.
         """
-        changes = self.changes(results)
+        self.fingerprint = fingerprint(identity)
+        changes = self.changes(identity)
         if changes and not redo and self.committed():
             raise ConfigError(
                 f"--output {self.output} holds results of another configuration "
@@ -67,26 +74,30 @@ class Ledger:
             "run.json",
             {
                 "schema_version": SCHEMA_VERSION,
-                "fingerprint": fingerprint(results),
-                "results": results,
+                "fingerprint": self.fingerprint,
+                "results": identity,
                 "config": config,
                 "versions": {name: version(name) for name in PACKAGES},
             },
         )
 
-    def results(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         """The settings that made what is here; empty where there is no run."""
         if not storage.exists(self._path("run.json")):
             return {}
-        results: dict[str, Any] = self._read_json("run.json")["results"]
-        return results
+        identity: dict[str, Any] = self._read_json("run.json")["results"]
+        return identity
 
-    def changes(self, results: dict[str, Any]) -> list[str]:
+    def is_here(self) -> bool:
+        """Whether this process finds the run that was opened: its disk may be another one."""
+        return fingerprint(self.identity()) == self.fingerprint
+
+    def changes(self, identity: dict[str, Any]) -> list[str]:
         """In which settings the run that is here differs; empty where there is none."""
-        before = self.results()
+        before = self.identity()
         if not before:
-            return self._changed_fingerprint(fingerprint(results))
-        old, new = _flatten(before), _flatten(json.loads(json.dumps(results)))
+            return self._changed_fingerprint(fingerprint(identity))
+        old, new = _flatten(before), _flatten(json.loads(json.dumps(identity)))
         return [
             f"{key}: {_shown(old.get(key))} there, {_shown(new.get(key))} now"
             for key in sorted(old.keys() | new.keys())
@@ -112,7 +123,7 @@ class Ledger:
             commit: the record.
             tables: path below the output → complete file.
         """
-        found = self.results()
+        found = self.identity()
         if found and fingerprint(found) != commit.fingerprint:
             raise ConfigError(
                 f"--output {self.output}: another run, with other settings, has taken it over"

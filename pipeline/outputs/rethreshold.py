@@ -44,10 +44,10 @@ class RethresholdConfig:
         if storage.normalise(self.source) == storage.normalise(self.output):
             raise ConfigError(f"--output {self.output}: is the source itself; name another place")
 
-    def described(self) -> dict[str, Any]:
+    def public(self) -> dict[str, Any]:
         """All settings as JSON values, without credentials."""
         locations = ("source", "output", "classes")
-        plain = {name: storage.without_secrets(getattr(self, name)) for name in locations}
+        plain = {name: storage.public(getattr(self, name)) for name in locations}
         return asdict(self) | plain
 
 
@@ -62,7 +62,7 @@ def rethreshold(config: RethresholdConfig) -> float:
         ConfigError: the source is no annotation run, has no heat, or a file of it cannot be read.
     """
     before, after = Ledger(config.source), Ledger(config.output)
-    made_with = before.results()
+    made_with = before.identity()
     if not made_with:
         raise ConfigError(f"--source {config.source}: there is no run.json")
     if "mask" not in made_with:
@@ -78,7 +78,7 @@ def rethreshold(config: RethresholdConfig) -> float:
         "mask": asdict(config.mask),
         "rethresholded": {"mask": made_with["mask"], "thresholds": own},
     }
-    after.open(results, config.described(), before.categories())
+    after.open(results, config.public(), before.categories())
     ious: list[float] = []
     for commit in before.commits():
         ious += _rewrite(config, own, results, commit, before, after)

@@ -25,7 +25,7 @@ class ShardTables:
             config: of the run; the part of it that changes results goes into the footers.
         """
         self.shard, self.mask = shard, config.mask
-        self.footer = footer(config.results())
+        self.footer = footer(config.identity())
         self.images: list[Row] = []
         self.annotations: list[Row] = []
         self.degraded = False

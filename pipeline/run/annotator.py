@@ -15,6 +15,7 @@ from pipeline.config import MaskConfig
 from pipeline.inputs.prompts import Prompt
 from pipeline.inputs.samples import Sample
 from pipeline.models.explain import Maps, SampleExplainer
+from pipeline.models.halving import in_halves
 from pipeline.outputs.masks import Foreground, Mask, encode_masks, threshold_maps
 from pipeline.run.ordering import Rank, Turn, nothing
 
@@ -89,37 +90,22 @@ class Annotator:
         """
         results = {sample.index: Annotated([]) for sample in batch}
         asked = [sample for sample in batch if self.explain.has_prompts(sample)]
-        for sample, annotated in self._within_memory(asked, rank, on_change):
+
+        def explain_and_mask(samples: Sequence[Sample]) -> list[Annotated]:
+            with self._turn.take(rank, on_change):
+                maps = self.explain(samples)
+            return [self._annotated(s, m) for s, m in zip(samples, maps, strict=True)]
+
+        done = in_halves(asked, explain_and_mask, _halve, self.explain.device)
+        for sample, annotated, degraded in done:
             before = results[sample.index]
             results[sample.index] = Annotated(
                 before.annotations + annotated.annotations,
                 before.cut + annotated.cut,
-                before.degraded or annotated.degraded,
+                degraded,
                 annotated.normalise_first,
             )
         return [results[sample.index] for sample in batch]
-
-    def _within_memory(
-        self, samples: Sequence[Sample], rank: Rank, on_change: Callable[[], None]
-    ) -> list[tuple[Sample, Annotated]]:
-        """The annotations of `samples`, in halves where the device's memory does not suffice."""
-        if not samples:
-            return []
-        try:
-            with self._turn.take(rank, on_change):
-                maps = self.explain(samples)
-            return [(s, self._annotated(s, m)) for s, m in zip(samples, maps, strict=True)]
-        except torch.OutOfMemoryError:
-            halves = _halve(samples)
-            if not halves:
-                raise
-        if self.explain.device.type == "cuda":
-            torch.cuda.empty_cache()
-        return [
-            (sample, replace(annotated, degraded=True))
-            for half in halves
-            for sample, annotated in self._within_memory(half, rank, on_change)
-        ]
 
     def _annotated(self, sample: Sample, maps: Maps) -> Annotated:
         """Masks for the maps of one sample."""

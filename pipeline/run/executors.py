@@ -5,21 +5,25 @@ from __future__ import annotations
 import signal
 import sys
 
-from pipeline.config import AnnotateConfig
-from pipeline.run.passes import Run
-from pipeline.run.worker import MakeWorker, Worker
+from pipeline.cli import ExitCode
+from pipeline.config import RunConfig
+from pipeline.outputs.ledger import Ledger
+from pipeline.run.passes import Execute
+from pipeline.run.worker import MakeWorker
 
-STOPPED = 143
-"""Exit code of a run that was told to stop, as shells have it for SIGTERM."""
 
-
-def make_executor(config: AnnotateConfig, make_worker: MakeWorker = Worker) -> Run:
+def make_executor(config: RunConfig, ledger: Ledger, make_worker: MakeWorker) -> Execute:
     """What `--engine.executor` names. Each is imported alone, for Ray takes seconds to load.
 
-    From here on SIGTERM ends the process with `STOPPED`.
+    From here on SIGTERM ends the process with `ExitCode.STOPPED`.
+
+    Args:
+        config: of the run.
+        ledger: of its output, opened.
+        make_worker: called in every process that does shards; has to travel there.
     """
     _exit_when_terminated()
-    executor: Run
+    executor: Execute
     if config.engine.executor == "local":
         from pipeline.run.local_executor import LocalExecutor
 
@@ -28,14 +32,14 @@ def make_executor(config: AnnotateConfig, make_worker: MakeWorker = Worker) -> R
         from pipeline.run.ray_executor import RayExecutor
 
         try:
-            executor = RayExecutor(config, make_worker)
+            executor = RayExecutor(config, ledger, make_worker)
         except SystemExit as stop:
             if stop.code == signal.SIGTERM:  # while it starts, Ray's handler is in charge
-                sys.exit(STOPPED)
+                sys.exit(ExitCode.STOPPED)
             raise
         _exit_when_terminated()  # instead of Ray, which sets its handler when it starts
     return executor
 
 
 def _exit_when_terminated() -> None:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(STOPPED))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitCode.STOPPED))

@@ -6,17 +6,17 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
-from pipeline.config import AnnotateConfig
+from pipeline.config import RunConfig
 from pipeline.inputs.shards import Shard
 from pipeline.run.progress import Meter, shown
-from pipeline.run.worker import MakeWorker, Outcome, Worker
+from pipeline.run.worker import MakeWorker, Outcome
 
 
 class LocalExecutor:
     """Tries shards in threads of this process, all with one model."""
 
-    def __init__(self, config: AnnotateConfig, make_worker: MakeWorker = Worker) -> None:
-        """Load the model; see `PromptExplainer` for what may go wrong."""
+    def __init__(self, config: RunConfig, make_worker: MakeWorker) -> None:
+        """Make the worker, and raise what that raises."""
         self._worker = make_worker(config)
         self._log_seconds = config.engine.log_seconds
 

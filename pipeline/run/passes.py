@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pipeline.config import AnnotateConfig
+from pipeline.config import RunConfig
 from pipeline.inputs.shards import Shard
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.records import Commit
@@ -48,11 +48,11 @@ class Plan:
     known: list[Commit]
 
 
-Run = Callable[[Sequence[Shard], int, int], list[Outcome]]
+Execute = Callable[[Sequence[Shard], int, int], list[Outcome]]
 """Tries some shards: (shards, attempt, how many at once on each worker) → what it knows of them."""
 
 
-def plan(config: AnnotateConfig, ledger: Ledger, shards: Sequence[Shard]) -> Plan:
+def plan(config: RunConfig, ledger: Ledger, shards: Sequence[Shard]) -> Plan:
     """Compare the input with what is committed."""
     commits = ledger.commits()
     sizes = {commit.shard: commit.bytes for commit in commits}
@@ -65,7 +65,7 @@ def plan(config: AnnotateConfig, ledger: Ledger, shards: Sequence[Shard]) -> Pla
     return Plan(shards, committed, changed, given_up, todo, known)
 
 
-def run_passes(config: AnnotateConfig, ledger: Ledger, todo: Sequence[Shard], run: Run) -> None:
+def run_passes(config: RunConfig, ledger: Ledger, todo: Sequence[Shard], execute: Execute) -> None:
     """Try every shard until it is committed, or record why it was given up."""
     errors: dict[str, str] = {}
     attempts: Counter[str] = Counter()
@@ -74,7 +74,7 @@ def run_passes(config: AnnotateConfig, ledger: Ledger, todo: Sequence[Shard], ru
     number = 0
     while left:
         number += 1
-        outcomes = {outcome.shard: outcome for outcome in run(left, number, in_flight)}
+        outcomes = {outcome.shard: outcome for outcome in execute(left, number, in_flight)}
         for shard in left:
             outcome = outcomes.get(shard.name)
             if outcome or number > 1:

@@ -121,7 +121,7 @@ def print_dry_run(config: AnnotateConfig, plan: Plan, changes: Sequence[str]) ->
     for shard in plan.shards:
         state = "to do" if shard.name in names else "skipped"
         print(f"{state:8} {shard.name}  {shard.size:,} bytes  {shard.location}")
-    print(f"fingerprint {config.fingerprint()} of {json.dumps(config.results(), indent=2)}")
+    print(f"fingerprint {config.fingerprint()} of {json.dumps(config.identity(), indent=2)}")
     for title, schema in (("annotations", ANNOTATIONS), ("images", IMAGES)):
         print(f"\n{title}/<shard>.parquet")
         print(schema.to_string(show_schema_metadata=False))

@@ -7,7 +7,6 @@ itself, and gives back no more than how that went: pixels and masks never travel
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import os
 import platform
@@ -23,19 +22,19 @@ from ray.exceptions import RayError
 from ray.util.annotations import RayDeprecationWarning
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipeline.config import AnnotateConfig
+from pipeline.config import RunConfig
 from pipeline.errors import ConfigError, ModelError
 from pipeline.inputs.shards import Shard
 from pipeline.outputs.ledger import Ledger
 from pipeline.run.local_executor import Tally
 from pipeline.run.progress import Meter, shown
-from pipeline.run.worker import MakeWorker, Outcome, ShardWorker, Worker
+from pipeline.run.worker import MakeWorker, Outcome, ShardWorker
 
 
 class RayExecutor:
     """Tries shards in actors of a Ray cluster, each with a model of its own."""
 
-    def __init__(self, config: AnnotateConfig, make_worker: MakeWorker = Worker) -> None:
+    def __init__(self, config: RunConfig, ledger: Ledger, make_worker: MakeWorker) -> None:
         """Join the cluster that RAY_ADDRESS names (as in a submitted job), or start one here."""
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         ray.init(ignore_reinit_error=True, logging_level=logging.ERROR)
@@ -46,7 +45,7 @@ class RayExecutor:
         context.execution_no_progress_timeout_s = -1
         # A worker that dies loses its rows; the passes see that from the ledger.
         context.max_errored_blocks = -1
-        self._config, self._make_worker = config, make_worker
+        self._config, self._ledger, self._make_worker = config, ledger, make_worker
         present = int(_cluster_resources().get("GPU", 0))
         device = config.engine.device
         self._on_gpu = device.startswith("cuda") or (device == "auto" and present > 0)
@@ -96,7 +95,10 @@ class RayExecutor:
             return ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
                 _ShardActor,
                 batch_size=1,
-                fn_constructor_args=(self._config, self._make_worker, attempt, register),
+                fn_constructor_args=(
+                    *(self._config, self._ledger, self._make_worker),
+                    *(attempt, register),
+                ),
                 num_cpus=1,
                 num_gpus=1 if self._on_gpu else 0,
                 # Ray Data grows a pool slowly, by its use: it has to start at the size it needs.
@@ -166,7 +168,12 @@ class _ShardActor:
     """What Ray Data runs in each actor: one shard in, one outcome out."""
 
     def __init__(
-        self, config: AnnotateConfig, make_worker: MakeWorker, attempt: int, register: Any
+        self,
+        config: RunConfig,
+        ledger: Ledger,
+        make_worker: MakeWorker,
+        attempt: int,
+        register: Any,
     ) -> None:
         self._attempt, self._register = attempt, register
         this = ray.get_runtime_context()
@@ -176,7 +183,7 @@ class _ShardActor:
         self._error = ""
         self._told = False
         try:
-            if Ledger(config.output).results() != json.loads(json.dumps(config.results())):
+            if not ledger.is_here():
                 raise ConfigError(
                     f"--output {config.output}: a worker on {platform.node()} does not find the "
                     "run there; it has to be a place that all nodes share"

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.config import AnnotateConfig
+from pipeline.config import RunConfig
 from pipeline.inputs.shards import Shard
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.records import Summary
 from pipeline.run.executors import make_executor
 from pipeline.run.passes import plan, run_passes
 from pipeline.run.progress import print_plan
-from pipeline.run.worker import MakeWorker, Worker
+from pipeline.run.worker import MakeWorker
 
 
 def run_shards(
-    config: AnnotateConfig,
+    config: RunConfig,
     ledger: Ledger,
     shards: Sequence[Shard],
-    make_worker: MakeWorker = Worker,
+    make_worker: MakeWorker,
 ) -> Summary:
     """Do every shard that is not committed yet, and say how it went.
 
@@ -35,16 +35,16 @@ def run_shards(
         ModelError: the model does not load.
     """
     names = [shard.name for shard in shards]
-    todo = plan(config, ledger, shards)
-    print_plan(todo)
+    planned = plan(config, ledger, shards)
+    print_plan(planned)
     state = "stopped"
     try:
-        if todo.todo:
-            ledger.summarise(names, "running", todo.known)
-            execute = make_executor(config, make_worker)
-            ledger.forget(todo.changed)
-            run_passes(config, ledger, todo.todo, execute)
+        if planned.todo:
+            ledger.summarise(names, "running", planned.known)
+            execute = make_executor(config, ledger, make_worker)
+            ledger.forget(planned.changed)
+            run_passes(config, ledger, planned.todo, execute)
         state = "finished"
     finally:
-        summary = ledger.summarise(names, state, todo.known)
+        summary = ledger.summarise(names, state, planned.known)
     return summary

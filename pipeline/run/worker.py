@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count, islice
+from typing import Any
 
 import torch
 
 from pipeline import storage
-from pipeline.config import AnnotateConfig
+from pipeline.config import AnnotateConfig, RunConfig
 from pipeline.errors import ShardError, Stopped, TooManyRejects
 from pipeline.inputs.prompts import PromptReader
 from pipeline.inputs.samples import Rejected, Sample, SampleReader
@@ -59,9 +60,8 @@ class ShardWorker(ABC):
     Several threads may each do a shard at once.
     """
 
-    def __init__(self, config: AnnotateConfig) -> None:
+    def __init__(self, config: RunConfig) -> None:
         """Watch over the shards as `config.engine` says, and commit them in `config.output`."""
-        self.config = config
         self.ledger = Ledger(config.output)
         self.watchdog = Watchdog(config.engine.stall_seconds)
         self._stopped = threading.Event()
@@ -130,6 +130,7 @@ class Worker(ShardWorker):
         """Load the model; see `PromptExplainer` for what may go wrong."""
         torch.set_num_threads(config.engine.cpu_threads())
         super().__init__(config)
+        self.config = config
         self.explain = make_explainer(config)
         self.annotator = Annotator(self.explain, config.mask)
         self._shards = count()
@@ -261,7 +262,8 @@ class Worker(ShardWorker):
             yield from map_ahead(pool, read, admitted, 2 * self.config.engine.batch_size)
 
 
-MakeWorker = Callable[[AnnotateConfig], ShardWorker]
+MakeWorker = Callable[[Any], ShardWorker]
+"""A worker for the settings of a run, `RunConfig` or what extends it."""
 
 
 def _add(batch: Batch, found: list[Annotated], tables: ShardTables) -> None:

@@ -13,12 +13,12 @@ from pipeline.storage.files import (
     listing,
     normalise,
     open_read,
+    public,
     read_bytes,
     remove,
     resolve,
     split,
     version,
-    without_secrets,
     write_bytes,
 )
 
@@ -35,11 +35,11 @@ __all__ = [
     "listing",
     "normalise",
     "open_read",
+    "public",
     "read_bytes",
     "remove",
     "resolve",
     "split",
     "version",
-    "without_secrets",
     "write_bytes",
 ]

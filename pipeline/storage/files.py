@@ -73,7 +73,7 @@ def absolute(location: str) -> str:
     return location if is_uri(location) else os.path.abspath(location)
 
 
-def without_secrets(location: str) -> str:
+def public(location: str) -> str:
     """A URI without credentials and query; anything else as it is."""
     return normalise(location) if is_uri(location) else location
 

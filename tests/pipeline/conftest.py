@@ -18,7 +18,7 @@ from moto.server import ThreadedMotoServer
 from PIL import Image
 from werkzeug.serving import WSGIRequestHandler
 
-from pipeline.config import AnnotateConfig, EngineConfig
+from pipeline.config import AnnotateConfig, ExecutionConfig
 from pipeline.inputs.shards import find_shards
 from pipeline.models.explain import PromptExplainer
 from pipeline.outputs.ledger import Ledger
@@ -81,7 +81,9 @@ def good() -> bytes:
     return tar(member for i in range(6) for member in labelled(f"{i}", ["dog", "cat"]))
 
 
-ENGINE = EngineConfig(executor="local", threads=1, batch_size=4, log_seconds=1000.0, max_attempts=2)
+ENGINE = ExecutionConfig(
+    executor="local", threads=1, batch_size=4, log_seconds=1000.0, max_attempts=2
+)
 
 
 @pytest.fixture(scope="session")
@@ -102,7 +104,7 @@ def annotate(make_worker: MakeWorker) -> Callable[..., Ledger]:
 
     def run(config: AnnotateConfig, make_worker: MakeWorker = make_worker) -> Ledger:
         ledger = Ledger(config.output)
-        ledger.open(config.results(), {}, [], config.on_mismatch == "redo")
+        ledger.open(config.identity(), {}, [], config.on_mismatch == "redo")
         shards = find_shards(config.patterns, config.input_root)
         run_shards(config, ledger, shards, make_worker)
         return ledger

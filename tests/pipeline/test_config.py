@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import AnnotateConfig, EngineConfig, MaskConfig, ModelConfig, PromptConfig
+from pipeline.config import AnnotateConfig, ExecutionConfig, MaskConfig, ModelConfig, PromptConfig
 from pipeline.errors import ConfigError
 
 BASE = AnnotateConfig(input="in", output="out")
@@ -17,7 +17,7 @@ BASE = AnnotateConfig(input="in", output="out")
         {"input": ["a", "b"]},
         {"output": "elsewhere"},
         {"input_root": "/data"},
-        {"engine": EngineConfig("local", 4, 1, "cpu", 2, 8, 1 << 20, 9, 5.0, 1.0)},
+        {"engine": ExecutionConfig("local", 4, 1, "cpu", 2, 8, 1 << 20, 9, 5.0, 1.0)},
         {"retry_failed": True},
         {"allow_failed": 7},
         {"on_mismatch": "redo"},
@@ -57,10 +57,10 @@ def test_what_changes_results_changes_the_fingerprint(changes: dict[str, object]
 
 def test_result_settings_are_a_copy() -> None:
     config = AnnotateConfig(options={"relu": False}, layers=[0])
-    config.results()["options"]["relu"] = True
-    config.results()["layers"].append(1)
-    assert config.results()["options"] == {"relu": False}
-    assert config.results()["layers"] == [0]
+    config.identity()["options"]["relu"] = True
+    config.identity()["layers"].append(1)
+    assert config.identity()["options"] == {"relu": False}
+    assert config.identity()["layers"] == [0]
 
 
 def test_a_whole_number_is_the_same_setting_as_the_float() -> None:
@@ -92,12 +92,12 @@ def test_a_class_file_counts_by_its_contents(tmp_path: Path) -> None:
         (lambda: PromptConfig("cls"), "--prompts.source cls needs a class file"),
         (lambda: PromptConfig("vocabulary"), "--prompts.source vocabulary needs a class file"),
         (lambda: PromptConfig(top_k=0), "--prompts.top_k 0"),
-        (lambda: EngineConfig(batch_size=0), "--engine.batch_size 0"),
-        (lambda: EngineConfig(shards_in_flight=0), "--engine.shards_in_flight 0"),
-        (lambda: EngineConfig(max_attempts=0), "--engine.max_attempts 0"),
-        (lambda: EngineConfig(workers=-1), "--engine.workers -1: must not be negative"),
-        (lambda: EngineConfig(threads=-1), "--engine.threads -1: must not be negative"),
-        (lambda: EngineConfig(stall_seconds=0.0), "--engine.stall_seconds 0.0"),
+        (lambda: ExecutionConfig(batch_size=0), "--engine.batch_size 0"),
+        (lambda: ExecutionConfig(shards_in_flight=0), "--engine.shards_in_flight 0"),
+        (lambda: ExecutionConfig(max_attempts=0), "--engine.max_attempts 0"),
+        (lambda: ExecutionConfig(workers=-1), "--engine.workers -1: must not be negative"),
+        (lambda: ExecutionConfig(threads=-1), "--engine.threads -1: must not be negative"),
+        (lambda: ExecutionConfig(stall_seconds=0.0), "--engine.stall_seconds 0.0"),
         (lambda: ModelConfig("ViT-B-16", "demo"), "these weights belong to legrad-demo"),
         (lambda: AnnotateConfig(empty_threshold=1.1), "--empty_threshold 1.1"),
         (

@@ -16,10 +16,11 @@ import legrad
 from pipeline.evaluation.batches import Batches, Case
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.counting import Counted
-from pipeline.evaluation.evaluated import EvaluatedClip
 from pipeline.evaluation.points.pairs import sorted_codes
 from pipeline.evaluation.segmentation.truth import ClassMasks, FindTruth
 from pipeline.inputs.shards import Shard
+from pipeline.models.loaded import Question
+from pipeline.models.loading import LoadedClip
 
 LAYER_MEANS = pa.schema(
     [
@@ -40,7 +41,7 @@ class MakeGradientCounter:
     make_truth: Callable[[], FindTruth]
 
     def __call__(self) -> GradientCounter:
-        """Load truth and model; see `EvaluatedClip` for what may go wrong."""
+        """Load truth and model; see `LoadedClip` for what may go wrong."""
         return GradientCounter(self.config, self.per_layer_minmax, self.make_truth())
 
 
@@ -50,9 +51,9 @@ class GradientCounter:
     SCHEMA = LAYER_MEANS
 
     def __init__(self, config: EvaluationConfig, per_layer_minmax: bool, truth: FindTruth) -> None:
-        """Load the model; see `EvaluatedClip` for what may go wrong."""
+        """Load the model; see `LoadedClip` for what may go wrong."""
         self._minmax = per_layer_minmax
-        self._model = EvaluatedClip(config)
+        self._model = LoadedClip(config)
         depth = range(self._model.depth)
         self._layers = [self._model.explainer(layers=[layer]) for layer in depth]
         self._batches = Batches(config, truth, self._model.squash, "without ground truth")
@@ -62,18 +63,18 @@ class GradientCounter:
         counted = Counted()
         for batch in self._batches(shard, counted, on_images):
             for case in batch:
-                counted.rows += self._rows(case)
+                counted.rows += self._rows(case, counted)
                 counted.prompts += len(case.truth.names)
                 counted.masks += len(case.truth.names)
         return counted
 
-    def _rows(self, case: Case[ClassMasks]) -> list[dict[str, Any]]:
+    def _rows(self, case: Case[ClassMasks], counted: Counted) -> list[dict[str, Any]]:
         names, truth = case.truth.names, case.truth
         with self._model.lock:
-            images = self._model.images(case.pixels[None])
-            text = self._model.text([name.lower() for name in names])
-            index = torch.zeros(len(names), dtype=torch.long, device=self._model.device)
-            maps = torch.stack([explainer(images, text, index) for explainer in self._layers])
+            question = Question(case.pixels, self._model.text([name.lower() for name in names]))
+            answers = [self._model.answer(layer, [question])[0] for layer in self._layers]
+        counted.degraded |= any(answer.degraded for answer in answers)
+        maps = torch.stack([answer.raw for answer in answers])
         if self._minmax:
             maps = torch.stack([legrad.minmax(of_layer) for of_layer in maps])
         maps = maps.cpu()

@@ -14,12 +14,13 @@ from pipeline.evaluation import paper, report
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.counting import Merged, count_shards
 from pipeline.evaluation.digests import digests_of
-from pipeline.evaluation.evaluated import depth_of
 from pipeline.evaluation.layers.counters import MakeGradientCounter, gradient_distribution
 from pipeline.evaluation.perturbation.stage import PerturbationConfig, score_perturbation
 from pipeline.evaluation.points.stage import PointsConfig, score_points
 from pipeline.evaluation.segmentation.truth import CocoTruth, FindTruth, IndexTruth
+from pipeline.inputs.shards import shards_of
 from pipeline.models.classifier import is_classifier
+from pipeline.models.loading import depth_of
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ def _sweep(config: LayersConfig) -> tuple[dict[str, Any], list[Merged]]:
 
 def _ablation(config: LayersConfig) -> tuple[dict[str, Any], list[Merged]]:
     """Areas for the target class without parts of LeGrad."""
-    own = config.method_results()
+    own = config.identity()
     known = None if config.classes else paper.known_model(own, paper.OWN_SIZE)
     rows: list[tuple[object, ...]] = []
     merged: list[Merged] = []
@@ -202,14 +203,14 @@ def _areas(config: LayersConfig, folder: str, **changes: Any) -> tuple[dict[str,
 
 def _gradient(config: LayersConfig) -> tuple[dict[str, Any], list[Merged]]:
     """Mean raw map inside the objects, layer by layer."""
-    results = {
+    identity = {
         "metric": "gradient",
         **digests_of(config, "coco", "classes", "masks"),
         "per_layer_minmax": config.per_layer_minmax,
-        **config.method_results(),
+        **config.identity(),
     }
     make = MakeGradientCounter(config, config.per_layer_minmax, partial(_truth, config))
-    merged = count_shards(config, config.shards(), results, make)
+    merged = count_shards(config, shards_of(config), identity, make)
     if not merged.table.num_rows:
         raise ConfigError("no image of the shards has ground truth")
     found = gradient_distribution(merged.table)

@@ -21,9 +21,9 @@ from pipeline.evaluation.batches import Batches, Case
 from pipeline.evaluation.class_names import ClassNames
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.counting import Counted
-from pipeline.evaluation.evaluated import load_evaluated
-from pipeline.evaluation.model import heatmaps
 from pipeline.inputs.shards import Shard
+from pipeline.models.loaded import Question, heatmaps
+from pipeline.models.loading import load
 
 STEPS = tuple(round(0.1 * step, 1) for step in range(1, 10))
 """Fractions of the pixels that are removed."""
@@ -75,7 +75,7 @@ class MakePerturbationCounter:
     classes: ClassNames
 
     def __call__(self) -> PerturbationCounter:
-        """Load the model; see `load_evaluated` for what may go wrong."""
+        """Load the model; see `load` for what may go wrong."""
         return PerturbationCounter(self.config, self.classes)
 
 
@@ -85,10 +85,10 @@ class PerturbationCounter:
     SCHEMA = IMAGE_COUNTS
 
     def __init__(self, config: EvaluationConfig, classes: ClassNames) -> None:
-        """Load the model; see `load_evaluated` for what may go wrong."""
-        self._model = load_evaluated(config)
+        """Load the model; see `load` for what may go wrong."""
+        self._model = load(config)
         self._explainer = self._model.explainer()
-        self._head = self._model.head(classes)
+        self._head = self._model.head(classes.ids, classes.names)
         self._batches = Batches(config, classes.target, self._model.fit, "without one class")
 
     def __call__(self, shard: Shard, on_images: Callable[[int], object]) -> Counted:
@@ -116,10 +116,10 @@ class PerturbationCounter:
 
     def _maps(self, case: Case[int], classes: list[int]) -> Mapping[int, Float[Tensor, "h w"]]:
         """The heatmap of each class, at the size of the model's input."""
-        images = self._model.images(case.pixels[None])
-        index = torch.zeros(len(classes), dtype=torch.long, device=self._model.device)
-        raw = self._explainer(images, self._head.rows[classes], index)
-        heat = heatmaps(self._explainer, raw, (self._model.size, self._model.size)).cpu()
+        question = Question(case.pixels, self._head.rows[classes])
+        (answer,) = self._model.answer(self._explainer, [question])
+        size = (self._model.size, self._model.size)
+        heat = heatmaps(self._explainer, answer.raw, size).cpu()
         return dict(zip(classes, heat, strict=True))
 
     def _predictions(self, pixels: UInt8[Tensor, "batch 3 height width"]) -> list[int]:

@@ -20,7 +20,7 @@ from pipeline.evaluation.perturbation.counters import (
     MakePerturbationCounter,
     perturbation_scores,
 )
-from pipeline.inputs.shards import Shard
+from pipeline.inputs.shards import Shard, shards_of
 from pipeline.inputs.tars import read_samples
 from pipeline.storage import digests
 
@@ -55,15 +55,15 @@ def score_perturbation(config: PerturbationConfig) -> PerturbationResult:
     """Run the stage: count, score, write metrics and plots."""
     classes = ClassNames.load(config.classes, config.label_field)
     names = "\n".join(f"{i} {name}" for i, name in zip(classes.ids, classes.names, strict=True))
-    results = {
+    identity = {
         "metric": "perturbation",
         "classes": digests.of_text(names),
         "label_field": config.label_field,
-        **config.method_results(),
+        **config.identity(),
     }
     make = MakePerturbationCounter(config, classes)
-    shards = config.shards()
-    merged = count_shards(config, shards, results, make)
+    shards = shards_of(config)
+    merged = count_shards(config, shards, identity, make)
     if not merged.table.num_rows:
         raise ConfigError(
             f"no image of the shards has exactly one class{_example(config, classes, shards)}"
@@ -89,7 +89,7 @@ def _example(config: PerturbationConfig, classes: ClassNames, shards: Sequence[S
 def _write(config: PerturbationConfig, result: PerturbationResult) -> None:
     scores, merged = result.scores, result.merged
     report.write_json(config.output, report.header(merged) | {"scores": scores})
-    known = None if config.classes else paper.known_model(merged.results, paper.OWN_SIZE)
+    known = None if config.classes else paper.known_model(merged.identity, paper.OWN_SIZE)
     published = paper.PERTURBATION.get(config.method, {}).get(known or "")
     rows = []
     # The paper's order is that of `CURVES`: negative for both classes, then positive.

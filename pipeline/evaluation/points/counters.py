@@ -7,13 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from pipeline.evaluation.batches import Batches, Case
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.counting import Counted
-from pipeline.evaluation.evaluated import EvaluatedClip
-from pipeline.evaluation.model import heatmaps
 from pipeline.evaluation.points.counts import PAIR_COUNTS, Row, load_pairs, pair_counts, swept
 from pipeline.evaluation.points.definition import pixels_of
 from pipeline.evaluation.points.pairs import LabelledPairs, PairPoints
@@ -21,6 +18,8 @@ from pipeline.evaluation.points.pictures import keep_pictures, picture
 from pipeline.evaluation.predictions import image_id_of, predicted_shards, read_table
 from pipeline.inputs.shards import Shard
 from pipeline.inputs.tars import RawSample
+from pipeline.models.loaded import Question, heatmaps
+from pipeline.models.loading import LoadedClip
 from pipeline.outputs.masks import decode, stored_heatmap
 from pipeline.outputs.run_lengths import pixels_set
 from pipeline.outputs.schema import is_normalised_first
@@ -122,7 +121,7 @@ class MakeMapCounter:
     gallery: bool
 
     def __call__(self) -> MapCounter:
-        """Load the pairs and the model; see `EvaluatedClip` for what may go wrong."""
+        """Load the pairs and the model; see `LoadedClip` for what may go wrong."""
         return MapCounter(self.config, load_pairs(self.output), self.gallery)
 
 
@@ -132,7 +131,7 @@ class MapCounter:
     SCHEMA = PAIR_COUNTS
 
     def __init__(self, config: EvaluationConfig, pairs: LabelledPairs, gallery: bool) -> None:
-        """Load the model; see `EvaluatedClip` for what may go wrong.
+        """Load the model; see `LoadedClip` for what may go wrong.
 
         Args:
             config: of the run.
@@ -140,7 +139,7 @@ class MapCounter:
             gallery: whether to keep the masks of a few images, to draw them.
         """
         self._pairs, self._gallery = pairs, gallery
-        self._model = EvaluatedClip(config)
+        self._model = LoadedClip(config)
         self._explainer = self._model.explainer()
         self._batches = Batches(config, self._truth, self._model.squash, "without points")
 
@@ -157,23 +156,24 @@ class MapCounter:
         return self._pairs.of_images([image]).get(image)
 
     def _count(self, shard: str, batch: list[Case[list[PairPoints]]], counted: Counted) -> None:
-        asked = [(case, points) for case in batch for points in case.truth]
-        owner = [i for i, case in enumerate(batch) for _ in case.truth]
         with self._model.lock:
-            images = self._model.images(torch.stack([case.pixels for case in batch]))
-            text = self._model.text([points.label.prompt for _, points in asked])
-            index = torch.tensor(owner, device=self._model.device)
-            embedding, raw = self._explainer.explain(images, text.to(images.device), index)
-            scores = (embedding[index] * text).sum(-1).tolist()
+            questions = [
+                Question(case.pixels, self._model.text([p.label.prompt for p in case.truth]))
+                for case in batch
+            ]
+            answers = self._model.answer(self._explainer, questions)
         side = self._model.size
-        for (case, points), score, grid in zip(asked, scores, raw, strict=True):
-            heat = heatmaps(self._explainer, grid[None], (side, side))[0].cpu().numpy()
-            mask, pixels = heat > np.float32(0.5), pixels_of(points.x, points.y, side, side)
-            row = pair_counts(image_id_of(case.key), points, mask[pixels], score)
-            row["picture"] = picture(shard, mask) if self._gallery else None
-            counted.rows.append(row | swept(points, heat[pixels]))
-            counted.prompts += 1
-            counted.masks += 1
+        for case, answer in zip(batch, answers, strict=True):
+            counted.degraded |= answer.degraded
+            scores = answer.scores.tolist()
+            for points, score, grid in zip(case.truth, scores, answer.raw, strict=True):
+                heat = heatmaps(self._explainer, grid[None], (side, side))[0].cpu().numpy()
+                mask, pixels = heat > np.float32(0.5), pixels_of(points.x, points.y, side, side)
+                row = pair_counts(image_id_of(case.key), points, mask[pixels], score)
+                row["picture"] = picture(shard, mask) if self._gallery else None
+                counted.rows.append(row | swept(points, heat[pixels]))
+                counted.prompts += 1
+                counted.masks += 1
 
 
 def _of_mask(image: str, points: PairPoints, mask: Row | None, sweep: bool) -> Row:

@@ -116,7 +116,7 @@ def _rebuilt_iou(table: pa.Table) -> float | None:
 
 
 def _score_table(result: PointResult) -> str:
-    settings = result.merged.results.get("predictions", result.merged.results)
+    settings = result.merged.identity.get("predictions", result.merged.identity)
     known = paper.known_model(settings, paper.POINT_SIZE)
     published = paper.POINTS.get(settings.get("method", ""), {}).get(known or "")
     interval = " to ".join(f"{100 * end:.2f}" for end in result.interval or ())

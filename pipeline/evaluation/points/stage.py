@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import pyarrow as pa
 
 from pipeline.errors import ConfigError
-from pipeline.evaluation.config import EvaluationConfig
+from pipeline.evaluation.config import ScoringConfig
 from pipeline.evaluation.counting import MakeCounter, Merged, count_shards
 from pipeline.evaluation.points.counters import MakeMapCounter, MakePredictionCounter
 from pipeline.evaluation.points.counts import PAIRS_FILE, repeated_images
@@ -19,17 +19,14 @@ from pipeline.evaluation.points.pictures import kept_masks, worst_and_best
 from pipeline.evaluation.points.report import PointResult, write_points
 from pipeline.evaluation.points.scores import PairCounts, confidence_interval, unseen
 from pipeline.evaluation.predictions import Gaps, predicted_shards
-from pipeline.inputs.shards import Shard, find_shards
+from pipeline.inputs.shards import Shard, find_shards, shards_of
 from pipeline.outputs.ledger import Ledger
 
 
 @dataclass(frozen=True)
-class PointsConfig(EvaluationConfig):
+class PointsConfig(ScoringConfig):
     """Scoring by points."""
 
-    predictions: str = ""
-    """Output of an annotation run: its masks are scored. Without it, --input's images are
-    explained by --method on --model (squashed to 448 x 448 unless --model.image_size says)."""
     points: str = ""
     """CSV of point labels: ImageId, X, Y, Label, EstimatedYesNo."""
     descriptions: str = ""
@@ -47,13 +44,9 @@ class PointsConfig(EvaluationConfig):
     gallery: bool = True
     """Draw the worst and the best images, where there are shards of them."""
 
-    READ_BY_WORKERS: ClassVar[tuple[str, ...]] = (
-        *EvaluationConfig.READ_BY_WORKERS,
-        "predictions",
-    )
     LOCATIONS: ClassVar[tuple[str, ...]] = (
-        *EvaluationConfig.LOCATIONS,
-        *("predictions", "points", "descriptions", "images"),
+        *ScoringConfig.LOCATIONS,
+        *("points", "descriptions", "images"),
     )
     IMAGE_SIZE: ClassVar[int | None] = 448
 
@@ -109,7 +102,7 @@ def _pictured(config: PointsConfig) -> list[Shard]:
 def _count(config: PointsConfig, pairs: LabelledPairs) -> Merged:
     """Count all shards, with the points as a file that the workers read."""
     data = pairs.to_parquet()
-    results: dict[str, Any] = {
+    identity: dict[str, Any] = {
         "metric": "points",
         "points": pairs.digest(),
         "sweep": config.sweep,
@@ -117,23 +110,23 @@ def _count(config: PointsConfig, pairs: LabelledPairs) -> Merged:
     }
     make: MakeCounter
     if config.predictions:
-        results["predictions"] = Ledger(config.predictions).results()
-        results["limit_samples"] = config.limit_samples
+        identity["predictions"] = Ledger(config.predictions).identity()
+        identity["limit_samples"] = config.limit_samples
         make = MakePredictionCounter(
             config.predictions, config.output, config.sweep, config.gallery, config.limit_samples
         )
     else:
-        results |= config.method_results()
+        identity |= config.identity()
         make = MakeMapCounter(config, config.output, config.gallery)
     gaps = Gaps.of(config.predictions) if config.predictions else None
-    return count_shards(config, _shards(config), results, make, {PAIRS_FILE: data}, gaps)
+    return count_shards(config, _shards(config), identity, make, {PAIRS_FILE: data}, gaps)
 
 
 def _shards(config: PointsConfig) -> list[Shard]:
     """What is counted: tables of a run, or shards of images."""
     if config.predictions:
         return predicted_shards(config.predictions)[: config.limit_shards]
-    return config.shards()
+    return shards_of(config)
 
 
 def _score(config: PointsConfig, pairs: LabelledPairs, merged: Merged) -> PointResult:

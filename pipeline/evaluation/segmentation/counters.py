@@ -7,20 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Float32
 
 from pipeline.errors import Reject
 from pipeline.evaluation.batches import Batches, Case
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.counting import Counted
-from pipeline.evaluation.evaluated import EvaluatedClip
-from pipeline.evaluation.model import heatmaps
 from pipeline.evaluation.predictions import image_id_of, read_table
 from pipeline.evaluation.segmentation.scores import REGION_COUNTS, region_rows
 from pipeline.evaluation.segmentation.truth import ClassMasks, FindTruth, MatTruth
 from pipeline.inputs.shards import Shard
 from pipeline.inputs.tars import RawSample
+from pipeline.models.loaded import Answer, Question, heatmaps
+from pipeline.models.loading import LoadedClip
 from pipeline.outputs.masks import decode, stored_heatmap
 from pipeline.outputs.schema import is_normalised_first
 
@@ -36,7 +34,7 @@ class MakeRegionCounter:
     make_truth: Callable[[], FindTruth | MatTruth]
 
     def __call__(self) -> RegionCounter:
-        """Load truth and model; see `EvaluatedClip` for what may go wrong."""
+        """Load truth and model; see `LoadedClip` for what may go wrong."""
         return RegionCounter(self.config, self.threshold, self.make_truth())
 
 
@@ -48,16 +46,19 @@ class RegionCounter:
     def __init__(
         self, config: EvaluationConfig, threshold: float, truth: FindTruth | MatTruth
     ) -> None:
-        """Load the model; see `EvaluatedClip` for what may go wrong."""
+        """Load the model; see `LoadedClip` for what may go wrong."""
         self._config, self._threshold, self._truth = config, threshold, truth
-        self._model = EvaluatedClip(config)
+        self._model = LoadedClip(config)
         self._explainer = self._model.explainer()
 
     def __call__(self, shard: Shard, on_images: Callable[[int], object]) -> Counted:
         """Count every image of the shard that has ground truth."""
         counted = Counted()
         for batch in self._batches(shard, counted, on_images):
-            for case, heat in zip(batch, self._heat(batch), strict=True):
+            for case, answer in zip(batch, self._answers(batch), strict=True):
+                counted.degraded |= answer.degraded
+                size = (self._model.size, self._model.size)
+                heat = heatmaps(self._explainer, answer.raw, size).cpu().numpy()
                 truth = case.truth.resized(self._model.size)
                 fixed = heat > np.float32(self._threshold)
                 counted.rows += region_rows(case.key, truth, heat, fixed)
@@ -95,17 +96,14 @@ class RegionCounter:
         assert not isinstance(self._truth, MatTruth)
         return self._truth(raw)
 
-    def _heat(self, batch: list[Case[ClassMasks]]) -> list[Float32[np.ndarray, "class side side"]]:
-        """Heatmaps of all classes of every image."""
-        names = [name for case in batch for name in case.truth.names]
-        owner = [i for i, case in enumerate(batch) for _ in case.truth.names]
+    def _answers(self, batch: list[Case[ClassMasks]]) -> list[Answer]:
+        """The maps of all classes of every image."""
         with self._model.lock:
-            images = self._model.images(torch.stack([case.pixels for case in batch]))
-            text = self._model.text([name.lower() for name in names])
-            raw = self._explainer(images, text, torch.tensor(owner, device=self._model.device))
-        side = self._model.size
-        parts = torch.split_with_sizes(raw, [len(case.truth.names) for case in batch])
-        return [heatmaps(self._explainer, p, (side, side)).cpu().numpy() for p in parts]
+            questions = [
+                Question(case.pixels, self._model.text([name.lower() for name in case.truth.names]))
+                for case in batch
+            ]
+            return self._model.answer(self._explainer, questions)
 
 
 @dataclass(frozen=True)

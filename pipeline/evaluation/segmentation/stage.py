@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from pipeline.errors import ConfigError
 from pipeline.evaluation import paper, report
-from pipeline.evaluation.config import EvaluationConfig
+from pipeline.evaluation.config import ScoringConfig
 from pipeline.evaluation.counting import MakeCounter, Merged, count_shards
 from pipeline.evaluation.digests import digests_of
 from pipeline.evaluation.points.counts import repeated_images
@@ -25,17 +25,14 @@ from pipeline.evaluation.segmentation.truth import (
     MatTruth,
     mat_shards,
 )
-from pipeline.inputs.shards import Shard
+from pipeline.inputs.shards import Shard, shards_of
 from pipeline.outputs.ledger import Ledger
 
 
 @dataclass(frozen=True)
-class SegmentationConfig(EvaluationConfig):
+class SegmentationConfig(ScoringConfig):
     """Scoring by masks."""
 
-    predictions: str = ""
-    """Output of an annotation run: its masks are scored by --coco or --masks. Without it, maps are
-    (squashed to 224 x 224 unless --model.image_size says)."""
     mat: str = ""
     """ImageNet-Segmentation, gtsegs_ijcv.mat: the images too, so that --input is not needed."""
     wnids: str = ""
@@ -52,10 +49,11 @@ class SegmentationConfig(EvaluationConfig):
     """Foreground is above this; scores for the mean heat of each map stand beside it."""
 
     READ_BY_WORKERS: ClassVar[tuple[str, ...]] = (
-        *EvaluationConfig.READ_BY_WORKERS,
-        *("predictions", "mat", "wnids", "coco", "masks", "classes"),
+        *ScoringConfig.READ_BY_WORKERS,
+        *("mat", "wnids", "coco", "masks", "classes"),
     )
-    LOCATIONS: ClassVar[tuple[str, ...]] = (*EvaluationConfig.LOCATIONS, *READ_BY_WORKERS)
+    LOCATIONS: ClassVar[tuple[str, ...]] = (*ScoringConfig.LOCATIONS, *READ_BY_WORKERS)
+    MAP_SETTINGS: ClassVar[tuple[str, ...]] = (*ScoringConfig.MAP_SETTINGS, "threshold")
     IMAGE_SIZE: ClassVar[int | None] = 224
 
     def __post_init__(self) -> None:
@@ -90,23 +88,23 @@ class SegmentationResult:
 
 def score_segmentation(config: SegmentationConfig) -> SegmentationResult:
     """Run the stage: count, score, write metrics and plots."""
-    results: dict[str, Any] = {
+    identity: dict[str, Any] = {
         "metric": "segmentation",
         "mask_field": config.mask_field,
         **digests_of(config, "mat", "wnids", "coco", "classes", "masks"),
     }
     make: MakeCounter
     if config.predictions:
-        results["predictions"] = Ledger(config.predictions).results()
-        results["limit_samples"] = config.limit_samples
+        identity["predictions"] = Ledger(config.predictions).identity()
+        identity["limit_samples"] = config.limit_samples
         make = MakeWrittenCounter(
             config.predictions, partial(_sample_truth, config), config.limit_samples
         )
     else:
-        results |= config.method_results() | {"threshold": config.threshold}
+        identity |= config.identity() | {"threshold": config.threshold}
         make = MakeRegionCounter(config, config.threshold, _truth_maker(config))
     gaps = Gaps.of(config.predictions) if config.predictions else None
-    merged = count_shards(config, _shards(config), results, make, gaps=gaps)
+    merged = count_shards(config, _shards(config), identity, make, gaps=gaps)
     if not merged.table.num_rows:
         found = report.in_words(merged.samples | merged.rejects)
         raise ConfigError(f"no image of the shards has ground truth (images: {found})")
@@ -140,7 +138,7 @@ def _shards(config: SegmentationConfig) -> list[Shard]:
         return mat_shards(config.mat)[: config.limit_shards]
     if config.predictions:
         return predicted_shards(config.predictions)[: config.limit_shards]
-    return config.shards()
+    return shards_of(config)
 
 
 def _truth_maker(config: SegmentationConfig) -> Callable[[], FindTruth | MatTruth]:
@@ -174,7 +172,7 @@ def _class_notes(scores: dict[str, Any]) -> list[str]:
 def _write(config: SegmentationConfig, result: SegmentationResult) -> None:
     scores, merged = result.scores, result.merged
     report.write_json(config.output, report.header(merged) | {"scores": scores})
-    known = paper.known_model(merged.results, paper.OWN_SIZE)
+    known = paper.known_model(merged.identity, paper.OWN_SIZE)
     published = paper.SEGMENTATION.get(config.method) if config.mat and known == paper.B16 else None
     accuracy, miou, precision = published or (None, None, None)
     at_half = config.threshold == paper.SEGMENTATION_THRESHOLD

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.config import AnnotateConfig, EngineConfig
+from pipeline.config import AnnotateConfig, ExecutionConfig
 from pipeline.demo.run import SHARDS
 from pipeline.inputs.shards import find_shards
 from pipeline.outputs.ledger import Ledger
@@ -28,7 +28,7 @@ from tests.pipeline.stand_ins import (
 
 @pytest.fixture(scope="module")
 def demo_config(tmp_path_factory: pytest.TempPathFactory) -> AnnotateConfig:
-    engine = EngineConfig(executor="local", threads=1, log_seconds=1000.0)
+    engine = ExecutionConfig(executor="local", threads=1, log_seconds=1000.0)
     output = str(tmp_path_factory.mktemp("demo") / "out")
     # Forty samples of 64: with batches of 16, the last one is not full.
     return AnnotateConfig(input=str(SHARDS), output=output, engine=engine, limit_samples=40)
@@ -36,7 +36,7 @@ def demo_config(tmp_path_factory: pytest.TempPathFactory) -> AnnotateConfig:
 
 def run(config: AnnotateConfig, make_worker: MakeWorker) -> Ledger:
     ledger = Ledger(config.output)
-    ledger.open(config.results(), {}, [])
+    ledger.open(config.identity(), {}, [])
     shards = find_shards(config.patterns)
     outcomes = LocalExecutor(config, make_worker)(shards, 1, 2)
     assert sorted(outcomes, key=lambda o: o.shard) == [Outcome(s.name, s.size) for s in shards]

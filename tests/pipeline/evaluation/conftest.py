@@ -87,8 +87,8 @@ def write_predictions(tmp_path: Path) -> Callable[..., str]:
         output = str(tmp_path / name)
         config = AnnotateConfig(output=output)
         ledger = Ledger(output)
-        ledger.open(config.results(), {}, [])
-        metadata = footer(config.results()) | {"normalise_first": normalise_first}
+        ledger.open(config.identity(), {}, [])
+        metadata = footer(config.identity()) | {"normalise_first": normalise_first}
         for number, masks in enumerate(shards if isinstance(shards, list) else [shards]):
             shard = Shard("", f"s{number}.tar", 1)
             images = [image_row(shard.name, key, rejected) for key in masks]

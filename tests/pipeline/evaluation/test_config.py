@@ -51,7 +51,7 @@ def test_no_credentials_are_written(kind: type[EvaluationConfig], settings: dict
     }
     model = ModelConfig("ViT-B-16", secret("weights.pt"))
     config = kind(output=secret("o"), model=model, **settings | hidden)
-    described = json.dumps(config.described())
+    described = json.dumps(config.public())
     assert "hush" not in described
     assert described.count("s3://bucket/") == 2 + sum(
         len(value) if isinstance(value, list) else 1 for value in hidden.values()
@@ -60,8 +60,8 @@ def test_no_credentials_are_written(kind: type[EvaluationConfig], settings: dict
 
 def test_no_credentials_are_written_of_rethresholding() -> None:
     config = RethresholdConfig(secret("s"), secret("o"), secret("c"))
-    assert "hush" not in json.dumps(config.described())
-    assert config.described()["source"] == "s3://bucket/s"
+    assert "hush" not in json.dumps(config.public())
+    assert config.public()["source"] == "s3://bucket/s"
 
 
 @pytest.mark.parametrize(("kind", "settings"), TRUTHS)
@@ -76,16 +76,16 @@ def test_what_workers_read_is_absolute(
     model = ModelConfig("ViT-B-16", "weights.pt")
     if "predictions" in settings:
         with pytest.raises(ConfigError, match="--model: has no effect beside --predictions"):
-            kind(output="o", model=model, **settings).located()
+            kind(output="o", model=model, **settings).absolute()
         model = ModelConfig()
-    config = kind(output="o", model=model, **settings).located()
+    config = kind(output="o", model=model, **settings).absolute()
     if "predictions" not in settings:
         assert config.model.pretrained == str(tmp_path / "weights.pt")
     for name in ("predictions", "mat", "wnids", "coco", "masks", "output"):
         value = getattr(config, name, "")
         assert value == "" or os.path.isabs(value), name
     with pytest.raises(ConfigError, match="--output is needed"):
-        kind(**settings).located()
+        kind(**settings).absolute()
 
 
 def test_a_relative_output_is_made_absolute(

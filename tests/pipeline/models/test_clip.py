@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from pipeline import storage
-from pipeline.config import ModelConfig
+from pipeline.config import DEMO_MODEL, ModelConfig
 from pipeline.errors import ConfigError, ModelError
 from pipeline.models import clip as models
 from pipeline.models.classifier import load_classifier
 from pipeline.models.clip import load_model
-from pipeline.models.demo import NAME, WEIGHTS
+from pipeline.models.demo import WEIGHTS
 
 CPU = torch.device("cpu")
 
@@ -50,7 +50,7 @@ def test_a_name_like_no_other_has_no_neighbours() -> None:
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        (NAME, b"", "does not load: the file is empty or cut short$"),
+        (DEMO_MODEL, b"", "does not load: the file is empty or cut short$"),
         ("RN50", None, "does the file have the weights of another model"),
     ],
 )
@@ -72,7 +72,9 @@ def test_random_weights_are_said_aloud_and_repeatable(
     capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     state = torch.get_rng_state()
-    first, second = (load_model(ModelConfig(NAME, "random"), CPU, torch.bfloat16) for _ in "12")
+    first, second = (
+        load_model(ModelConfig(DEMO_MODEL, "random"), CPU, torch.bfloat16) for _ in "12"
+    )
     assert "RANDOM weights" in capsys.readouterr().out
     assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
     assert torch.equal(torch.get_rng_state(), state)

@@ -13,18 +13,18 @@ from torch import Tensor, nn
 
 import legrad
 from pipeline.cli import parse
-from pipeline.config import AnnotateConfig, EngineConfig, MethodConfig, PromptConfig
+from pipeline.config import AnnotateConfig, ExecutionConfig, MethodConfig, PromptConfig
 from pipeline.errors import ConfigError
 from pipeline.evaluation.config import EvaluationConfig
-from pipeline.evaluation.evaluated import EvaluatedClip
 from pipeline.inputs.prompts import Prompt
 from pipeline.inputs.samples import Sample
 from pipeline.models.demo import create
 from pipeline.models.explain import PromptExplainer
+from pipeline.models.loading import LoadedClip
 from pipeline.models.method import EMPTY_TEXT, make_explainer
 
 WIDTH = 24
-ENGINE = EngineConfig(executor="local", threads=1)
+ENGINE = ExecutionConfig(executor="local", threads=1)
 
 
 class Clip(nn.Module):
@@ -151,7 +151,7 @@ SETTINGS: dict[str, object] = {
 
 def test_annotation_and_evaluation_make_the_same_maps() -> None:
     annotating = PromptExplainer(AnnotateConfig(engine=ENGINE, **SETTINGS))
-    evaluated = EvaluatedClip(EvaluationConfig(engine=ENGINE, **SETTINGS))
+    evaluated = LoadedClip(EvaluationConfig(engine=ENGINE, **SETTINGS))
     pixels = torch.randint(0, 256, (3, 96, 96), generator=torch.Generator().manual_seed(1))
     pixels = annotating.squash(pixels.to(torch.uint8))
     sample = Sample(0, "0", 96, 96, pixels, [Prompt(0, "dog", None, ("dog",))])
@@ -201,7 +201,7 @@ def test_a_background_is_given_as_names(tmp_path: Path) -> None:
     explain = PromptExplainer(replace(listed, engine=ENGINE))
     pixels = explain.squash(torch.randint(0, 256, (3, 96, 96)).to(torch.uint8))
     (found,) = explain([Sample(0, "0", 96, 96, pixels, [Prompt(0, "dog", None, ("dog",))])])
-    clip = EvaluatedClip(EvaluationConfig(engine=ENGINE))
+    clip = LoadedClip(EvaluationConfig(engine=ENGINE))
     model = create().requires_grad_(False)
     made = legrad.build("text_span", model, background=clip.text(names))
     arguments = clip.images(pixels[None]), clip.text(["dog"]), torch.tensor([0])
@@ -209,7 +209,7 @@ def test_a_background_is_given_as_names(tmp_path: Path) -> None:
     assert not torch.allclose(found.raw, legrad.build("text_span", model)(*arguments))
 
     settings: dict[str, object] = {"method": "text_span", "options": listed.options}
-    evaluated = EvaluatedClip(EvaluationConfig(engine=ENGINE, **settings))
+    evaluated = LoadedClip(EvaluationConfig(engine=ENGINE, **settings))
     torch.testing.assert_close(evaluated.explainer()(*arguments), found.raw)
 
 

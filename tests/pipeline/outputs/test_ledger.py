@@ -42,14 +42,14 @@ def commit(shard: str = SHARD.name, **fields: object) -> Commit:
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
     made = Ledger(str(tmp_path / "out"))
-    made.open(CONFIG.results(), asdict(CONFIG), [{"id": 3, "name": "собака"}])
+    made.open(CONFIG.identity(), asdict(CONFIG), [{"id": 3, "name": "собака"}])
     return made
 
 
 def test_an_output_says_how_it_was_made(ledger: Ledger) -> None:
     run = json.loads(Path(ledger.output, "run.json").read_text())
     assert run["fingerprint"] == CONFIG.fingerprint()
-    assert run["results"] == ledger.results() == json.loads(json.dumps(CONFIG.results()))
+    assert run["results"] == ledger.identity() == json.loads(json.dumps(CONFIG.identity()))
     assert run["config"]["input"] == "in"
     assert set(run["versions"]) >= {"torch", "pyarrow", "pycocotools"}
     categories = json.loads(Path(ledger.output, "categories.json").read_text())
@@ -107,14 +107,14 @@ def test_records_that_vanish_while_they_are_read_are_left_out(
 def test_the_same_configuration_goes_on(ledger: Ledger) -> None:
     before = Path(ledger.output, "run.json").read_bytes()
     same = replace(CONFIG, output="elsewhere", allow_failed=3)
-    ledger.open(same.results(), asdict(same), [])
+    ledger.open(same.identity(), asdict(same), [])
     assert Path(ledger.output, "run.json").read_bytes() == before
 
 
 def test_long_settings_are_cut_in_messages(ledger: Ledger) -> None:
     names = [f"name {number}" for number in range(1000)]
     other = replace(CONFIG, prompts=PromptConfig(templates=["{}", *(f"{n} {{}}" for n in names)]))
-    (change,) = ledger.changes(other.results())
+    (change,) = ledger.changes(other.identity())
     assert change.startswith("prompts.templates: ['a photo of a {}.'] there, ['{}', 'name 0 {}'")
     assert change.endswith("… now") and len(change) < 300
 
@@ -126,14 +126,14 @@ def test_another_configuration_is_refused_with_its_differences(ledger: Ledger) -
         mask=MaskConfig(threshold=0.7),
         model=ModelConfig(precision="float16"),
     )
-    assert ledger.changes(other.results()) == [
+    assert ledger.changes(other.identity()) == [
         "layers: None there, [1, 2] now",
         "mask.threshold: 0.5 there, 0.7 now",
         "model.precision: 'float32' there, 'float16' now",
     ]
     ledger.commit(commit(), {})
     with pytest.raises(ConfigError, match=r"mask\.threshold: 0\.5 there, 0\.7 now.*--on_mismatch"):
-        ledger.open(other.results(), asdict(other), [])
+        ledger.open(other.identity(), asdict(other), [])
     assert ledger.committed() == {SHARD.name}
 
 
@@ -142,10 +142,10 @@ def test_commits_of_another_configuration_are_refused_without_run_json_too(ledge
     Path(ledger.output, "run.json").unlink()
     other = replace(CONFIG, layers=[1, 2])
     with pytest.raises(ConfigError, match=f"fingerprint: '?{CONFIG.fingerprint()}'? there"):
-        ledger.open(other.results(), asdict(other), [])
-    ledger.open(CONFIG.results(), asdict(CONFIG), [])
+        ledger.open(other.identity(), asdict(other), [])
+    ledger.open(CONFIG.identity(), asdict(CONFIG), [])
     assert ledger.committed() == {SHARD.name}
-    assert ledger.results()
+    assert ledger.identity()
 
 
 def test_redo_starts_over(ledger: Ledger, tree: Callable[[str], dict[str, bytes]]) -> None:
@@ -153,14 +153,14 @@ def test_redo_starts_over(ledger: Ledger, tree: Callable[[str], dict[str, bytes]
     ledger.commit(commit(), dict.fromkeys(tables, b"table"))
     ledger.fail(Shard("b", "b", 1), "broken")
     other = replace(CONFIG, layers=2)
-    ledger.open(other.results(), asdict(other), [], redo=True)
+    ledger.open(other.identity(), asdict(other), [], redo=True)
     assert set(tree(ledger.output)) == {"run.json", "categories.json"}
-    assert ledger.changes(other.results()) == []
+    assert ledger.changes(other.identity()) == []
 
 
 def test_redo_of_the_same_configuration_keeps_what_is_done(ledger: Ledger) -> None:
     ledger.commit(commit(), {})
-    ledger.open(CONFIG.results(), asdict(CONFIG), [], redo=True)
+    ledger.open(CONFIG.identity(), asdict(CONFIG), [], redo=True)
     assert ledger.committed() == {SHARD.name}
 
 
@@ -214,6 +214,6 @@ def test_known_commits_are_not_read_again(ledger: Ledger, monkeypatch: pytest.Mo
 
 def test_an_output_without_a_run_is_empty(tmp_path: Path) -> None:
     nothing = Ledger(str(tmp_path / "none"))
-    assert nothing.committed() == set() and nothing.failures() == {} and nothing.results() == {}
+    assert nothing.committed() == set() and nothing.failures() == {} and nothing.identity() == {}
     assert nothing.summary() == Summary.of([], (), "finished")
     assert not (tmp_path / "none").exists()

@@ -112,7 +112,7 @@ def test_a_row_of_pandas_decodes_with_coco() -> None:
 
 def test_the_footer_says_what_changes_results_and_nothing_else() -> None:
     config = AnnotateConfig(input="in", output="/out")
-    data = to_parquet([], IMAGES, footer(config.results()))
+    data = to_parquet([], IMAGES, footer(config.identity()))
     metadata = pq.read_schema(pa.BufferReader(data)).metadata
     assert set(metadata) == {
         b"schema_version",
@@ -123,10 +123,10 @@ def test_the_footer_says_what_changes_results_and_nothing_else() -> None:
     assert json.loads(metadata[b"schema_version"]) == SCHEMA_VERSION
     assert json.loads(metadata[b"fingerprint"]) == config.fingerprint()
     settings = json.loads(metadata[b"config"])
-    assert settings == config.results()
+    assert settings == config.identity()
     assert not {"output", "input", "engine", "input_root"} & settings.keys()
     other = AnnotateConfig(model=ModelConfig(precision="bfloat16"))
-    assert footer(other.results())["fingerprint"] != config.fingerprint()
+    assert footer(other.identity())["fingerprint"] != config.fingerprint()
 
 
 @given(st.text(max_size=20), st.text(max_size=20))

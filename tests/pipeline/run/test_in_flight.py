@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.config import EngineConfig
+from pipeline.config import ExecutionConfig
 from pipeline.inputs.samples import Sample
 from pipeline.inputs.shards import find_shards
 from pipeline.models.explain import Maps
@@ -62,9 +62,9 @@ def two_shards(tar: MakeTar, labelled: Labelled, write_shards: Write) -> str:
     return write_shards(a=shard("a"), b=shard("b"))
 
 
-def one_by_one(stall_seconds: float = 1000.0) -> EngineConfig:
+def one_by_one(stall_seconds: float = 1000.0) -> ExecutionConfig:
     """Batches of one image."""
-    return EngineConfig(executor="local", threads=1, batch_size=1, stall_seconds=stall_seconds)
+    return ExecutionConfig(executor="local", threads=1, batch_size=1, stall_seconds=stall_seconds)
 
 
 def test_the_shard_begun_first_has_the_model_first(
@@ -89,7 +89,7 @@ def test_a_shard_that_waits_for_another_is_not_taken_for_stuck(
 ) -> None:
     """In a process of its own, which the watchdog would end."""
     program = f"""
-        from pipeline.config import AnnotateConfig, EngineConfig
+        from pipeline.config import AnnotateConfig, ExecutionConfig
         from pipeline.run.local_executor import LocalExecutor
         from pipeline.inputs.shards import find_shards
         from pipeline.run.worker import Worker

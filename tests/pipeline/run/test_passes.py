@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import AnnotateConfig, EngineConfig
+from pipeline.config import AnnotateConfig, ExecutionConfig
 from pipeline.inputs.shards import Shard
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.records import Commit
@@ -64,7 +64,7 @@ def ledger(tmp_path: Path) -> Ledger:
 
 
 def run(ledger: Ledger, executor: Executor, max_attempts: int = 3) -> dict[str, str]:
-    config = AnnotateConfig(engine=EngineConfig(max_attempts=max_attempts))
+    config = AnnotateConfig(engine=ExecutionConfig(max_attempts=max_attempts))
     run_passes(config, ledger, SHARDS, executor)
     return {shard.uri[4]: ledger.failures().get(shard.name, "") for shard in SHARDS}
 

@@ -103,7 +103,7 @@ def on_ray(cluster: None) -> Callable[..., Ledger]:
     def run(config: AnnotateConfig, make_worker: MakeWorker = Worker) -> Ledger:
         config = replace(config, engine=replace(config.engine, executor="ray"))
         ledger = Ledger(config.output)
-        ledger.open(config.results(), {}, [])
+        ledger.open(config.identity(), {}, [])
         run_shards(config, ledger, find_shards(config.patterns), make_worker)
         return ledger
 

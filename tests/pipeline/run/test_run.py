@@ -17,7 +17,7 @@ from pipeline.outputs.ledger import TABLES, Ledger
 from pipeline.outputs.records import Counts, make_commit
 from pipeline.run import run as driver
 from pipeline.run.run import run_shards
-from pipeline.run.worker import Outcome
+from pipeline.run.worker import Outcome, Worker
 
 SHARDS = [Shard(f"/in/{name}.tar", f"/in/{name}.tar", 10) for name in "ab"]
 COUNTS = Counts(samples=2, statuses={}, rejects={}, prompts=0, prompts_cut=0, masks=0)
@@ -39,7 +39,7 @@ def files_of(shard: Shard, ledger: Ledger) -> list[Path]:
 def ledger(make_config: MakeConfig) -> Ledger:
     config = make_config()
     ledger = Ledger(config.output)
-    ledger.open(config.results(), {}, [])
+    ledger.open(config.identity(), {}, [])
     return ledger
 
 
@@ -62,7 +62,7 @@ def execute(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Execute:
                     raise error
             return [Outcome(shard.name, shard.size) for shard in shards]
 
-        monkeypatch.setattr(driver, "make_executor", lambda config, make_worker: commit_all)
+        monkeypatch.setattr(driver, "make_executor", lambda *_: commit_all)
 
     return prepare
 
@@ -71,7 +71,7 @@ def test_a_run_that_ends_is_finished(
     ledger: Ledger, make_config: MakeConfig, execute: Execute
 ) -> None:
     execute(None)
-    summary = run_shards(make_config(), ledger, SHARDS)
+    summary = run_shards(make_config(), ledger, SHARDS, Worker)
     assert (summary.state, summary.shards, summary.samples) == ("finished", 2, 4)
     assert saved(ledger)["state"] == "finished"
 
@@ -82,7 +82,7 @@ def test_a_run_that_is_stopped_says_how_far_it_came(
 ) -> None:
     execute(error)
     with pytest.raises(type(error)):
-        run_shards(make_config(), ledger, SHARDS)
+        run_shards(make_config(), ledger, SHARDS, Worker)
     assert (saved(ledger)["state"], saved(ledger)["missing"]) == ("stopped", [SHARDS[1].name])
 
 
@@ -90,8 +90,8 @@ def test_a_shard_that_has_changed_is_done_again(
     ledger: Ledger, make_config: MakeConfig, execute: Execute
 ) -> None:
     execute(None)
-    run_shards(make_config(), ledger, SHARDS)
+    run_shards(make_config(), ledger, SHARDS, Worker)
     longer = [replace(SHARDS[0], size=11), SHARDS[1]]
     assert len(files_of(SHARDS[0], ledger)) == 1 + len(TABLES)
-    run_shards(make_config(), ledger, longer)
+    run_shards(make_config(), ledger, longer, Worker)
     assert [commit.bytes for commit in ledger.commits()] == [11, 10]

@@ -77,7 +77,7 @@ def test_a_worker_that_hangs_is_ended(tmp_path: Path) -> None:
     program = """
         import sys
         from pathlib import Path
-        from pipeline.config import AnnotateConfig, EngineConfig
+        from pipeline.config import AnnotateConfig, ExecutionConfig
         from pipeline.demo.run import SHARDS
         from pipeline.inputs.shards import find_shards
         from pipeline.run.worker import Worker
@@ -91,7 +91,7 @@ def test_a_worker_that_hangs_is_ended(tmp_path: Path) -> None:
             def __call__(self, samples):
                 time.sleep(600)
 
-        engine = EngineConfig(executor="local", threads=1, stall_seconds=1.5)
+        engine = ExecutionConfig(executor="local", threads=1, stall_seconds=1.5)
         config = AnnotateConfig(output=sys.argv[1], engine=engine)
         worker = Worker(config, lambda _: Hanging())
         worker.try_shard(find_shards([str(SHARDS)])[0], 1, print)

@@ -13,15 +13,15 @@ from safetensors.torch import load_file, save_file
 
 import legrad
 from jobs import annotate
-from pipeline.config import EngineConfig, ModelConfig
+from pipeline.config import ExecutionConfig, ModelConfig
 from pipeline.errors import ConfigError, ModelError
 from pipeline.evaluation import paper
 from pipeline.evaluation.class_names import ClassNames
 from pipeline.evaluation.config import EvaluationConfig
-from pipeline.evaluation.evaluated import EvaluatedClassifier, EvaluatedClip, load_evaluated
 from pipeline.evaluation.perturbation.stage import PerturbationConfig
 from pipeline.models.classifier import load_classifier
 from pipeline.models.demo import ASSETS
+from pipeline.models.loading import LoadedClassifier, LoadedClip, load
 
 Run = Callable[..., Any]
 CPU = torch.device("cpu")
@@ -33,13 +33,13 @@ def model_flags(classifier: tuple[str, str]) -> tuple[str, ...]:
     return ("--model.name", classifier[0], "--model.pretrained", classifier[1])
 
 
-def opened(classifier: tuple[str, str], **changes: Any) -> EvaluatedClassifier:
+def opened(classifier: tuple[str, str], **changes: Any) -> LoadedClassifier:
     model = ModelConfig(*classifier, image_size=changes.pop("image_size", None))
     config = PerturbationConfig(
-        input="x", model=model, engine=EngineConfig(device="cpu"), **changes
+        input="x", model=model, engine=ExecutionConfig(device="cpu"), **changes
     )
-    found = load_evaluated(config)
-    assert isinstance(found, EvaluatedClassifier)
+    found = load(config)
+    assert isinstance(found, LoadedClassifier)
     return found
 
 
@@ -55,7 +55,7 @@ def test_the_choice_is_that_of_the_model(classifier: tuple[str, str], pixels: to
     reference.load_state_dict(load_file(classifier[1]))
     with torch.no_grad():
         logits = reference((pixels / 255 - 0.5) / 0.5)
-    head, embeddings = model.head(IMAGENET), model.embed(model.images(pixels))
+    head, embeddings = model.head(IMAGENET.ids, IMAGENET.names), model.embed(model.images(pixels))
     found = embeddings @ head.rows.T + head.bias
     torch.testing.assert_close(found, logits, rtol=1e-4, atol=1e-4)
     assert head.choose(embeddings) == logits.argmax(1).tolist()
@@ -65,10 +65,13 @@ def test_the_choice_is_that_of_the_model(classifier: tuple[str, str], pixels: to
 def test_classes_are_rows_in_the_order_of_their_ids(classifier: tuple[str, str]) -> None:
     model = opened(classifier)
     backwards = ClassNames(IMAGENET.names[::-1], [10 + number for number in range(999, -1, -1)])
-    rows, head = model.head(backwards), model.head(IMAGENET)
+    rows, head = (
+        model.head(backwards.ids, backwards.names),
+        model.head(IMAGENET.ids, IMAGENET.names),
+    )
     assert torch.equal(rows.rows, head.rows.flip(0)) and torch.equal(rows.bias, head.bias.flip(0))
     with pytest.raises(ConfigError, match=r"2 classes, but the head of timm/test_vit has 1000"):
-        model.head(ClassNames(["dog", "cat"], [0, 1]))
+        model.head([0, 1], ["dog", "cat"])
 
 
 def test_images_are_squashed_bilinearly(classifier: tuple[str, str]) -> None:
@@ -87,7 +90,9 @@ def test_maps_are_those_of_the_rows(classifier: tuple[str, str], pixels: torch.T
     rows: torch.Tensor = bare.head.weight[:4]
     images = (pixels / 255 - 0.5) / 0.5
     expected = legrad.build("legrad", bare)(images, rows.detach(), index)
-    found = model.explainer()(model.images(pixels), model.head(IMAGENET).rows[:4], index)
+    found = model.explainer()(
+        model.images(pixels), model.head(IMAGENET.ids, IMAGENET.names).rows[:4], index
+    )
     torch.testing.assert_close(found, expected)
 
 
@@ -99,7 +104,9 @@ def test_every_method_of_the_table(
 ) -> None:
     model = opened(classifier, method=method)
     raw = model.explainer()(
-        model.images(pixels[:1]), model.head(IMAGENET).rows[:2], torch.zeros(2, dtype=torch.long)
+        model.images(pixels[:1]),
+        model.head(IMAGENET.ids, IMAGENET.names).rows[:2],
+        torch.zeros(2, dtype=torch.long),
     )
     assert raw.shape == (2, 10, 10) and raw.isfinite().all() and raw.std() > 0
 
@@ -110,15 +117,15 @@ def test_another_size_and_number_of_classes(classifier: tuple[str, str], tmp_pat
     save_file(weights, tmp_path / "eight.safetensors")
     model = opened((classifier[0], str(tmp_path / "eight.safetensors")), image_size=96)
     assert model.size == 96 and model.depth == 6
-    assert model.head(ClassNames([*"abcdefgh"], list(range(8)))).rows.shape == (8, 64)
+    assert model.head(range(8), "abcdefgh").rows.shape == (8, 64)
     assert model.embed(model.images(torch.zeros(1, 3, 96, 96, dtype=torch.uint8))).shape == (1, 64)
 
 
 def test_the_paper_stands_beside_it() -> None:
     model = ModelConfig(paper.SUPERVISED, "timm")
-    settings = EvaluationConfig(model=model).method_results()
+    settings = EvaluationConfig(model=model).identity()
     assert paper.known_model(settings, paper.OWN_SIZE) == paper.SUPERVISED
-    cam = EvaluationConfig(model=model, method="attention_cam").method_results()
+    cam = EvaluationConfig(model=model, method="attention_cam").identity()
     assert paper.known_model(cam, paper.OWN_SIZE) is None
     published = cam | {"options": {"form": "te"}}
     assert paper.known_model(published, paper.OWN_SIZE) == paper.SUPERVISED
@@ -135,7 +142,7 @@ def test_the_paper_stands_in_the_table(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     name = classifier[0]
-    monkeypatch.setitem(paper.WEIGHTS, name, ModelConfig(*classifier).results()["pretrained"])
+    monkeypatch.setitem(paper.WEIGHTS, name, ModelConfig(*classifier).identity()["pretrained"])
     published = paper.PERTURBATION["legrad"][paper.SUPERVISED]
     monkeypatch.setitem(paper.PERTURBATION["legrad"], name, published)
     run("perturbation", "--input", imagenet_shard, *model_flags(classifier))
@@ -233,5 +240,5 @@ def test_settings_that_a_classifier_refuses(
 
 
 def test_a_clip_is_still_a_clip() -> None:
-    config = PerturbationConfig(input="x", engine=EngineConfig(device="cpu"))
-    assert isinstance(load_evaluated(config), EvaluatedClip)
+    config = PerturbationConfig(input="x", engine=ExecutionConfig(device="cpu"))
+    assert isinstance(load(config), LoadedClip)

@@ -1,4 +1,4 @@
-"""The two kinds of model that are evaluated: a CLIP, and a supervised classifier."""
+"""Loading the model of a run: a CLIP, or a supervised classifier."""
 
 from __future__ import annotations
 
@@ -11,11 +11,8 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 
 from legrad.towers.tower import open_tower
-from pipeline.config import ModelConfig, PromptConfig
+from pipeline.config import DEFAULT_TEMPLATES, ModelConfig, RunConfig
 from pipeline.errors import ConfigError
-from pipeline.evaluation.class_names import ClassNames
-from pipeline.evaluation.config import EvaluationConfig
-from pipeline.evaluation.model import ClassHead, EvaluatedModel
 from pipeline.inputs.images import Preprocess, normalise, squash
 from pipeline.models.classifier import (
     class_layer,
@@ -24,18 +21,23 @@ from pipeline.models.classifier import (
     load_classifier,
 )
 from pipeline.models.clip import choose_device, clip_skeleton, load_model
-from pipeline.models.explain import DTYPES
+from pipeline.models.loaded import DTYPES, ClassHead, LoadedModel
 from pipeline.models.text import TextEncoder
 
 
-def load_evaluated(config: EvaluationConfig) -> EvaluatedModel:
+def load(config: RunConfig, templates: Sequence[str] = DEFAULT_TEMPLATES) -> LoadedModel:
     """The model that `--model.name` names.
+
+    Args:
+        config: of the run.
+        templates: what class names are put into.
 
     Raises:
         ModelError: the model or its weights do not load.
+        ConfigError: templates are given to a model that takes no texts.
     """
-    kind = EvaluatedClassifier if is_classifier(config.model.name) else EvaluatedClip
-    return kind(config)
+    kind = LoadedClassifier if is_classifier(config.model.name) else LoadedClip
+    return kind(config, templates)
 
 
 def depth_of(config: ModelConfig) -> int:
@@ -48,32 +50,31 @@ def depth_of(config: ModelConfig) -> int:
     return len(open_tower(skeleton(config.name)).blocks)
 
 
-class EvaluatedClip(EvaluatedModel):
+class LoadedClip(LoadedModel):
     """A CLIP: its classes are texts, and any text can be looked for."""
 
-    _model: Any
+    model: Any
 
-    def __init__(self, config: EvaluationConfig) -> None:
+    def __init__(self, config: RunConfig, templates: Sequence[str] = DEFAULT_TEMPLATES) -> None:
         """Load the model.
 
         Raises:
             ModelError: the model or its weights do not load, or it is not a CLIP.
         """
-        device = choose_device(config.engine.device)
-        self._dtype = DTYPES[config.model.precision]
-        model = load_model(config.model, device, self._dtype)
-        super().__init__(config, model, device)
+        device, dtype = choose_device(config.engine.device), DTYPES[config.model.precision]
+        model = load_model(config.model, device, dtype)
+        super().__init__(config, model, device, dtype)
         self._preprocess = Preprocess(model, config.sized_model().image_size)
         self.size = self._preprocess.size
-        self._encode_text = TextEncoder(model, config.model.name, config.templates)
+        self.encode_text = TextEncoder(model, config.model.name, templates)
 
     def text(self, names: Sequence[str]) -> Float32[Tensor, "name embed"]:
         """L2-normalised embeddings of class names, put into the templates."""
-        return self._encode_text.names(names).float()
+        return self.encode_text.names(names).float()
 
     def caption(self, text: str) -> Float32[Tensor, " embed"]:
         """L2-normalised embedding of a text as it is, without templates."""
-        return self._encode_text.caption(text).float()
+        return self.encode_text.caption(text).float()
 
     def squash(self, pixels: UInt8[Tensor, "3 height width"]) -> UInt8[Tensor, "3 size size"]:
         """The whole image at the model's size."""
@@ -85,41 +86,40 @@ class EvaluatedClip(EvaluatedModel):
 
     def images(self, pixels: UInt8[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch 3 h w"]:
         """Model input of pixels."""
-        return self._preprocess.normalise(pixels, self.device, self._dtype)
+        return self._preprocess.normalise(pixels, self.device, self.dtype)
 
     @torch.inference_mode()
     def embed(self, images: Float[Tensor, "batch 3 h w"]) -> Float32[Tensor, "batch embed"]:
         """L2-normalised image embeddings."""
-        embeddings: Tensor = self._model.encode_image(images, normalize=True)
+        embeddings: Tensor = self.model.encode_image(images, normalize=True)
         return embeddings.float()
 
-    def head(self, classes: ClassNames) -> ClassHead:
+    def head(self, ids: Sequence[int], names: Sequence[str]) -> ClassHead:
         """The most similar name, zero-shot."""
-        rows = self.text(classes.names)
+        rows = self.text(names)
         return ClassHead(rows, rows.new_zeros(len(rows)))
 
 
-class EvaluatedClassifier(EvaluatedModel):
+class LoadedClassifier(LoadedModel):
     """A timm classifier: it knows the classes of its head, and no texts."""
 
-    _model: Any
+    model: Any
 
-    def __init__(self, config: EvaluationConfig) -> None:
+    def __init__(self, config: RunConfig, templates: Sequence[str] = DEFAULT_TEMPLATES) -> None:
         """Load the model.
 
         Raises:
             ModelError: the model or its weights do not load.
             ConfigError: templates are asked for.
         """
-        if config.templates != PromptConfig().templates:
+        if tuple(templates) != DEFAULT_TEMPLATES:
             raise ConfigError(
-                f"--templates {config.templates}: the classes of {config.model.name} are rows of "
+                f"--templates {templates}: the classes of {config.model.name} are rows of "
                 "its head, not texts"
             )
-        device = choose_device(config.engine.device)
-        self._dtype = DTYPES[config.model.precision]
-        model: Any = load_classifier(config.sized_model(), device, self._dtype)
-        super().__init__(config, model, device)
+        device, dtype = choose_device(config.engine.device), DTYPES[config.model.precision]
+        model: Any = load_classifier(config.sized_model(), device, dtype)
+        super().__init__(config, model, device, dtype)
         settings = model.pretrained_cfg
         self.size = config.sized_model().image_size or settings["input_size"][-1]
         self._mean, self._std = (
@@ -132,7 +132,7 @@ class EvaluatedClassifier(EvaluatedModel):
         Raises:
             ConfigError: always.
         """
-        raise ConfigError(f"--empty_text {text!r}: {self._config.model.name} takes no texts")
+        raise ConfigError(f"--empty_text {text!r}: {self.config.model.name} takes no texts")
 
     def text(self, names: Sequence[str]) -> Float32[Tensor, "name embed"]:
         """There are none.
@@ -140,8 +140,8 @@ class EvaluatedClassifier(EvaluatedModel):
         Raises:
             ConfigError: always.
         """
-        options = ", ".join(self._config.text_options())
-        raise ConfigError(f"--options {options}: {self._config.model.name} takes no texts")
+        options = ", ".join(self.config.text_options())
+        raise ConfigError(f"--options {options}: {self.config.model.name} takes no texts")
 
     def fit(self, pixels: UInt8[Tensor, "3 height width"]) -> UInt8[Tensor, "3 size size"]:
         """The whole image, squashed bilinearly.
@@ -153,29 +153,29 @@ class EvaluatedClassifier(EvaluatedModel):
 
     def images(self, pixels: UInt8[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch 3 h w"]:
         """Model input of pixels."""
-        return normalise(pixels, self._mean, self._std, self.device, self._dtype)
+        return normalise(pixels, self._mean, self._std, self.device, self.dtype)
 
     @torch.inference_mode()
     def embed(self, images: Float[Tensor, "batch 3 h w"]) -> Float32[Tensor, "batch embed"]:
         """What the head is applied to."""
-        features = self._model.forward_features(images)
-        embeddings: Tensor = self._model.forward_head(features, pre_logits=True)
+        features = self.model.forward_features(images)
+        embeddings: Tensor = self.model.forward_head(features, pre_logits=True)
         return embeddings.float()
 
-    def head(self, classes: ClassNames) -> ClassHead:
+    def head(self, ids: Sequence[int], names: Sequence[str]) -> ClassHead:
         """The rows of the head, which are the classes in ascending order of their ids.
 
         Raises:
             ConfigError: there are not as many classes.
         """
-        layer = class_layer(self._model, self._config.model.name)
-        if len(classes.ids) != layer.out_features:
+        layer = class_layer(self.model, self.config.model.name)
+        if len(ids) != layer.out_features:
             raise ConfigError(
-                f"--classes: {len(classes.ids)} classes, but the head of "
-                f"{self._config.model.name} has {layer.out_features}"
+                f"--classes: {len(ids)} classes, but the head of "
+                f"{self.config.model.name} has {layer.out_features}"
             )
-        rank = {number: row for row, number in enumerate(sorted(classes.ids))}
-        order = [rank[number] for number in classes.ids]
+        rank = {number: row for row, number in enumerate(sorted(ids))}
+        order = [rank[number] for number in ids]
         rows = layer.weight.float()[order]
         bias = rows.new_zeros(len(rows)) if layer.bias is None else layer.bias.float()[order]
         return ClassHead(rows, bias)

@@ -1,0 +1,201 @@
+"""Settings that belong together, a group of flags each; the text under a field is its help."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import posixpath
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from pipeline import storage
+from pipeline.config.identity import identity_of
+from pipeline.errors import ConfigError
+from pipeline.storage import digests
+
+DEMO_MODEL = "legrad-demo"
+"""The bundled CLIP; see `pipeline.models.demo`."""
+DEFAULT_TEMPLATES = ("a photo of a {}.",)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The model that is explained."""
+
+    name: str = DEMO_MODEL
+    """A CLIP as open_clip lists it (or the bundled legrad-demo); for evaluate.py perturbation and
+    layers also a classifier, timm/NAME with a name that timm lists."""
+    pretrained: str = "demo"
+    """Weights: an open_clip tag, timm (those of the classifier's name), a local file, an s3://,
+    gs:// or http(s):// URI, demo, or random (to try out speed and memory)."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Number format of the vision and text towers; maps and scores come back in float32."""
+    image_size: int | None = None
+    """Side of the square that images are squashed to; the model's own when not given."""
+
+    def __post_init__(self) -> None:
+        if self.image_size is not None and self.image_size < 1:
+            raise ConfigError(f"--model.image_size {self.image_size}: must be at least 1")
+        if self.pretrained == "demo" and self.name != DEMO_MODEL:
+            raise ConfigError(
+                f"--model.name {self.name} --model.pretrained demo: these weights belong to "
+                f"{DEMO_MODEL} alone; name an open_clip tag, timm, a file or random"
+            )
+
+    def absolute(self) -> ModelConfig:
+        """The same settings with an absolute path, where the weights are a local file."""
+        if not os.path.isfile(self.pretrained):
+            return self
+        return dataclasses.replace(self, pretrained=os.path.abspath(self.pretrained))
+
+    def public(self) -> dict[str, Any]:
+        """The settings as JSON values, without credentials."""
+        pretrained = storage.public(self.pretrained)
+        return dataclasses.asdict(self) | {"pretrained": pretrained}
+
+    def identity(self) -> dict[str, Any]:
+        """The settings as JSON values, with weights in a file as what they are, wherever it lies.
+
+        A local file stands in it by its contents; a remote one, which nobody wants to read for
+        this alone, by its name and what `storage.version` says of it.
+        """
+        identity = identity_of(self)
+        if storage.is_uri(self.pretrained):
+            name = posixpath.basename(storage.normalise(self.pretrained))
+            identity["pretrained"] = f"{name}, {storage.version(self.pretrained)}"
+        elif os.path.isfile(self.pretrained):
+            identity["pretrained"] = f"sha256 {_digest(self.pretrained, *_age(self.pretrained))}"
+        return identity
+
+
+def check_templates(flag: str, templates: list[str]) -> None:
+    """See that a class name can be put into each of some sentences.
+
+    Raises:
+        ConfigError: naming the flag.
+    """
+    if not templates or any(template.count("{}") != 1 for template in templates):
+        raise ConfigError(f"{flag} {templates}: every template needs one {{}} for the name")
+
+
+@dataclass(frozen=True)
+class PromptConfig:
+    """Where the prompts of an image come from."""
+
+    source: Literal["labels", "caption", "cls", "vocabulary", "embeddings"] = "labels"
+    """labels: a list of class names in the sample's .json; caption: the sample's text; cls: the
+    class id in .cls; vocabulary: the most similar classes of the class file; embeddings: vectors
+    in .npy with their names in the .json."""
+    field: str = ""
+    """The json field with the list of names (default labels) or the caption (default: the .txt)."""
+    classes: str = ""
+    """Class file: YAML list of id, name and, if wanted, prompts (synonyms) and threshold."""
+    templates: list[str] = dataclasses.field(default_factory=lambda: list(DEFAULT_TEMPLATES))
+    """Sentences that a class name is put into; several are averaged as embeddings."""
+    max_per_image: int = 1000
+    """Samples with more prompts than this are rejected."""
+    top_k: int = 5
+    """vocabulary: classes explained per image at the most."""
+    presence: float = -1.0
+    """vocabulary: classes whose cosine with the image is not above this are left out."""
+
+    def __post_init__(self) -> None:
+        check_templates("--prompts.templates", self.templates)
+        if self.source in ("cls", "vocabulary") and not self.classes:
+            raise ConfigError(
+                f"--prompts.source {self.source} needs a class file: --prompts.classes"
+            )
+        for name in ("top_k", "max_per_image"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"--prompts.{name} {getattr(self, name)}: must be at least 1")
+
+    def absolute(self) -> PromptConfig:
+        """The same settings with an absolute path of the class file."""
+        if not self.classes:
+            return self
+        return dataclasses.replace(self, classes=storage.absolute(self.classes))
+
+    def identity(self) -> dict[str, Any]:
+        """The settings as JSON values, with the class file by its contents, so that it can move."""
+        identity = identity_of(self)
+        if self.classes:
+            identity["classes"] = digests.of_bytes(storage.read_bytes(self.classes))
+        return identity
+
+
+@dataclass(frozen=True)
+class MaskConfig:
+    """How a heatmap becomes a mask."""
+
+    rule: Literal["fixed", "mean"] = "fixed"
+    """fixed: the threshold below, or that of the class file; mean: the mean heat of each map."""
+    threshold: float = 0.5
+    """A pixel is foreground where its heat, 0 to 1 over each map, exceeds this."""
+    min_area: float = 0.0
+    """Smaller masks are dropped: pixels from 1 up, a fraction of the image below 1."""
+    heat: bool = True
+    """Also store the patch-grid heatmap, so that masks can be made again at another threshold."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.threshold < 1:
+            raise ConfigError(f"--mask.threshold {self.threshold}: give a number from 0 to below 1")
+        if self.min_area < 0:
+            raise ConfigError(f"--mask.min_area {self.min_area}: must not be negative")
+
+
+@dataclass(frozen=True)
+class ExecutionConfig:
+    """How the work is run; nothing here changes what a mask means."""
+
+    executor: Literal["ray", "local"] = "ray"
+    """ray: actors on a Ray cluster (a local one where none is running); local: this process."""
+    workers: int = 0
+    """Ray actors; 0 means one per GPU of the cluster, or one where there is none."""
+    shards_in_flight: int = 2
+    """Shards that a worker reads at once, so that its model never waits for the next one."""
+    device: str = "auto"
+    """Device of the model: auto takes a GPU where there is one now; say cuda on a cluster that
+    adds its GPU nodes only when they are asked for."""
+    threads: int = 0
+    """CPU threads of each worker; 0 means all cores without a GPU, and 4 with one."""
+    batch_size: int = 16
+    """Images per forward pass."""
+    memory_budget: int = 1 << 30
+    """Bytes for LeGrad's temporaries; sets how many prompts are explained at once."""
+    max_attempts: int = 3
+    """Times that a shard is tried before it is given up."""
+    stall_seconds: float = 1800.0
+    """A worker whose shard makes no progress for so long is ended, and the shard tried again."""
+    log_seconds: float = 10.0
+    """Seconds between progress lines."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            may_be_0 = field.name in ("workers", "threads")
+            if isinstance(value, int | float) and value < (0 if may_be_0 else 1e-9):
+                must = "must not be negative" if may_be_0 else "must be above 0"
+                raise ConfigError(f"--engine.{field.name} {value}: {must}")
+
+    def cpu_threads(self) -> int:
+        """Threads of each worker: the same for every executor, for torch splits sums by it."""
+        return self.threads or (4 if torch.cuda.is_available() else os.cpu_count() or 1)
+
+
+def _age(path: str) -> tuple[int, int]:
+    """Bytes of a file, and when it was written, in nanoseconds."""
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns
+
+
+@functools.cache
+def _digest(path: str, size: int, written: int) -> str:
+    """The digest of a file's contents.
+
+    A study of the layers asks once for each of its evaluations, and weights may have many GB: a
+    file of the same size and time is read once.
+    """
+    return digests.of_file(path)

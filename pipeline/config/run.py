@@ -1,0 +1,159 @@
+"""What a run can be told, and what annotation adds; the text under a field is its help text.
+
+Annotation and every evaluation extend `RunConfig`: a field written there is a flag of each of them.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from typing_extensions import Self
+
+from pipeline import storage
+from pipeline.config.groups import ExecutionConfig, MaskConfig, ModelConfig, PromptConfig
+from pipeline.config.identity import fingerprint
+from pipeline.config.method import MethodConfig
+from pipeline.errors import ConfigError
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class RunConfig(MethodConfig):
+    """A run over shards: what is read, how it is worked on, where the results go."""
+
+    input: list[str] | str = ""
+    """Shards: paths, globs, {brace..patterns}, directories, s3://, gs:// or http(s):// URIs, or
+    @list.txt."""
+    output: str = ""
+    """Directory or s3:// / gs:// prefix for the results."""
+    input_root: str = ""
+    """Prefix taken off shard URIs before they are named, so that data can move."""
+    limit_shards: int | None = None
+    """Take only the first shards."""
+    limit_samples: int | None = None
+    """Take only the first samples of every shard."""
+    max_pixels: int = 100_000_000
+    """Images with more pixels than this are rejected unread (decompression bombs)."""
+    max_sample_bytes: int = 256 << 20
+    """Samples whose members take more bytes than this are rejected unread."""
+    retry_failed: bool = False
+    """Try the shards again that an earlier run gave up."""
+    allow_failed: int = 0
+    """Exit with 0 although so many shards failed."""
+    on_mismatch: Literal["refuse", "redo"] = "refuse"
+    """What to do with an output that other settings made: refuse, or delete it and start over."""
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    engine: ExecutionConfig = dataclasses.field(default_factory=ExecutionConfig)
+
+    LOCATIONS: ClassVar[tuple[str, ...]] = ("output", "input", "input_root")
+    """Settings that are paths, patterns of paths, or URIs."""
+    READ_BY_WORKERS: ClassVar[tuple[str, ...]] = ("output",)
+    """Those of them that worker processes read or write."""
+    NO_RESULT: ClassVar[tuple[str, ...]] = (
+        *("input", "output", "input_root"),
+        *("retry_failed", "allow_failed", "on_mismatch", "engine"),
+    )
+    IMAGE_SIZE: ClassVar[int | None] = None
+    """Side of the square that images become, where --model.image_size does not say."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("limit_shards", "limit_samples", "max_pixels", "max_sample_bytes"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"--{name} {value}: must be at least 1")
+        if self.allow_failed < 0:
+            raise ConfigError(f"--allow_failed {self.allow_failed}: must not be negative")
+
+    @property
+    def patterns(self) -> list[str]:
+        """`input` as a list."""
+        return [self.input] if isinstance(self.input, str) else self.input
+
+    def absolute(self) -> Self:
+        """The same settings with absolute paths: workers have other working directories.
+
+        Raises:
+            ConfigError: there is no output, or it is a file.
+        """
+        if not self.output:
+            raise ConfigError("--output is needed: a directory or an s3:// or gs:// prefix")
+        if not storage.is_uri(self.output) and os.path.isfile(self.output):
+            raise ConfigError(f"--output {self.output}: is a file; name a directory")
+        paths = self._each(self.READ_BY_WORKERS, storage.absolute)
+        return dataclasses.replace(self, model=self.model.absolute(), **paths)
+
+    def public(self) -> dict[str, Any]:
+        """All settings as JSON values, without credentials."""
+        settings = dataclasses.asdict(self) | {"model": self.model.public()}
+        return settings | self._each(self.LOCATIONS, storage.public)
+
+    def sized_model(self) -> ModelConfig:
+        """The model with the size of its input."""
+        size = self.model.image_size or self.IMAGE_SIZE
+        return dataclasses.replace(self.model, image_size=size)
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that change what is written for a shard, as JSON values."""
+        return super().identity() | {"model": self.sized_model().identity()}
+
+    def _each(self, names: Iterable[str], change: Callable[[str], str]) -> dict[str, Any]:
+        """The settings of these names that are given, each location in them changed."""
+        values = {name: getattr(self, name) for name in names}
+        return {
+            name: change(value) if isinstance(value, str) else [change(item) for item in value]
+            for name, value in values.items()
+            if value
+        }
+
+
+@dataclass(frozen=True)
+class AnnotateConfig(RunConfig):
+    """One annotation run; without --input, of the bundled demo, into out/demo."""
+
+    max_reject_fraction: float = 0.5
+    """A shard of which a larger part is rejected counts as failed: the settings are wrong."""
+    salvage: bool = False
+    """Of a shard that is cut short or damaged, commit in the last attempt what can be read, marked
+    incomplete."""
+    dry_run: bool = False
+    """Print what would be done, and stop."""
+    status: str = ""
+    """Print the state of the run in this output directory, and stop."""
+    prompts: PromptConfig = dataclasses.field(default_factory=PromptConfig)
+    mask: MaskConfig = dataclasses.field(default_factory=MaskConfig)
+
+    NO_RESULT: ClassVar[tuple[str, ...]] = (
+        *RunConfig.NO_RESULT,
+        *("max_reject_fraction", "salvage", "dry_run", "status"),
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.max_reject_fraction >= 0:
+            raise ConfigError(
+                f"--max_reject_fraction {self.max_reject_fraction}: must not be negative"
+            )
+
+    def absolute(self) -> Self:
+        """The same settings with absolute paths; see `RunConfig.absolute`."""
+        return dataclasses.replace(super().absolute(), prompts=self.prompts.absolute())
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that change what is written for a shard; files are read for it once."""
+        return copy.deepcopy(self._identity)
+
+    @functools.cached_property
+    def _identity(self) -> dict[str, Any]:
+        return {"schema_version": SCHEMA_VERSION, **super().identity()}
+
+    def fingerprint(self) -> str:
+        """16 hex digits over the identity: equal fingerprints mean comparable outputs."""
+        return fingerprint(self.identity())

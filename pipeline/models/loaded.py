@@ -1,0 +1,211 @@
+"""The model of a run, loaded: what annotation, every evaluation and the demo make maps with."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float, Float32, UInt8
+from torch import Tensor, nn
+
+import legrad
+from legrad.towers.tower import open_tower
+from pipeline.config import RunConfig
+from pipeline.errors import ConfigError
+from pipeline.models.halving import in_halves
+from pipeline.models.malloc import keep_freed_memory
+from pipeline.models.method import make_explainer
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class ClassHead:
+    """How a model chooses one of some classes: the highest ⟨row, embedding⟩ + bias.
+
+    Attributes:
+        rows: one per class; what an explainer takes as the text of the class.
+        bias: one per class; a constant, which no map depends on.
+    """
+
+    rows: Float32[Tensor, "name embed"]
+    bias: Float32[Tensor, " name"]
+
+    def choose(self, embeddings: Float32[Tensor, "image embed"]) -> list[int]:
+        """Position of the class of every image."""
+        chosen: list[int] = (embeddings @ self.rows.T + self.bias).argmax(1).tolist()
+        return chosen
+
+
+@dataclass(frozen=True)
+class Question:
+    """An image and what to look for in it.
+
+    Attributes:
+        pixels: RGB, at the model's size.
+        text: L2-normalised embeddings, or rows of a head.
+    """
+
+    pixels: UInt8[Tensor, "3 size size"]
+    text: Float32[Tensor, "text embed"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model says to a `Question`.
+
+    Attributes:
+        raw: the map of each text on the patch grid.
+        scores: ⟨text, embedding of the image⟩; a cosine where both have unit length.
+        degraded: the batch had to be made smaller for want of memory, so that another run may give
+            other last digits.
+    """
+
+    raw: Float[Tensor, "text rows columns"]
+    scores: Float32[Tensor, " text"]
+    degraded: bool = False
+
+
+class LoadedModel(ABC):
+    """A model on its device, with explainers over it. One thread at a time: hold `lock`.
+
+    Attributes:
+        lock: whoever calls the model has it.
+        device: where the model is.
+        dtype: of its weights and input.
+        size: side of its input, in pixels.
+    """
+
+    size: int
+
+    def __init__(
+        self, config: RunConfig, model: nn.Module, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        """Take a model that is on `device`."""
+        if device.type == "cpu":
+            keep_freed_memory()
+        self.lock = threading.Lock()
+        self.device, self.dtype = device, dtype
+        self.config, self.model = config, model
+
+    def explainer(self, **changes: Any) -> legrad.Explainer:
+        """The explainer of the configuration, with other `MethodConfig` settings if wanted.
+
+        Raises:
+            ConfigError: the method cannot explain this model, not with these settings, or not at
+                this size.
+        """
+        config = replace(self.config, **changes)
+        explainer = make_explainer(
+            config, self.model, self.caption, self.text, config.engine.memory_budget
+        )
+        if side := config.sized_model().image_size:  # to find out now, and not at the first image
+            image = torch.zeros(1, 3, side, side, device=self.device, dtype=self.dtype)
+            try:
+                explainer.encode(image)
+            except ValueError as error:
+                raise ConfigError(f"--model.image_size {side}: {error}") from error
+        return explainer
+
+    def answer(self, explainer: legrad.Explainer, questions: Sequence[Question]) -> list[Answer]:
+        """Explain a batch with one forward pass, or in halves where memory does not suffice."""
+        parts = in_halves(
+            list(enumerate(questions)),
+            lambda numbered: self._answer(explainer, [question for _, question in numbered]),
+            _halve,
+            self.device,
+        )
+        answers: list[list[Answer]] = [[] for _ in questions]
+        for (number, _), found, degraded in parts:
+            answers[number].append(replace(found, degraded=degraded))
+        return [_joined(of_question) for of_question in answers]
+
+    def _answer(self, explainer: legrad.Explainer, questions: Sequence[Question]) -> list[Answer]:
+        images = self.images(torch.stack([question.pixels for question in questions]))
+        text = torch.cat([question.text for question in questions]).to(images.device)
+        counts = [len(question.text) for question in questions]
+        owner = torch.arange(len(questions), device=images.device)
+        owner = owner.repeat_interleave(torch.tensor(counts, device=images.device))
+        embedding, raw = explainer.explain(images, text, owner)
+        scores = (embedding[owner] * text).sum(-1)
+        return [
+            Answer(maps, of_image)
+            for maps, of_image in zip(
+                torch.split_with_sizes(raw, counts),
+                torch.split_with_sizes(scores, counts),
+                strict=True,
+            )
+        ]
+
+    @property
+    def depth(self) -> int:
+        """Blocks of the image tower."""
+        return len(open_tower(self.model).blocks)
+
+    @abstractmethod
+    def caption(self, text: str) -> Float32[Tensor, " embed"]:
+        """L2-normalised embedding of a text as it is, without templates.
+
+        Raises:
+            ConfigError: the model does not take texts.
+        """
+
+    @abstractmethod
+    def text(self, names: Sequence[str]) -> Float32[Tensor, "name embed"]:
+        """L2-normalised embeddings of class names, put into the templates.
+
+        Raises:
+            ConfigError: the model does not take texts.
+        """
+
+    @abstractmethod
+    def fit(self, pixels: UInt8[Tensor, "3 height width"]) -> UInt8[Tensor, "3 size size"]:
+        """The image at the model's size, as the accuracy of such a model is measured."""
+
+    @abstractmethod
+    def images(self, pixels: UInt8[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch 3 h w"]:
+        """Model input of pixels."""
+
+    @abstractmethod
+    def embed(self, images: Float[Tensor, "batch 3 h w"]) -> Float32[Tensor, "batch embed"]:
+        """Image embeddings, as the model itself makes them."""
+
+    @abstractmethod
+    def head(self, ids: Sequence[int], names: Sequence[str]) -> ClassHead:
+        """The choice among classes, each with its number and its name.
+
+        Raises:
+            ConfigError: the model has other classes.
+        """
+
+
+def _halve(numbered: Sequence[tuple[int, Question]]) -> list[list[tuple[int, Question]]]:
+    """Two halves of the questions, or of the texts of a single one; nothing where that is all."""
+    if len(numbered) > 1:
+        middle = len(numbered) // 2
+        return [list(numbered[:middle]), list(numbered[middle:])]
+    ((number, question),) = numbered
+    middle = len(question.text) // 2
+    if not middle:
+        return []
+    halves = question.text[:middle], question.text[middle:]
+    return [[(number, replace(question, text=half))] for half in halves]
+
+
+def _joined(parts: Sequence[Answer]) -> Answer:
+    """The answer to a question that was asked in parts."""
+    if len(parts) == 1:
+        return parts[0]
+    raw, scores = (torch.cat([getattr(p, name) for p in parts]) for name in ("raw", "scores"))
+    return Answer(raw, scores, degraded=True)
+
+
+def heatmaps(
+    explainer: legrad.Explainer, raw: Float[Tensor, "map rows columns"], size: tuple[int, int]
+) -> Float32[Tensor, "map height width"]:
+    """Raw maps at pixel size, 0..1, normalised when the explainer says."""
+    return legrad.heatmap(raw, size, normalise_first=explainer.normalise_before_upsampling)

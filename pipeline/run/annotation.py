@@ -1,0 +1,71 @@
+"""One annotation run: from its settings to its summary."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+from pipeline import storage
+from pipeline.config import AnnotateConfig
+from pipeline.errors import naming
+from pipeline.inputs.classes import load_classes
+from pipeline.inputs.shards import shards_of
+from pipeline.outputs.ledger import Ledger
+from pipeline.outputs.records import Summary
+from pipeline.run.passes import plan
+from pipeline.run.progress import print_dry_run, print_failures, print_summary
+from pipeline.run.run import run_shards
+from pipeline.run.worker import Worker
+
+
+def annotate(config: AnnotateConfig) -> Summary:
+    """Annotate every shard that is not committed yet, and say how it went.
+
+    Args:
+        config: with absolute paths.
+
+    Raises:
+        ConfigError: a setting cannot work, or the output holds results of other ones.
+        ModelError: the model does not load.
+    """
+    started = time.monotonic()
+    shards = shards_of(config)
+    categories = _read_settings(config)
+    ledger = Ledger(config.output)
+    output = f"--output {storage.public(config.output)}"
+    if config.dry_run:
+        with naming(output):
+            planned, changes = plan(config, ledger, shards), ledger.changes(config.identity())
+        print_dry_run(config, planned, changes)
+        return Summary.of([], [], "finished")
+    with naming(output):
+        redo = config.on_mismatch == "redo"
+        ledger.open(config.identity(), config.public(), categories, redo=redo)
+    summary = run_shards(config, ledger, shards, Worker)
+    print_summary(summary, config.output, time.monotonic() - started)
+    print_failures(ledger.failures(), summary)
+    return summary
+
+
+def print_status(output: str) -> None:
+    """Print what is committed and what was given up in an output, also while a run works on it.
+
+    An evaluation leaves the same records, so that this is good for its output too.
+    """
+    ledger = Ledger(output)
+    with naming(f"--status {storage.public(output)}"):
+        state, planned = ledger.last_run()
+        summary, failures = replace(ledger.summary(), planned=planned), ledger.failures()
+    print(f"the last run: {state}")
+    print_summary(summary, output)
+    print_failures(failures, summary)
+
+
+def _read_settings(config: AnnotateConfig) -> list[dict[str, Any]]:
+    """Read the files that settings name, and return the categories of the class file."""
+    with naming(f"--prompts.classes {storage.public(config.prompts.classes)}"):
+        classes = load_classes(config.prompts.classes) if config.prompts.classes else []
+    with naming(f"--model.pretrained {storage.public(config.model.pretrained)}"):
+        config.identity()  # has digests of the files, and keeps them
+    return [{"id": category.id, "name": category.name} for category in classes]
