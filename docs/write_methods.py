@@ -23,8 +23,9 @@ from benchmarks import methods as speed
 from benchmarks.timing import table
 from legrad.baselines import BASELINES
 from legrad.options import LeGradOptions
+from pipeline.config import RunConfig
 from pipeline.demo.quality import Quality, bundled_scenes, measure
-from pipeline.models.demo import WEIGHTS, create
+from pipeline.models.loading import LoadedClip
 
 PAGE = Path(__file__).parents[1] / "docs" / "methods.md"
 
@@ -129,10 +130,10 @@ def main(output: Path = PAGE, speed_file: Path | None = None) -> None:
             it says on speed.
     """
     torch.set_num_threads(1)
-    model, scenes = create(WEIGHTS), bundled_scenes()
+    model, scenes = LoadedClip(RunConfig()), bundled_scenes()
     rows: list[tuple[str, Quality]] = []
     for row in VARIANTS:
-        quality = measure(model, scenes, row.layers, row.method, **row.options)
+        quality = measure(model, scenes, method=row.method, layers=row.layers, options=row.options)
         print(f"{row.label}: {quality}", flush=True)
         rows.append((row.label, quality))
     objects = sum(len(scene.masks) for scene in scenes)

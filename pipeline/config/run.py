@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from typing_extensions import Self
-
 from pipeline import storage
 from pipeline.config.groups import ExecutionConfig, MaskConfig, ModelConfig, PromptConfig
 from pipeline.config.identity import fingerprint
@@ -77,7 +75,7 @@ class RunConfig(MethodConfig):
         """`input` as a list."""
         return [self.input] if isinstance(self.input, str) else self.input
 
-    def absolute(self) -> Self:
+    def absolute(self) -> RunConfig:
         """The same settings with absolute paths: workers have other working directories.
 
         Raises:
@@ -142,9 +140,11 @@ class AnnotateConfig(RunConfig):
                 f"--max_reject_fraction {self.max_reject_fraction}: must not be negative"
             )
 
-    def absolute(self) -> Self:
+    def absolute(self) -> AnnotateConfig:
         """The same settings with absolute paths; see `RunConfig.absolute`."""
-        return dataclasses.replace(super().absolute(), prompts=self.prompts.absolute())
+        made = super().absolute()
+        assert isinstance(made, AnnotateConfig)
+        return dataclasses.replace(made, prompts=self.prompts.absolute())
 
     def identity(self) -> dict[str, Any]:
         """The settings that change what is written for a shard; files are read for it once."""

@@ -14,21 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import open_clip
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from jsonargparse import auto_cli
 
 import legrad
 from pipeline import storage
+from pipeline.config import ModelConfig, RunConfig
 from pipeline.demo.scenes import Scene, sample_points
 from pipeline.evaluation.points.definition import PointCounts
 from pipeline.evaluation.segmentation.precision import average_precision
 from pipeline.inputs.images import decode as decode_image
 from pipeline.inputs.shards import find_shards
 from pipeline.inputs.tars import read_samples
-from pipeline.models.demo import ASSETS, TEMPLATE, WEIGHTS, create, normalise, tokenize
+from pipeline.models.demo import ASSETS, WEIGHTS
+from pipeline.models.loaded import Question, heatmaps
+from pipeline.models.loading import LoadedClip
 from pipeline.outputs.masks import decode as decode_mask
 
 THRESHOLD = 0.5
@@ -66,23 +67,15 @@ class Quality:
         )
 
 
-def measure(
-    model: open_clip.CLIP,
-    scenes: Sequence[Scene],
-    layers: int | Sequence[int] | None = None,
-    method: str = "legrad",
-    **options: Any,
-) -> Quality:
+def measure(model: LoadedClip, scenes: Sequence[Scene], **settings: Any) -> Quality:
     """Score a method's maps of `model` on `scenes`, for every class that is present.
 
     Args:
         model: the demo's CLIP.
         scenes: with the masks of what is in them.
-        layers: as `legrad.build` takes them.
-        method: a name in `legrad.METHODS`.
-        options: of the method.
+        settings: of `MethodConfig`, where they are not the model's own.
     """
-    explainer = legrad.build(method, model, layers, **options)
+    explainer = model.explainer(**settings)
     points, control = PointCounts(), PointCounts()
     seconds: list[float] = []
     ious: list[float] = []
@@ -91,9 +84,9 @@ def measure(
     other_hits: list[bool] = []
     for index, scene in enumerate(scenes):
         names = list(scene.masks)
-        images, text = _inputs(model, scene, names)
+        question = _question(model, scene, names)
         started = time.process_time()
-        heat = _heatmaps(explainer, images, text, scene)
+        heat = _heatmaps(model, explainer, question, scene)
         seconds.append(time.process_time() - started)
         peaks = [np.unravel_index(h.argmax(), h.shape) for h in heat]
         labels = sample_points(scene, index)
@@ -116,30 +109,18 @@ def measure(
     )
 
 
-@torch.no_grad()
-def _inputs(
-    model: open_clip.CLIP, scene: Scene, names: list[str]
-) -> tuple[Float[torch.Tensor, "1 3 side side"], Float[torch.Tensor, "name embed"]]:
-    device = next(model.parameters()).device
-    pixels = torch.from_numpy(scene.image).permute(2, 0, 1)[None].float()
-    side = model.visual.image_size
-    images = normalise(F.interpolate(pixels, side, mode="bicubic", antialias=True))
-    prompts = tokenize([TEMPLATE.format(name) for name in names])
-    text = model.encode_text(prompts.to(device), normalize=True)
-    return images.to(device), text
+def _question(model: LoadedClip, scene: Scene, names: list[str]) -> Question:
+    pixels = torch.from_numpy(scene.image).permute(2, 0, 1)
+    return Question(model.squash(pixels), model.text(names))
 
 
 def _heatmaps(
-    explainer: legrad.Explainer,
-    images: Float[torch.Tensor, "1 3 side side"],
-    text: Float[torch.Tensor, "name embed"],
-    scene: Scene,
+    model: LoadedClip, explainer: legrad.Explainer, question: Question, scene: Scene
 ) -> Float[np.ndarray, "name height width"]:
-    raw = explainer(images, text, torch.zeros(len(text), dtype=torch.long))
-    first = explainer.normalise_before_upsampling
-    heat = legrad.heatmap(raw, size=scene.image.shape[:2], normalise_first=first)
-    pixels: np.ndarray = heat.cpu().numpy()
-    return pixels
+    (answer,) = model.answer(explainer, [question])
+    height, width = scene.image.shape[:2]
+    heat: np.ndarray = heatmaps(explainer, answer.raw, (height, width)).cpu().numpy()
+    return heat
 
 
 def bundled_scenes() -> list[Scene]:
@@ -166,7 +147,8 @@ def main(weights: Path = WEIGHTS) -> None:
     Args:
         weights: of the demo's CLIP, to look at others than the bundled ones.
     """
-    model, scenes = create(weights), bundled_scenes()
+    model = LoadedClip(RunConfig(model=ModelConfig(pretrained=str(weights))))
+    scenes = bundled_scenes()
     print(f"{len(scenes)} held-out scenes, {sum(len(s.masks) for s in scenes)} objects")
     print(f"all layers: {measure(model, scenes)}")
     print(f"last two:   {measure(model, scenes, layers=2)}")

@@ -6,8 +6,6 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from typing_extensions import Self
-
 from pipeline import storage
 from pipeline.config import DEFAULT_TEMPLATES, MethodConfig, RunConfig, check_templates
 from pipeline.errors import ConfigError
@@ -56,7 +54,7 @@ class ScoringConfig(EvaluationConfig):
                 f"--output {self.output}: is --predictions itself; name another place"
             )
 
-    def absolute(self) -> Self:
+    def absolute(self) -> RunConfig:
         """The same settings with absolute paths; see `RunConfig.absolute`.
 
         Raises:
