@@ -13,7 +13,7 @@ from jaxtyping import Float, Float32, UInt8
 from torch import Tensor, nn
 
 import legrad
-from legrad.towers.tower import open_tower
+from legrad.towers.open import open_tower
 from pipeline.evaluation.class_names import ClassNames
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.models.method import make_explainer
