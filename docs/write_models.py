@@ -17,7 +17,9 @@ from jsonargparse import auto_cli
 from open_clip.model import _build_vision_tower
 
 import legrad
-from legrad.towers.tower import Tower, UnsupportedModelError, open_tower
+from legrad.errors import UnsupportedModelError
+from legrad.towers.open import open_tower
+from legrad.towers.tower import Tower
 
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"
 
@@ -67,7 +69,7 @@ def _explains(method: str, visual: torch.nn.Module) -> bool:
 def _pooling(tower: Tower) -> str:
     if tower.pooler is None:
         return "average" if tower.average else "CLS"
-    return "map (SigLIP)" if tower.pooler.tail is not None else "first query (CoCa)"
+    return "map (SigLIP)" if tower.is_siglip else "first query (CoCa)"
 
 
 def markdown(findings: Sequence[Finding]) -> str:

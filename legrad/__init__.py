@@ -7,8 +7,8 @@ Example:
 """
 
 from legrad.build import ENGINES, METHODS, Encoding, Explainer, build, check_options, options_of
+from legrad.errors import UnsupportedModelError
 from legrad.heatmap import degenerate, heatmap, minmax
-from legrad.towers.tower import UnsupportedModelError
 
 __all__ = [
     "ENGINES",

@@ -17,9 +17,11 @@ from legrad.correction import EmptyPromptCorrection
 from legrad.engines.autograd import AutogradLeGrad
 from legrad.engines.closed_form import ClosedFormLeGrad
 from legrad.engines.pooled import PooledLeGrad
+from legrad.engines.readout import check_for_tower
 from legrad.explainer import Encoding, Explainer, select_layers
 from legrad.options import LeGradOptions
-from legrad.towers.tower import Tower, open_tower
+from legrad.towers.open import open_tower
+from legrad.towers.tower import Tower
 
 __all__ = ["ENGINES", "METHODS", "Encoding", "Explainer", "build", "check_options", "options_of"]
 
@@ -141,7 +143,7 @@ def _legrad(
     tower: Tower, layers: Layers, engine: str, memory_budget: int, options: LeGradOptions
 ) -> Explainer:
     chosen = select_layers(layers, len(tower.blocks))
-    options.check(tower, closed_form=engine == "closed_form")
+    check_for_tower(options, tower, closed_form=engine == "closed_form")
     if engine == "autograd":
         return AutogradLeGrad(tower, chosen, options)
     fast = ClosedFormLeGrad if tower.pooler is None else PooledLeGrad

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
-from torch import nn
-
-from legrad.towers.head import Pooler, ScoreHead
-from legrad.towers.tower import Tower
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -41,46 +36,3 @@ class LeGradOptions:
             value = getattr(self, name)
             if value not in known:
                 raise ValueError(f"{name}={value!r}; known: {', '.join(known)}")
-
-    def check(self, tower: Tower, *, closed_form: bool) -> None:
-        """Refuse choices that have no meaning for `tower`, or that only autograd can follow.
-
-        Raises:
-            ValueError: says which option, and why.
-        """
-        changed = [
-            f"{name}={getattr(self, name)!r}"
-            for name in ("score_layer", "pool")
-            if getattr(self, name) != getattr(LeGradOptions, name)
-        ]
-        if changed and tower.pooler is not None:
-            raise ValueError(
-                f"{changed[0]}: this tower's score is read through an attention pooler"
-            )
-        if self.pool == "cls" and tower.prefix_count == 0:
-            raise ValueError("pool='cls': this tower has no CLS token")
-        if changed and closed_form:
-            raise ValueError(
-                f"{changed[0]} has no closed form, which rests on every block's mean token; "
-                'use engine="autograd"'
-            )
-
-    def normalises_first(self, tower: Tower) -> bool:
-        """SigLIP's maps are normalised before they are upsampled (the authors' package)."""
-        return is_siglip(tower)
-
-
-def is_siglip(tower: Tower) -> bool:
-    """Whether the tower pools as SigLIP does: attention, then a residual MLP."""
-    return tower.pooler is not None and tower.pooler.tail is not None
-
-
-def layer_readout(tower: Tower, options: LeGradOptions) -> tuple[Pooler, ScoreHead]:
-    """The pooler and the head that the score of one layer is read through."""
-    pooler, head = tower.pooler, tower.head
-    assert pooler is not None
-    if is_siglip(tower):
-        return (pooler if options.apply_trunk_norm else replace(pooler, before=nn.Identity())), head
-    if options.coca == "official":
-        return pooler, replace(head, norm=None, unit=False)
-    return pooler, head

@@ -20,7 +20,8 @@ from benchmarks.published.relevance import Published
 from legrad.baselines import BASELINES
 from legrad.baselines.base import plus_identity
 from legrad.baselines.recording import Recording, record, score_gradients
-from legrad.towers.tower import Tower, open_tower
+from legrad.towers.open import open_tower
+from legrad.towers.tower import Tower
 
 Run = Callable[[Tensor, Tensor], Tensor]
 Weights = Sequence[torch.nn.Parameter]

@@ -17,8 +17,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from legrad.baselines.recording import Recording, record, rounds, score_gradients
+from legrad.errors import UnsupportedModelError
 from legrad.explainer import Encoding, Explainer
-from legrad.towers.tower import Tower, UnsupportedModelError
+from legrad.towers.tower import Tower
 
 E = TypeVar("E", bound=Encoding)
 Reads: TypeAlias = Literal["any", "tokens", "cls", "cls or pooler"]

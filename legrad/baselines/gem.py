@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from legrad.baselines.base import DenseMethod
-from legrad.baselines.recording import fused_output
+from legrad.towers.attention import fused_output
 from legrad.towers.block import Block
 from legrad.towers.tower import Tower
 

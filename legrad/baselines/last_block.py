@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from legrad.baselines.base import DenseMethod
-from legrad.baselines.recording import fused_output
+from legrad.towers.attention import fused_output
 from legrad.towers.block import Block
 
 

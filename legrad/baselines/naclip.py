@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from legrad.baselines.last_block import LastBlockMethod
-from legrad.baselines.recording import similarity
+from legrad.towers.attention import similarity
 from legrad.towers.block import Block
 from legrad.towers.tower import Tower
 

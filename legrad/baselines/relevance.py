@@ -19,9 +19,10 @@ from torch import Tensor
 from legrad.baselines.base import Baseline
 from legrad.baselines.recording import Recording, Step, record, rounds
 from legrad.baselines.rules import Rules, copies, matmul
+from legrad.errors import UnsupportedModelError
 from legrad.explainer import Encoding
 from legrad.towers.block import Block, per_head
-from legrad.towers.tower import Tower, UnsupportedModelError
+from legrad.towers.tower import Tower
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from legrad.baselines.base import DenseMethod
-from legrad.baselines.recording import fused_attention, step
+from legrad.baselines.recording import step
 from legrad.explainer import Encoding
+from legrad.towers.attention import fused_attention
 from legrad.towers.tower import Tower
 
 

@@ -17,9 +17,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from legrad.baselines.recording import attention, block_output
+from legrad.engines.readout import layer_readout
 from legrad.explainer import Encoding, Explainer
-from legrad.options import LeGradOptions, layer_readout
+from legrad.options import LeGradOptions
+from legrad.towers.attention import attention, block_output
 from legrad.towers.block import Block
 from legrad.towers.tower import Tower
 
@@ -39,7 +40,7 @@ class AutogradLeGrad(Explainer):
         self._tower = tower
         self._layers = layers
         self._options = options
-        self.normalise_before_upsampling = options.normalises_first(tower)
+        self.normalise_before_upsampling = tower.is_siglip
 
     @torch.no_grad()
     def encode(self, images: Float[Tensor, "B 3 H W"]) -> BlockInputs:

@@ -15,11 +15,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from legrad.baselines.recording import fused_attention
 from legrad.engines.chunks import Chunk, plan
 from legrad.engines.folded import FoldedBlock
 from legrad.explainer import Encoding, Explainer, checked_pairs
 from legrad.options import LeGradOptions
+from legrad.towers.attention import fused_attention
 from legrad.towers.block import Block
 from legrad.towers.tower import Tower
 

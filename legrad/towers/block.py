@@ -17,35 +17,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from legrad.linear import Linear
+from legrad.towers.activations import ActivationGradient
+from legrad.towers.linear import Linear
 
-ActivationGradient = Callable[[Tensor, Tensor], Tensor]
 Rotation = Callable[[Tensor], Tensor]  # of queries or keys, [B, h, N, d_h] to the same
-
-QUICK_GELU_SLOPE = 1.702
-
-
-def gelu_gradient(approximate: str) -> ActivationGradient:
-    """The derivative of GELU, for either of its two definitions ("none" is the exact erf one)."""
-
-    def gradient(a: Tensor, scale: Tensor) -> Tensor:
-        # The kernel that autograd itself calls: one pass over memory where Φ(a) + a·Φ'(a) written
-        # out takes six, and computed in float32 inside for half-precision inputs. On a CPU it is
-        # vectorised for contiguous operands only, eight times as fast.
-        result: Tensor = torch.ops.aten.gelu_backward(
-            scale.expand_as(a).contiguous(), a, approximate=approximate
-        )
-        return result
-
-    return gradient
-
-
-def quick_gelu_gradient(a: Tensor, scale: Tensor) -> Tensor:
-    """The derivative of x·sigmoid(1.702 x), which is SiLU'(1.702 x)."""
-    result: Tensor = torch.ops.aten.silu_backward(
-        scale.expand_as(a).contiguous(), QUICK_GELU_SLOPE * a
-    )
-    return result
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from legrad.linear import Linear
 from legrad.towers.block import Tail, per_head
+from legrad.towers.linear import Linear
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,17 @@ import torch
 from open_clip.transformer import (
     AttentionalPooler,
     LayerScale,
-    QuickGELU,
     ResidualAttentionBlock,
     VisionTransformer,
 )
-from timm.layers import activations
 from torch import Tensor, nn
 
-from legrad.linear import Linear
-from legrad.towers.block import ActivationGradient, Block, gelu_gradient, quick_gelu_gradient
+from legrad.errors import UnsupportedModelError
+from legrad.towers.activations import activation_gradient
+from legrad.towers.block import Block
 from legrad.towers.head import Pooler, ScoreHead
-from legrad.towers.tower import Tower, UnsupportedModelError
+from legrad.towers.linear import Linear
+from legrad.towers.tower import Tower
 
 
 def read(visual: nn.Module) -> Tower | None:
@@ -110,23 +110,3 @@ def _open(block: Any, index: int) -> Block:
 
 def _layer_scale(module: nn.Module) -> Tensor | None:
     return module.gamma if isinstance(module, LayerScale) else None
-
-
-def activation_gradient(module: nn.Module, owner: str) -> ActivationGradient:
-    """The derivative of an MLP's activation.
-
-    Raises:
-        UnsupportedModelError: it is neither a GELU nor QuickGELU; `owner` says whose it is.
-    """
-    if isinstance(module, QuickGELU | activations.QuickGELU):
-        return quick_gelu_gradient
-    if isinstance(module, nn.GELU):
-        return gelu_gradient(module.approximate)
-    if isinstance(module, activations.GELU):
-        return gelu_gradient("none")
-    if isinstance(module, activations.GELUTanh):
-        return gelu_gradient("tanh")
-    raise UnsupportedModelError(
-        f"{owner} has activation {type(module).__name__}",
-        "its derivative is not known here; known are GELU, GELU(tanh) and QuickGELU",
-    )

@@ -22,8 +22,8 @@ from timm.layers.pos_embed_sincos import (
 )
 from torch import Tensor
 
+from legrad.errors import UnsupportedModelError
 from legrad.towers.block import Rotation
-from legrad.towers.tower import UnsupportedModelError
 
 KNOWN = (RotaryEmbeddingCat, RotaryEmbeddingMixed, RotaryEmbeddingDinoV3)
 

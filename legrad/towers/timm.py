@@ -21,12 +21,13 @@ from timm.models.vision_transformer import Block as TimmBlock
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from legrad.linear import Linear
+from legrad.errors import UnsupportedModelError
 from legrad.towers import rotary
+from legrad.towers.activations import activation_gradient
 from legrad.towers.block import Block, Tail
 from legrad.towers.head import Pooler, ScoreHead
-from legrad.towers.open_clip import activation_gradient
-from legrad.towers.tower import Tower, UnsupportedModelError
+from legrad.towers.linear import Linear
+from legrad.towers.tower import Tower
 
 
 def read(visual: nn.Module) -> Tower | None:

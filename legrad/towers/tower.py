@@ -1,8 +1,8 @@
 """An image encoder as an explainer needs it: tokens in, blocks, and how a score is read off them.
 
-`open_tower` finds out what a model is; the readers for open_clip's and timm's transformers are in
-files of their own. Everything that cannot be treated exactly is refused when the explainer is
-built, with the reason: a wrong map looks as plausible as a right one.
+`open.py` finds out what a model is, `open_clip.py` and `timm.py` read it. Everything that cannot be
+treated exactly is refused when the explainer is built, with the reason: a wrong map looks as
+plausible as a right one.
 """
 
 from __future__ import annotations
@@ -17,21 +17,6 @@ from torch import Tensor, nn
 
 from legrad.towers.block import Block, Rotation, wide_type
 from legrad.towers.head import Pooler, ScoreHead
-
-SUPPORTED = (
-    "supported: transformers over patch tokens with standard pre-norm blocks, namely open_clip's "
-    "VisionTransformer with CLS, average or CoCa pooling, and timm's VisionTransformer and Eva, "
-    "alone or inside open_clip, with CLS, average or map pooling, rotary positions included"
-)
-
-
-class UnsupportedModelError(ValueError):
-    """The model has no exact explanation here; the message says what was found, why, what has."""
-
-    def __init__(self, found: str, reason: str) -> None:
-        """Compose the one-line message from what was found and why it is refused."""
-        super().__init__(f"{found}: {reason} ({SUPPORTED})")
-        self.reason = f"{found}: {reason}"
 
 
 @dataclass(frozen=True)
@@ -81,6 +66,11 @@ class Tower:
     def prefix_count(self) -> int:
         """How many tokens come before the patches."""
         return sum(token.numel() // token.shape[-1] for token in self.prefix)
+
+    @property
+    def is_siglip(self) -> bool:
+        """Whether the tower pools as SigLIP does: attention, then a residual MLP."""
+        return self.pooler is not None and self.pooler.tail is not None
 
     def grid(self, images: Float[Tensor, "B 3 H W"]) -> tuple[int, int]:
         """Patch rows and columns of `images`.
@@ -167,25 +157,3 @@ class Tower:
     def read(self, pooled: Float[Tensor, "B D"]) -> Float[Tensor, "B E"]:
         """The embedding of a pooled vector, in the wide type."""
         return self.head.embed(pooled.to(self.wide))
-
-
-def open_tower(model: nn.Module) -> Tower:
-    """The image tower of `model`.
-
-    Args:
-        model: an open_clip `CLIP`, `CustomTextCLIP` or `CoCa`, their image tower, or a timm
-            transformer, in float32, bfloat16, float16 or float64.
-
-    Raises:
-        UnsupportedModelError: it has blocks or a pooling that are not treated here.
-    """
-    from legrad.towers import open_clip as open_clip_towers
-    from legrad.towers import timm as timm_towers
-
-    visual = getattr(model, "visual", model)
-    tower = open_clip_towers.read(visual) or timm_towers.read(visual)
-    if tower is not None:
-        return tower
-    raise UnsupportedModelError(
-        f"image tower {type(visual).__name__}", "it is not a transformer over patch tokens"
-    )

@@ -13,7 +13,7 @@ from jaxtyping import Float, Float32, UInt8
 from torch import Tensor, nn
 
 import legrad
-from legrad.towers.tower import open_tower
+from legrad.towers.open import open_tower
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError
 from pipeline.models.halving import in_halves

@@ -10,7 +10,7 @@ from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 
-from legrad.towers.tower import open_tower
+from legrad.towers.open import open_tower
 from pipeline.config import DEFAULT_TEMPLATES, ModelConfig, RunConfig
 from pipeline.errors import ConfigError
 from pipeline.inputs.images import Preprocess, normalise, squash

@@ -8,8 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 import legrad
-from legrad.options import is_siglip
-from legrad.towers.tower import open_tower
+from legrad.towers.open import open_tower
 from pipeline.config import MethodConfig
 from pipeline.errors import ConfigError
 from pipeline.inputs.option_texts import read_names
@@ -69,5 +68,5 @@ def empty_text(config: MethodConfig, model: nn.Module) -> str:
         return config.empty_text
     tower = open_tower(model)
     # A classifier may pool as SigLIP does, but its classes have no text.
-    corrected = config.method == "legrad" and is_siglip(tower) and tower.head.unit
+    corrected = config.method == "legrad" and tower.is_siglip and tower.head.unit
     return EMPTY_TEXT if corrected else ""

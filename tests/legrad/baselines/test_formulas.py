@@ -12,7 +12,7 @@ from timm.models.eva import Eva, checkpoint_filter_fn
 from torch import Tensor
 
 import legrad
-from legrad.towers.tower import open_tower
+from legrad.towers.open import open_tower
 from tests.legrad.baselines import formulas
 from tests.legrad.conftest import EMBED_DIM, VISION, Case, in_open_clip, make_case
 

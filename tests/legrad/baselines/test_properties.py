@@ -134,7 +134,7 @@ def test_score_of_the_last_layer_is_differentiated_through_all_later_blocks() ->
     raw = signed(case, layers=[0], score_layer="last", pool="cls")
     # CLS's score of the last block is the model's own: the gradient that CheferCAM uses.
     from legrad.baselines.recording import record, score_gradients
-    from legrad.towers.tower import open_tower
+    from legrad.towers.open import open_tower
 
     recording = record(open_tower(case.model), case.images, 0, graph=True)
     for query, image in enumerate(case.image_index.tolist()):

@@ -9,7 +9,7 @@ from torch import nn
 
 import legrad
 from legrad.towers.head import ScoreHead
-from legrad.towers.tower import open_tower
+from legrad.towers.open import open_tower
 from tests.legrad.conftest import EMBED_DIM, TEXT, VISION, Case, make_case
 
 

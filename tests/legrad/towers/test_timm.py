@@ -15,8 +15,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 import legrad
-from legrad.baselines.recording import attention, block_output
-from legrad.towers.tower import open_tower
+from legrad.towers.attention import attention, block_output
+from legrad.towers.open import open_tower
 from tests.legrad.conftest import EMBED_DIM, TEXT, VISION, in_open_clip
 
 SMALL = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 3, "num_heads": 3}
