@@ -43,6 +43,7 @@ class EmptyPromptCorrection(Explainer):
         self._explainer = explainer
         self._empty = empty_text
         self._threshold = threshold
+        self.encoding = explainer.encoding
         self.normalise_before_upsampling = explainer.normalise_before_upsampling
 
     def encode(self, images: Float[Tensor, "B 3 H W"]) -> Encoding:

@@ -38,6 +38,9 @@ class Explainer(ABC):
     Every float32 in these contracts is float64 for a float64 model.
     """
 
+    encoding: type[Encoding]
+    """What `encode` makes, and all that `maps` takes."""
+
     normalise_before_upsampling: bool = False
     """The method's order: normalise on the patch grid (SigLIP), or after upsampling (CLIP); for
     `heatmap(raw, size, normalise_first=...)`."""
@@ -60,6 +63,11 @@ class Explainer(ABC):
             ValueError: `text` has another width than the embedding, or `image_index` does not
                 hold one valid image for each text.
         """
+        if not isinstance(encoding, self.encoding):
+            raise TypeError(
+                f"{type(self).__name__} takes {self.encoding.__name__}, not "
+                f"{type(encoding).__name__}: encode the images with the same explainer"
+            )
         pairs = checked_pairs(encoding.embedding.shape, text, image_index)
         return self._maps(encoding, text, pairs)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeAlias, TypeVar
+from typing import ClassVar, Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -21,7 +21,6 @@ from legrad.errors import UnsupportedModelError
 from legrad.explainer import Encoding, Explainer
 from legrad.towers.tower import Tower
 
-E = TypeVar("E", bound=Encoding)
 Reads: TypeAlias = Literal["any", "tokens", "cls", "cls or pooler"]
 
 
@@ -65,11 +64,6 @@ class Baseline(Explainer):
         """Relevance of each token without the prefix, as rows and columns of patches."""
         return relevance[:, self._tower.prefix_count :].reshape(len(relevance), *grid)
 
-    def _own(self, encoding: Encoding, kind: type[E]) -> E:
-        if not isinstance(encoding, kind):
-            raise TypeError(f"{type(encoding).__name__} is not an encoding of this method")
-        return encoding
-
 
 @dataclass(frozen=True)
 class ImageMaps(Encoding):
@@ -80,6 +74,8 @@ class ImageMaps(Encoding):
 
 class AttentionMethod(Baseline):
     """A method that looks at attention only: every text of an image has the same map."""
+
+    encoding = ImageMaps
 
     @torch.no_grad()
     def encode(self, images: Float[Tensor, "B 3 H W"]) -> ImageMaps:
@@ -93,7 +89,8 @@ class AttentionMethod(Baseline):
     def _maps(
         self, encoding: Encoding, text: Float[Tensor, "Q E"], pairs: list[int]
     ) -> Float[Tensor, "Q gh gw"]:
-        return self._own(encoding, ImageMaps).maps[pairs]
+        assert isinstance(encoding, ImageMaps)
+        return encoding.maps[pairs]
 
     @abstractmethod
     def _relevance(self, recording: Recording) -> Float[Tensor, "B N"]:
@@ -102,6 +99,8 @@ class AttentionMethod(Baseline):
 
 class GradientMethod(Baseline):
     """A method that differentiates the model's own score, for all texts over one forward pass."""
+
+    encoding = Recording
 
     def encode(self, images: Float[Tensor, "B 3 H W"]) -> Recording:
         """One forward pass with explicit attention that keeps its autograd graph."""
@@ -115,14 +114,14 @@ class GradientMethod(Baseline):
     def _maps(
         self, encoding: Encoding, text: Float[Tensor, "Q E"], pairs: list[int]
     ) -> Float[Tensor, "Q gh gw"]:
-        recording = self._own(encoding, Recording)
-        raw = recording.embedding.new_zeros((len(pairs), *recording.grid))
-        targets = self._targets(recording)
+        assert isinstance(encoding, Recording)
+        raw = encoding.embedding.new_zeros((len(pairs), *encoding.grid))
+        targets = self._targets(encoding)
         for images, queries in rounds(pairs, raw.device):
-            gradients = score_gradients(recording, targets, text[queries.cpu()], images)
+            gradients = score_gradients(encoding, targets, text[queries.cpu()], images)
             values = [target.detach()[images].to(raw.dtype) for target in targets]
             gradients = [gradient.to(raw.dtype) for gradient in gradients]
-            raw[queries] = self._on_grid(self._relevance(values, gradients), recording.grid)
+            raw[queries] = self._on_grid(self._relevance(values, gradients), encoding.grid)
         return raw
 
     @abstractmethod
@@ -144,6 +143,8 @@ class PatchFeatures(Encoding):
 class DenseMethod(Baseline):
     """A method that gives every patch a vector in the text's space: a text costs one product."""
 
+    encoding = PatchFeatures
+
     reads: ClassVar[Reads] = "tokens"
 
     @torch.no_grad()
@@ -157,7 +158,8 @@ class DenseMethod(Baseline):
     def _maps(
         self, encoding: Encoding, text: Float[Tensor, "Q E"], pairs: list[int]
     ) -> Float[Tensor, "Q gh gw"]:
-        features = self._own(encoding, PatchFeatures).features
+        assert isinstance(encoding, PatchFeatures)
+        features = encoding.features
         text = text.to(features)
         raw = features.new_zeros(len(pairs), features.shape[1])
         for image in set(pairs):

@@ -27,6 +27,7 @@ class Lrp(RelevanceMethod):
     """
 
     takes_layers: ClassVar[bool] = False
+    encoding = PixelRecording
     rules = Rules(own=False)
 
     def encode(self, images: Float[Tensor, "B 3 H W"]) -> PixelRecording:
@@ -35,14 +36,15 @@ class Lrp(RelevanceMethod):
         return PixelRecording(**vars(recording), images=images.to(self._tower.dtype))
 
     def _size(self, recording: Recording) -> tuple[int, int]:
-        images = self._own(recording, PixelRecording).images
-        return images.shape[-2], images.shape[-1]
+        assert isinstance(recording, PixelRecording)
+        return recording.images.shape[-2], recording.images.shape[-1]
 
     def _relevance(
         self, recording: Recording, text: Float[Tensor, "G E"], images: Int[Tensor, " G"]
     ) -> Float[Tensor, "G H W"]:
+        assert isinstance(recording, PixelRecording)
         *_, first = self._propagate(recording, text, images)
-        pixels = self._own(recording, PixelRecording).images[images]
+        pixels = recording.images[images]
         tokens = self._tower.unplaced(pixels)
         placed = self._tower.placed(recording.grid).expand_as(tokens)
         r, _ = self.rules.add(tokens, placed, first.stream)

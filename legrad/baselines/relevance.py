@@ -36,6 +36,8 @@ class Relevant:
 class RelevanceMethod(Baseline):
     """A method that propagates relevance from the score, for all texts over one forward pass."""
 
+    encoding: type[Recording] = Recording
+
     rules: ClassVar[Rules]
     graph: ClassVar[bool] = False
     """Whether the formula needs gradients of the score too."""
@@ -61,10 +63,10 @@ class RelevanceMethod(Baseline):
     def _maps(
         self, encoding: Encoding, text: Float[Tensor, "Q E"], pairs: list[int]
     ) -> Float[Tensor, "Q rows columns"]:
-        recording = self._own(encoding, Recording)
-        raw = recording.embedding.new_zeros((len(pairs), *self._size(recording)))
+        assert isinstance(encoding, Recording)
+        raw = encoding.embedding.new_zeros((len(pairs), *self._size(encoding)))
         for images, queries in rounds(pairs, raw.device):
-            raw[queries] = self._relevance(recording, text[queries.cpu()], images).to(raw.dtype)
+            raw[queries] = self._relevance(encoding, text[queries.cpu()], images).to(raw.dtype)
         return raw
 
     def _size(self, recording: Recording) -> tuple[int, int]:

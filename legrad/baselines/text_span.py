@@ -11,7 +11,7 @@ from torch import Tensor
 from legrad.baselines.base import DenseMethod
 from legrad.baselines.recording import step
 from legrad.explainer import Encoding
-from legrad.towers.attention import fused_attention
+from legrad.towers.attention import fused_output
 from legrad.towers.tower import Tower
 
 
@@ -62,8 +62,7 @@ class TextSpan(DenseMethod):
         added = torch.zeros_like(x, dtype=wide)
         for index, block in enumerate(self._tower.blocks_on(grid)):
             if index not in self._layers:
-                attended, _ = fused_attention(block, x)
-                x = block.add_mlp(attended, block.preactivation(attended))
+                x = fused_output(block, x)
                 continue
             done = step(block, x)
             weighted = done.weights[:, :, 0, :, None] * done.values  # of CLS's row: [B, h, N, d_h]

@@ -35,6 +35,8 @@ class BlockInputs(Encoding):
 class AutogradLeGrad(Explainer):
     """LeGrad by `torch.autograd.grad` on explicit attention, one layer and one text at a time."""
 
+    encoding = BlockInputs
+
     def __init__(self, tower: Tower, layers: tuple[int, ...], options: LeGradOptions) -> None:
         """Explain `tower`, averaging over the 0-based `layers`."""
         self._tower = tower
@@ -57,8 +59,7 @@ class AutogradLeGrad(Explainer):
     def _maps(
         self, encoding: Encoding, text: Float[Tensor, "Q E"], pairs: list[int]
     ) -> Float[Tensor, "Q gh gw"]:
-        if not isinstance(encoding, BlockInputs):
-            raise TypeError(f"{type(encoding).__name__} is not an encoding of this engine")
+        assert isinstance(encoding, BlockInputs)
         raw = encoding.embedding.new_zeros((len(pairs), *encoding.grid))
         blocks = self._tower.blocks_on(encoding.grid)
         differentiate = self._attention if self._tower.pooler is None else self._pooler_attention

@@ -6,6 +6,7 @@ Fused kernels never form the matrix A; whoever differentiates or changes it take
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -14,19 +15,27 @@ from torch import Tensor
 from legrad.towers.block import Block
 
 
-def fused_attention(
-    block: Block, x: Float[Tensor, "B N D"]
-) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B h N d_h"]]:
-    """X̂ and V of a block; the attention weights are never formed."""
+@dataclass(frozen=True)
+class FusedStep:
+    """What one block computed on the way to its output, but for the attention weights."""
+
+    values: Float[Tensor, "B h N d_h"]  # V
+    attended: Float[Tensor, "B N D"]  # X̂
+    preactivations: Float[Tensor, "B N M"]  # a
+    output: Float[Tensor, "B N D"]  # Z
+
+
+def fused_step(block: Block, x: Float[Tensor, "B N D"]) -> FusedStep:
+    """One block, by fused attention."""
     query, key, values = block.attention_inputs(x)
-    mixed = F.scaled_dot_product_attention(query, key, values)
-    return block.add_attention(x, mixed), values
+    attended = block.add_attention(x, F.scaled_dot_product_attention(query, key, values))
+    a = block.preactivation(attended)
+    return FusedStep(values, attended, a, block.add_mlp(attended, a))
 
 
 def fused_output(block: Block, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
     """Z of a block, by fused attention."""
-    attended, _ = fused_attention(block, x)
-    return block.add_mlp(attended, block.preactivation(attended))
+    return fused_step(block, x).output
 
 
 def attention(block: Block, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B h N N"]:

@@ -187,7 +187,7 @@ def test_arguments_that_do_not_fit(
 def test_an_encoding_of_another_engine_is_refused(case: Case, mine: str, other: str) -> None:
     explainer = legrad.build("legrad", case.model, engine=mine)
     encoding = legrad.build("legrad", case.model, engine=other).encode(case.images)
-    with pytest.raises(TypeError, match="not an encoding of this engine"):
+    with pytest.raises(TypeError, match="encode the images with the same explainer"):
         explainer.maps(encoding, case.text, case.image_index)
 
 

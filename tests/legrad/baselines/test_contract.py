@@ -122,7 +122,7 @@ def test_half_precision_gives_finite_float32_maps(method: str, dtype: torch.dtyp
 @every_method
 def test_an_encoding_of_another_method_is_refused(case: Case, method: str) -> None:
     encoding = legrad.build("legrad", case.model).encode(case.images)
-    with pytest.raises(TypeError, match="LayerStates is not an encoding of this method"):
+    with pytest.raises(TypeError, match="not LayerStates: encode the images with the same"):
         legrad.build(method, case.model).maps(encoding, case.text, case.image_index)
 
 

@@ -10,7 +10,7 @@ from open_clip.model import CLIP, convert_weights_to_lp
 from torch import Tensor
 
 import legrad
-from legrad.engines.closed_form import LayerStates
+from legrad.engines.layerwise import LayerStates
 from tests.legrad.conftest import EMBED_DIM, TEXT, VISION, Case, make_case, relative_error
 
 
