@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
+from legrad.heatmap import HeatOrder
 from legrad.towers.head import Pooler, ScoreHead
 from legrad.towers.tower import Tower
 
@@ -65,14 +66,15 @@ class LeGradOptions:
                 'use engine="autograd"'
             )
 
-    def normalises_first(self, tower: Tower) -> bool:
-        """SigLIP's maps are normalised before they are upsampled (the authors' package)."""
-        return is_siglip(tower)
-
 
 def is_siglip(tower: Tower) -> bool:
     """Whether the tower pools as SigLIP does: attention, then a residual MLP."""
     return tower.pooler is not None and tower.pooler.tail is not None
+
+
+def heat_order(tower: Tower) -> HeatOrder:
+    """SigLIP's maps are normalised before they are upsampled (the authors' package)."""
+    return HeatOrder.NORMALISE_UPSAMPLE if is_siglip(tower) else HeatOrder.UPSAMPLE_NORMALISE
 
 
 def layer_readout(tower: Tower, options: LeGradOptions) -> tuple[Pooler, ScoreHead]:

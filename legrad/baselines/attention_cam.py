@@ -9,6 +9,7 @@ from torch import Tensor
 
 from legrad.baselines.base import GradientMethod
 from legrad.baselines.recording import Recording
+from legrad.heatmap import HeatOrder
 from legrad.towers.tower import Tower
 
 
@@ -33,7 +34,8 @@ class AttentionCam(GradientMethod):
             raise ValueError(f"form={form!r}; known: paper, te")
         super().__init__(tower, layers)
         self._te = form == "te"
-        self.normalise_before_upsampling = self._te
+        if self._te:
+            self.heat_order = HeatOrder.NORMALISE_UPSAMPLE
 
     @staticmethod
     def default_layers(depth: int) -> Sequence[int]:

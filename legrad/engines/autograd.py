@@ -19,7 +19,7 @@ from torch import Tensor
 
 from legrad.baselines.recording import attention, block_output
 from legrad.explainer import Encoding, Explainer
-from legrad.options import LeGradOptions, layer_readout
+from legrad.options import LeGradOptions, heat_order, layer_readout
 from legrad.towers.block import Block
 from legrad.towers.tower import Tower
 
@@ -39,7 +39,7 @@ class AutogradLeGrad(Explainer):
         self._tower = tower
         self._layers = layers
         self._options = options
-        self.normalise_before_upsampling = options.normalises_first(tower)
+        self.heat_order = heat_order(tower)
 
     @torch.no_grad()
     def encode(self, images: Float[Tensor, "B 3 H W"]) -> BlockInputs:

@@ -26,7 +26,7 @@ from legrad.baselines.recording import fused_output
 from legrad.engines.chunks import Chunk, plan
 from legrad.engines.folded import FoldedBlock
 from legrad.explainer import Encoding, Explainer, checked_pairs
-from legrad.options import LeGradOptions, layer_readout
+from legrad.options import LeGradOptions, heat_order, layer_readout
 from legrad.packed import packed
 from legrad.towers.tower import Tower
 
@@ -65,7 +65,7 @@ class PooledLeGrad(Explainer):
         out = self._pooler.out.weight
         self._back = out if tail is None else torch.cat([out, tail.contract.weight], dim=1)
         self._only_divides = self._head.unit and self._head.norm is None and self._head.proj is None
-        self.normalise_before_upsampling = options.normalises_first(tower)
+        self.heat_order = heat_order(tower)
 
     @torch.no_grad()
     def encode(self, images: Float[Tensor, "B 3 H W"]) -> PooledStates:

@@ -178,6 +178,19 @@ def test_correction_takes_cells_to_the_bottom_of_a_map_of_any_sign(case: Case) -
     torch.testing.assert_close(corrected[~hot], raw[~hot])
 
 
+def test_correction_of_maps_that_are_clipped_later_takes_cells_to_0(case: Case) -> None:
+    """Of the dummy text's map only what is above 0 is found, too."""
+    empty = case.text[0]
+    plain = legrad.build("text_span", case.model)
+    raw = plain(*case.arguments)
+    dummy = plain(case.images, empty.expand(6, -1), case.image_index)
+    hot = legrad.minmax(dummy.clamp(min=0)) > 0.8
+    corrected = legrad.build("text_span", case.model, empty_text=empty)
+    assert corrected.heat_order is plain.heat_order
+    assert raw.min() < 0 and hot.any()
+    torch.testing.assert_close(corrected(*case.arguments), raw.masked_fill(hot, 0))
+
+
 def test_correction_is_refused_where_maps_do_not_depend_on_texts(case: Case) -> None:
     for method in ("raw_attention", "rollout"):
         with pytest.raises(ValueError, match="the same map for every text"):
