@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 import legrad
+from legrad import HeatOrder
 from legrad.baselines.rules import Rules, copies, matmul
 from tests.legrad.conftest import Case, make_case
 
@@ -65,6 +66,21 @@ def test_naclip_with_a_wide_neighbourhood_forgets_places(case: Case) -> None:
         legrad.build("naclip", case.model, std=std)(*case.arguments) for std in (1e6, 1e-3)
     )
     assert (far - near).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("form", ["paper", "te"])
+def test_heat_of_attention_cam_reaches_1(form: str) -> None:
+    """TE normalises on the patch grid, and again after it upsamples: once, afterwards, is both."""
+    case, size = make_case(size=(32, 32)), (32, 32)
+    explainer = legrad.build("attention_cam", case.model, form=form)
+    raw = explainer(*case.arguments)
+    raw = raw[~legrad.degenerate(raw)]
+    assert len(raw)
+    heat = legrad.heatmap(raw, size, order=explainer.heat_order)
+    assert (heat.amax(dim=(1, 2)) == 1).all()
+    on_grid = legrad.heatmap(raw, size, order=HeatOrder.NORMALISE_UPSAMPLE)
+    assert on_grid.amax(dim=(1, 2)).min() < 0.95
+    torch.testing.assert_close(heat, legrad.minmax(on_grid), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("own", [True, False])
