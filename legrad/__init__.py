@@ -3,18 +3,19 @@
 Example:
     explainer = legrad.build("legrad", model)  # an open_clip model, left untouched
     embedding, raw = explainer.explain(images, text, image_index)
-    heat = legrad.heatmap(raw, size=(H, W))  # [Q, H, W] in [0, 1]
+    heat = legrad.heatmap(raw, size=(H, W), order=explainer.heat_order)  # [Q, H, W] in [0, 1]
 """
 
 from legrad.build import ENGINES, METHODS, Encoding, Explainer, build, check_options, options_of
 from legrad.errors import UnsupportedModelError
-from legrad.heatmap import degenerate, heatmap, minmax
+from legrad.heatmap import HeatOrder, degenerate, heatmap, minmax
 
 __all__ = [
     "ENGINES",
     "METHODS",
     "Encoding",
     "Explainer",
+    "HeatOrder",
     "UnsupportedModelError",
     "build",
     "check_options",

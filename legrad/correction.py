@@ -20,8 +20,9 @@ class EmptyPromptCorrection(Explainer):
     """Clears the cells where the min-max-normalised map of the dummy text exceeds a threshold.
 
     They become 0, or the lowest value of a map that has negative ones: what is taken out must not
-    come out on top. A cell is one of the raw map, before any upsampling; a threshold of 1 changes
-    nothing.
+    come out on top. Where a method cuts off what is negative, they become 0 in any case, and the
+    map of the dummy text is cut off before it is normalised. A cell is one of the raw map, before
+    any upsampling; a threshold of 1 changes nothing.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class EmptyPromptCorrection(Explainer):
         self._empty = empty_text
         self._threshold = threshold
         self.encoding = explainer.encoding
-        self.normalise_before_upsampling = explainer.normalise_before_upsampling
+        self.heat_order = explainer.heat_order
 
     def encode(self, images: Float[Tensor, "B 3 H W"]) -> Encoding:
         """The encoding of the corrected explainer."""
@@ -80,7 +81,9 @@ class EmptyPromptCorrection(Explainer):
         self, raw: Float[Tensor, "R gh gw"], pairs: Sequence[int]
     ) -> Float[Tensor, "Q gh gw"]:
         owners = {image: row for row, image in enumerate(sorted(set(pairs)))}
-        hot = minmax(raw[len(pairs) :]) > self._threshold
-        maps = raw[: len(pairs)]
-        lowest = maps.amin(dim=(1, 2), keepdim=True).clamp(max=0)
-        return torch.where(hot[[owners[image] for image in pairs]], lowest, maps)
+        maps, empty = raw[: len(pairs)], raw[len(pairs) :]
+        bottom = maps.amin(dim=(1, 2), keepdim=True).clamp(max=0)
+        if self.heat_order.clips:
+            empty, bottom = empty.clamp(min=0), torch.zeros_like(bottom)
+        hot = minmax(empty) > self._threshold
+        return torch.where(hot[[owners[image] for image in pairs]], bottom, maps)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from legrad.heatmap import HeatOrder
+
 
 @dataclass(frozen=True)
 class Encoding:
@@ -41,9 +43,13 @@ class Explainer(ABC):
     encoding: type[Encoding]
     """What `encode` makes, and all that `maps` takes."""
 
-    normalise_before_upsampling: bool = False
-    """The method's order: normalise on the patch grid (SigLIP), or after upsampling (CLIP); for
-    `heatmap(raw, size, normalise_first=...)`."""
+    heat_order: HeatOrder = HeatOrder.UPSAMPLE_NORMALISE
+    """The method's steps from raw maps to heat, for `heatmap(raw, size, order=...)`."""
+
+    @property
+    def normalise_before_upsampling(self) -> bool:
+        """Whether `heat_order` is `NORMALISE_UPSAMPLE`."""
+        return self.heat_order is HeatOrder.NORMALISE_UPSAMPLE
 
     @abstractmethod
     def encode(self, images: Float[Tensor, "B 3 H W"]) -> Encoding:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import Enum
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float32
@@ -10,14 +12,41 @@ from torch import Tensor
 DEGENERATE_SPAN = 1e-12
 
 
+class HeatOrder(Enum):
+    """The steps from a raw map to heat, in the order that a method takes them.
+
+    Bilinear upsampling by an even factor never samples the centre of a patch, so that its order
+    and that of the other steps matter.
+
+    Attributes:
+        UPSAMPLE_NORMALISE: upsample, then normalise (most methods).
+        NORMALISE_UPSAMPLE: normalise on the patch grid, then upsample: heat stays within [0, 1] but
+            need not reach 1 (the authors' LeGrad for SigLIP).
+        UPSAMPLE_CLIP_NORMALISE: upsample, cut off what is below 0, then normalise (TextSpan).
+    """
+
+    UPSAMPLE_NORMALISE = "upsample_normalise"
+    NORMALISE_UPSAMPLE = "normalise_upsample"
+    UPSAMPLE_CLIP_NORMALISE = "upsample_clip_normalise"
+
+    @property
+    def clips(self) -> bool:
+        """Whether what is below 0 in a raw map is nothing found."""
+        return self is HeatOrder.UPSAMPLE_CLIP_NORMALISE
+
+
 def heatmap(
-    raw: Float[Tensor, "Q gh gw"], size: tuple[int, int], *, normalise_first: bool = False
+    raw: Float[Tensor, "Q gh gw"],
+    size: tuple[int, int],
+    *,
+    order: HeatOrder = HeatOrder.UPSAMPLE_NORMALISE,
+    normalise_first: bool = False,
 ) -> Float32[Tensor, "Q H W"]:
     """Upsample raw maps to `size` = (H, W) and normalise each to [0, 1].
 
     Bilinear, `align_corners=False`, no antialiasing; then (x − min) / (max − min) per map, so the
     minimum is exactly 0 and the maximum exactly 1. A degenerate map (see `degenerate`) becomes all
-    zeros, "nothing found"; count them with `degenerate(raw).sum()`.
+    zeros, "nothing found"; count them with `degenerate(raw, order=order).sum()`.
 
     `heatmap(raw.transpose(1, 2), size=(W, H))` is the transpose of this up to the rounding of the
     interpolation, and is laid out the way run-length encoders want it.
@@ -25,8 +54,8 @@ def heatmap(
     Args:
         raw: any finite values, rows then columns of patches.
         size: (rows, columns) of the result, in pixels.
-        normalise_first: normalise on the patch grid instead, as an explainer asks for by its
-            `normalise_before_upsampling`; values then stay within [0, 1] but need not reach 1.
+        order: of the steps, an explainer's `heat_order`.
+        normalise_first: another name of the order `NORMALISE_UPSAMPLE`.
 
     Raises:
         ValueError: `size` is not positive.
@@ -37,12 +66,10 @@ def heatmap(
         return raw.new_empty((0, *size), dtype=torch.float32)
     # Cleared on the grid, for interpolation rounds a constant into something not quite constant.
     maps = _cleared(raw)
-    if normalise_first:
-        maps = _stretch_(maps)
-    maps = F.interpolate(
-        maps.float().unsqueeze(1), size=size, mode="bilinear", align_corners=False
-    ).squeeze(1)
-    return maps if normalise_first else _stretch_(maps)
+    if normalise_first or order is HeatOrder.NORMALISE_UPSAMPLE:
+        return _upsampled(_stretch_(maps), size)
+    heat = _upsampled(maps, size)
+    return _stretch_(heat.clamp_(min=0) if order.clips else heat)
 
 
 def minmax(maps: Float[Tensor, "Q rows columns"]) -> Float[Tensor, "Q rows columns"]:
@@ -50,9 +77,22 @@ def minmax(maps: Float[Tensor, "Q rows columns"]) -> Float[Tensor, "Q rows colum
     return _stretch_(_cleared(maps))
 
 
-def degenerate(maps: Float[Tensor, "Q rows columns"]) -> Bool[Tensor, " Q"]:
-    """Whether a map is constant, max − min ≤ 1e-12 · max(1, |max|), or not finite."""
-    return _flat(*_range(maps)).flatten()
+def degenerate(
+    maps: Float[Tensor, "Q rows columns"], *, order: HeatOrder = HeatOrder.UPSAMPLE_NORMALISE
+) -> Bool[Tensor, " Q"]:
+    """Whether a map is constant, max − min ≤ 1e-12 · max(1, |max|), or not finite.
+
+    For an order that clips, also whether it is nowhere above 0.
+    """
+    low, high = _range(maps)
+    flat = _flat(low, high)
+    return (flat | (high <= 0) if order.clips else flat).flatten()
+
+
+def _upsampled(maps: Float[Tensor, "Q gh gw"], size: tuple[int, int]) -> Float32[Tensor, "Q H W"]:
+    return F.interpolate(
+        maps.float().unsqueeze(1), size=size, mode="bilinear", align_corners=False
+    ).squeeze(1)
 
 
 def _cleared(maps: Float[Tensor, "Q rows columns"]) -> Float[Tensor, "Q rows columns"]:

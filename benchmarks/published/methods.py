@@ -132,4 +132,4 @@ def _text_span(tower: Tower, image: Tensor, text: Tensor) -> Tensor:
         share = (2 * len(tower.blocks) + 1) * tokens * heads
         read = head.norm.weight * (added - cls.mean() / share) / std + head.norm.bias / share
         heat += (read @ head.proj @ text[0]).sum(dim=1) / length
-    return _map(tower, heat.clamp(min=0), recording.grid)
+    return _map(tower, heat, recording.grid)

@@ -17,8 +17,8 @@ class AttentionCam(GradientMethod):
 
     `form="paper"` (LeGrad, arXiv 2404.03214, eq. 11): w_h is the mean over all N² entries; maps are
     signed. `form="te"` (code of Chefer et al., arXiv 2012.09838): the mean over CLS's row without
-    the prefix; the sum becomes a mean, its negative part is cut off, and maps are normalised before
-    they are upsampled. With a pooler, the attention of its query instead.
+    the prefix; the sum becomes a mean, and its negative part is cut off. With a pooler, the
+    attention of its query instead.
     """
 
     reads = "cls or pooler"
@@ -33,7 +33,6 @@ class AttentionCam(GradientMethod):
             raise ValueError(f"form={form!r}; known: paper, te")
         super().__init__(tower, layers)
         self._te = form == "te"
-        self.normalise_before_upsampling = self._te
 
     @staticmethod
     def default_layers(depth: int) -> Sequence[int]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from legrad.baselines.base import DenseMethod
 from legrad.baselines.recording import step
 from legrad.explainer import Encoding
+from legrad.heatmap import HeatOrder
 from legrad.towers.attention import fused_output
 from legrad.towers.tower import Tower
 
@@ -22,13 +23,14 @@ class TextSpan(DenseMethod):
     block). The attention of block l adds Σ_m c_m with c_m = Σ_k A_{k,CLS,m} V_{m,k} W_o + b_o / N.
     LN_post is linear once its statistics μ, σ are fixed to those of CLS, so that each term reads
     γ ⊙ (c_m − μ / TN) / σ + β / TN; it is projected and divided by the length of the embedding.
-    Maps are cut off at 0 on the patch grid.
+    Maps are signed: they are upsampled first, and then what is below 0 is cut off.
 
     `background` [C, E] subtracts the mean map of C other texts, which the authors do with the names
     of all classes. With one text alone there is nothing to subtract.
     """
 
     reads = "cls"
+    heat_order = HeatOrder.UPSAMPLE_CLIP_NORMALISE
 
     def __init__(
         self, tower: Tower, layers: tuple[int, ...], *, background: Tensor | None = None
@@ -52,7 +54,7 @@ class TextSpan(DenseMethod):
     ) -> Float[Tensor, "Q gh gw"]:
         if self._mean_text is not None:
             text = text - self._mean_text.to(text)
-        return super()._maps(encoding, text, pairs).clamp(min=0)
+        return super()._maps(encoding, text, pairs)
 
     def _forward(
         self, images: Float[Tensor, "B 3 H W"], grid: tuple[int, int]

@@ -42,7 +42,7 @@ class AutogradLeGrad(Explainer):
         self._tower = tower
         self._layers = layers
         self._options = options
-        self.normalise_before_upsampling = tower.is_siglip
+        self.heat_order = tower.heat_order
 
     @torch.no_grad()
     def encode(self, images: Float[Tensor, "B 3 H W"]) -> BlockInputs:

@@ -96,7 +96,7 @@ class LayerwiseLeGrad(Explainer):
         self._head = tower.head
         self._relu = options.relu
         self._memory_budget = memory_budget
-        self.normalise_before_upsampling = tower.is_siglip
+        self.heat_order = tower.heat_order
 
     @torch.no_grad()
     def encode(self, images: Float[Tensor, "B 3 H W"]) -> LayerStates:

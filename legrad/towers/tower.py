@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from legrad.heatmap import HeatOrder
 from legrad.towers.block import Block, Rotation, wide_type
 from legrad.towers.head import Pooler, ScoreHead
 
@@ -71,6 +72,11 @@ class Tower:
     def is_siglip(self) -> bool:
         """Whether the tower pools as SigLIP does: attention, then a residual MLP."""
         return self.pooler is not None and self.pooler.tail is not None
+
+    @property
+    def heat_order(self) -> HeatOrder:
+        """SigLIP's maps are normalised before they are upsampled (the authors' package)."""
+        return HeatOrder.NORMALISE_UPSAMPLE if self.is_siglip else HeatOrder.UPSAMPLE_NORMALISE
 
     def grid(self, images: Float[Tensor, "B 3 H W"]) -> tuple[int, int]:
         """Patch rows and columns of `images`.

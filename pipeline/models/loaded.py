@@ -208,4 +208,4 @@ def heatmaps(
     explainer: legrad.Explainer, raw: Float[Tensor, "map rows columns"], size: tuple[int, int]
 ) -> Float32[Tensor, "map height width"]:
     """Raw maps at pixel size, 0..1, normalised when the explainer says."""
-    return legrad.heatmap(raw, size, normalise_first=explainer.normalise_before_upsampling)
+    return legrad.heatmap(raw, size, order=explainer.heat_order)

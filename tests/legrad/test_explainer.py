@@ -40,7 +40,7 @@ def test_shapes_types_and_sign(case: Case, engine: str) -> None:
     assert not embedding.requires_grad
     assert not raw.requires_grad
     assert (raw >= 0).all()
-    assert not explainer.normalise_before_upsampling
+    assert explainer.heat_order is legrad.HeatOrder.UPSAMPLE_NORMALISE
 
 
 @every_engine
@@ -232,6 +232,6 @@ def test_public_names() -> None:
         "maskclip", "sclip", "naclip", "gem",
     )  # fmt: skip
     assert set(legrad.__all__) == {
-        "ENGINES", "METHODS", "Encoding", "Explainer", "UnsupportedModelError",
+        "ENGINES", "METHODS", "Encoding", "Explainer", "HeatOrder", "UnsupportedModelError",
         "build", "check_options", "degenerate", "heatmap", "minmax", "options_of",
     }  # fmt: skip

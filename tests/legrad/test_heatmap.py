@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis.extra.numpy import array_shapes, arrays
 
 import legrad
+from legrad import HeatOrder
 
 CONSTANT = torch.full((2, 3), 0.1)
 RAMP = torch.arange(6.0).reshape(2, 3)
@@ -33,8 +34,8 @@ def test_degenerate_maps_become_zeros_and_can_be_counted() -> None:
         [CONSTANT, RAMP, CONSTANT + 1e-13 * RAMP, RAMP / 0, torch.full((2, 3), torch.nan), 0 * RAMP]
     )
     assert legrad.degenerate(raw).tolist() == [True, False, True, True, True, True]
-    for normalise_first in (False, True):
-        heat = legrad.heatmap(raw, size=(37, 41), normalise_first=normalise_first)
+    for order in HeatOrder:
+        heat = legrad.heatmap(raw, size=(37, 41), order=order)
         assert heat.any(dim=2).any(dim=1).tolist() == [False, True, False, False, False, False]
 
 
@@ -56,8 +57,33 @@ def test_the_order_of_normalisation_matters() -> None:
     raw = torch.zeros(1, 5, 5)
     raw[0, 2, 2] = 3
     assert legrad.heatmap(raw, size=(80, 80)).max() == 1
-    before = legrad.heatmap(raw, size=(80, 80), normalise_first=True)
+    before = legrad.heatmap(raw, size=(80, 80), order=HeatOrder.NORMALISE_UPSAMPLE)
     assert float(before.max()) == pytest.approx(0.9385, abs=1e-4)
+
+
+def test_clipping_comes_after_upsampling_and_before_normalisation() -> None:
+    """−1, 1 becomes −1, −0.5, 0.5, 1; cut off on the grid it would be 0, 0.25, 0.75, 1."""
+    raw = torch.tensor([[[-1.0, 1.0]]])
+    heat = legrad.heatmap(raw, size=(1, 4), order=HeatOrder.UPSAMPLE_CLIP_NORMALISE)
+    torch.testing.assert_close(heat, torch.tensor([[[0.0, 0.0, 0.5, 1.0]]]))
+
+
+def test_clipping_a_map_above_0_changes_nothing() -> None:
+    raw = 1 + torch.rand(2, 3, 4)
+    heat = legrad.heatmap(raw, size=(9, 8), order=HeatOrder.UPSAMPLE_CLIP_NORMALISE)
+    assert torch.equal(heat, legrad.heatmap(raw, size=(9, 8)))
+
+
+def test_a_map_that_is_nowhere_above_0_is_degenerate_where_it_is_clipped() -> None:
+    raw = torch.stack([-RAMP, RAMP - 2])
+    order = HeatOrder.UPSAMPLE_CLIP_NORMALISE
+    assert legrad.degenerate(raw, order=order).tolist() == [True, False]
+    assert not legrad.degenerate(raw).any()
+    heat = legrad.heatmap(raw, size=(8, 8), order=order)
+    assert not heat[0].any() and heat[1].max() == 1
+    infinite = torch.tensor([[[-torch.inf, 1.0]]])
+    assert legrad.degenerate(infinite, order=order).all()
+    assert not legrad.heatmap(infinite, size=(8, 8), order=order).any()
 
 
 def test_a_transposed_grid_gives_the_transposed_heatmap() -> None:

@@ -87,7 +87,7 @@ def test_a_class_file_counts_by_its_contents(tmp_path: Path) -> None:
         (lambda: MaskConfig(threshold=float("nan")), "--mask.threshold nan"),
         (lambda: MaskConfig(min_area=-1.0), "--mask.min_area -1.0"),
         (lambda: PromptConfig(templates=[]), "--prompts.templates"),
-        (lambda: PromptConfig(templates=["a photo"]), "(evaluate.py: --templates) ['a photo']"),
+        (lambda: PromptConfig(templates=["a photo"]), "--prompts.templates ['a photo']"),
         (lambda: PromptConfig(templates=["{} or {}"]), "--prompts.templates"),
         (lambda: PromptConfig("cls"), "--prompts.source cls needs a class file"),
         (lambda: PromptConfig("vocabulary"), "--prompts.source vocabulary needs a class file"),

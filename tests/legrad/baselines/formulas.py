@@ -154,7 +154,7 @@ def text_span(done: Pass, text: Tensor) -> Tensor:
                 read = visual.ln_post.weight * (c - mean / share) / std
                 read = (read + visual.ln_post.bias / share) @ visual.proj
                 heat[m] += read @ text / length
-    return heat[1:].clamp(min=0)
+    return heat[1:]
 
 
 def cosines(done: Pass, tokens: Tensor, text: Tensor) -> Tensor:

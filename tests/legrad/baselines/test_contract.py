@@ -14,7 +14,7 @@ Snapshot = Callable[[nn.Module], object]
 every_method = pytest.mark.parametrize("method", BASELINES)
 NOT_NEGATIVE = {
     "raw_attention", "rollout", "gradcam", "chefer_cam", "transformer_attribution",
-    "partial_lrp", "text_span",
+    "partial_lrp",
 }  # fmt: skip
 CLASS_AGNOSTIC = {"raw_attention", "rollout"}
 
@@ -33,7 +33,7 @@ def test_shapes_types_and_sign(case: Case, method: str) -> None:
     assert not raw.requires_grad
     assert raw.isfinite().all()
     assert (raw.min() >= 0) == (method in NOT_NEGATIVE)
-    heat = legrad.heatmap(raw, size=(32, 24), normalise_first=explainer.normalise_before_upsampling)
+    heat = legrad.heatmap(raw, size=(32, 24), order=explainer.heat_order)
     assert heat.shape == (6, 32, 24)
     assert 0 <= heat.min() <= heat.max() <= 1
 

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 import legrad
+from legrad import HeatOrder
 from legrad.baselines.rules import Rules, copies, matmul
 from tests.legrad.conftest import Case, make_case
 
@@ -65,6 +66,21 @@ def test_naclip_with_a_wide_neighbourhood_forgets_places(case: Case) -> None:
         legrad.build("naclip", case.model, std=std)(*case.arguments) for std in (1e6, 1e-3)
     )
     assert (far - near).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("form", ["paper", "te"])
+def test_heat_of_attention_cam_reaches_1(form: str) -> None:
+    """TE normalises on the patch grid, and again after it upsamples: once, afterwards, is both."""
+    case, size = make_case(size=(32, 32)), (32, 32)
+    explainer = legrad.build("attention_cam", case.model, form=form)
+    raw = explainer(*case.arguments)
+    raw = raw[~legrad.degenerate(raw)]
+    assert len(raw)
+    heat = legrad.heatmap(raw, size, order=explainer.heat_order)
+    assert (heat.amax(dim=(1, 2)) == 1).all()
+    on_grid = legrad.heatmap(raw, size, order=HeatOrder.NORMALISE_UPSAMPLE)
+    assert on_grid.amax(dim=(1, 2)).min() < 0.95
+    torch.testing.assert_close(heat, legrad.minmax(on_grid), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("own", [True, False])
@@ -176,6 +192,19 @@ def test_correction_takes_cells_to_the_bottom_of_a_map_of_any_sign(case: Case) -
     assert (raw.amin((1, 2)) < 0).any() and hot.any()
     torch.testing.assert_close(corrected[hot], bottom[hot].clamp(max=0))
     torch.testing.assert_close(corrected[~hot], raw[~hot])
+
+
+def test_correction_of_maps_that_are_clipped_later_takes_cells_to_0(case: Case) -> None:
+    """Of the dummy text's map only what is above 0 is found, too."""
+    empty = case.text[0]
+    plain = legrad.build("text_span", case.model)
+    raw = plain(*case.arguments)
+    dummy = plain(case.images, empty.expand(6, -1), case.image_index)
+    hot = legrad.minmax(dummy.clamp(min=0)) > 0.8
+    corrected = legrad.build("text_span", case.model, empty_text=empty)
+    assert corrected.heat_order is plain.heat_order
+    assert raw.min() < 0 and hot.any()
+    torch.testing.assert_close(corrected(*case.arguments), raw.masked_fill(hot, 0))
 
 
 def test_correction_is_refused_where_maps_do_not_depend_on_texts(case: Case) -> None:

@@ -58,7 +58,7 @@ def maps(model: VisionTransformer, layer: int, *, with_cls: bool) -> Tensor:
 
 def resized(raw: Tensor) -> Tensor:
     """Pixels [class, image, height, width] of maps that are normalised on the patch grid."""
-    heat = legrad.heatmap(raw.flatten(0, 1), SIZE, normalise_first=True)
+    heat = legrad.heatmap(raw.flatten(0, 1), SIZE, order=legrad.HeatOrder.NORMALISE_UPSAMPLE)
     return heat.unflatten(0, raw.shape[:2])
 
 

@@ -51,7 +51,7 @@ def heatmaps(name: str, run: str, **options: object) -> Tensor:
     image_index = torch.zeros(len(text), dtype=torch.long)
     raw = explainer(pixels[None] / 127.5 - 1, text, image_index)
     size = (pixels.shape[1], pixels.shape[2])
-    return legrad.heatmap(raw, size, normalise_first=explainer.normalise_before_upsampling)
+    return legrad.heatmap(raw, size, order=explainer.heat_order)
 
 
 @pytest.mark.parametrize("engine", legrad.ENGINES)
