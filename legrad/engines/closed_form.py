@@ -56,7 +56,8 @@ class ClosedFormLeGrad(LayerwiseLeGrad):
         a = state.preactivations
         if a is None:
             a = folded.block.preactivation(state.attended)
-        sums = folded.relevance(state.attended, a, state.values, entering, self._relu)
-        tokens = sums.shape[-1]
-        # 1/N of the mean over queries, and 1/N by which ∂s/∂z̄ reaches each token.
-        return sums / (folded.block.heads * tokens**2)
+        return folded.relevance(state.attended, a, state.values, entering, self._relu)
+
+    def _divisor(self, index: int, tokens: int) -> int:
+        # The mean over heads and queries, and 1/N by which ∂s/∂z̄ reaches each token.
+        return self._folded[index].block.heads * tokens**2

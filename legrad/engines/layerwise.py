@@ -177,9 +177,10 @@ class LayerwiseLeGrad(Explainer):
         # numbers; the norm comes back at the end.
         norm = g.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(g.dtype).tiny)
         entering = self._entering(queries, state, g, norm)
+        back = norm / self._divisor(index, queries.total.shape[1])
         for chunk in queries.chunks:
             relevance = self._relevance(index, state.of(chunk), entering[chunk.queries])
-            queries.total[chunk.queries] += norm[chunk.queries] * relevance
+            queries.total[chunk.queries] += back[chunk.queries] * relevance
 
     def _layers_kept_whole(self, state: LayerState) -> int:
         """For how many layers an encoding keeps the pre-activations too, within the budget."""
@@ -194,6 +195,10 @@ class LayerwiseLeGrad(Explainer):
         """Mean over layers, without prefix tokens, as rows and columns of patches."""
         patches = total[:, self._tower.prefix_count :]
         return patches.div(len(self._layers)).view(len(total), *grid)
+
+    def _divisor(self, index: int, tokens: int) -> int:
+        """What is left to divide the relevance of layer `index` by, among `tokens` of them."""
+        return 1
 
     def _shared(self, text: Float[Tensor, "Q E"]) -> Float[Tensor, "Q R"] | None:
         """Of each text what all layers have in common."""
@@ -230,5 +235,6 @@ class LayerwiseLeGrad(Explainer):
     ) -> Float[Tensor, "G P N"]:
         """Relevance of each token in layer `index`, for some images and their texts: Ê of eq. 8.
 
-        The mean over heads and queries of ∂s/∂A, its positive part alone with `relu`.
+        The mean over heads and queries of ∂s/∂A, its positive part alone with `relu`, but for
+        `_divisor`.
         """

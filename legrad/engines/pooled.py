@@ -69,13 +69,14 @@ class PooledLeGrad(LayerwiseLeGrad):
     ) -> Float[Tensor, "Q R"]:
         """Of g at unit norm what reaches O past the MLP, and φ(a)."""
         if queries.shared is None:
-            return (g / norm).to(self._tower.dtype) @ self._back
+            return (g * (1 / norm)).to(self._tower.dtype) @ self._back
         # The product with g from those with t, and with û of each image.
         length = state.token.norm(dim=-1, keepdim=True)
         unit = state.token / length
         along = (queries.text * unit[queries.images]).sum(dim=-1, keepdim=True)
         of_unit = (unit.to(self._tower.dtype) @ self._back)[queries.images]
-        entering: Tensor = (queries.shared - along * of_unit) / length[queries.images] / norm
+        scale = 1 / norm / length[queries.images]
+        entering: Tensor = (queries.shared - along * of_unit) * scale
         return entering.to(self._tower.dtype)
 
     def _relevance(
