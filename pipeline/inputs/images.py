@@ -1,4 +1,4 @@
-"""From image bytes to pixels, and from pixels to what a CLIP takes.
+"""From image bytes to pixels, and from pixels to what a model takes.
 
 One decision holds for images and masks alike: pixels are taken as they are stored, and an EXIF
 orientation tag is ignored. Sizes, points and masks all refer to the stored pixels.
@@ -11,7 +11,6 @@ from io import BytesIO
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from open_clip.transform import center_crop_or_pad
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
@@ -19,7 +18,6 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 from pipeline.errors import Reject, one_line
-from pipeline.models.clip import Clip
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """What is decoded. Pillow knows more, and has other programs decode some of it."""
@@ -93,57 +91,3 @@ def normalise(
     """From pixels to model input, (pixel / 255 - mean) / std, computed in float32 on `device`."""
     values = batch.to(device).float() / 255
     return ((values - mean.to(device)) / std.to(device)).to(dtype)
-
-
-class Preprocess:
-    """The model's own preprocessing, with a squash beside its own resize: every pixel is seen.
-
-    Attributes:
-        size: side of the square that images become.
-    """
-
-    def __init__(self, model: Clip, image_size: int | None = None) -> None:
-        """Read mean, deviation, interpolation and resize mode off an open_clip model.
-
-        Args:
-            model: a model with `visual.preprocess_cfg`.
-            image_size: another side than the model's own.
-        """
-        settings = model.visual.preprocess_cfg
-        native = settings["size"]
-        self.size = image_size or (native if isinstance(native, int) else native[0])
-        self.interpolation = InterpolationMode(settings["interpolation"])
-        self._resize_mode, self._fill = settings["resize_mode"], settings["fill_color"]
-        self.mean = torch.tensor(settings["mean"]).view(3, 1, 1)
-        self.std = torch.tensor(settings["std"]).view(3, 1, 1)
-
-    def squash(
-        self, pixels: UInt8[Tensor, "3 height width"]
-    ) -> UInt8[Tensor, "3 {self.size} {self.size}"]:
-        """Resize to the model's square."""
-        return squash(pixels, self.size, self.interpolation)
-
-    def fit(
-        self, pixels: UInt8[Tensor, "3 height width"]
-    ) -> UInt8[Tensor, "3 {self.size} {self.size}"]:
-        """To the model's square as open_clip does it for this model, to a grey level or two.
-
-        The shorter side is resized and the rest cropped, or the longer side is and the rest
-        padded, or the image is squashed.
-        """
-        height, width = pixels.shape[1:]
-        if self._resize_mode == "squash":
-            return self.squash(pixels)
-        if self._resize_mode == "shortest":
-            sides = [self.size]
-        else:
-            sides = [round(side * self.size / max(height, width)) for side in (height, width)]
-        resized = transforms.resize(pixels, sides, self.interpolation, antialias=True)
-        fitted: Tensor = center_crop_or_pad(resized, [self.size, self.size], self._fill)
-        return fitted
-
-    def normalise(
-        self, batch: UInt8[Tensor, "batch 3 height width"], device: torch.device, dtype: torch.dtype
-    ) -> Float[Tensor, "batch 3 height width"]:
-        """From pixels to model input, computed in float32 on `device`."""
-        return normalise(batch, self.mean, self.std, device, dtype)

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import posixpath
-import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
-
-from braceexpand import braceexpand
 
 from pipeline import storage
 from pipeline.config import RunConfig
-from pipeline.errors import ConfigError, naming
+from pipeline.inputs.patterns import Place, spell_out
 from pipeline.storage import digests
 
 LISTED_FROM = 1000
@@ -24,17 +20,8 @@ are found sooner without it, however many files lie beside them."""
 
 LOOKUPS = 16
 
-MOST_NAMES = 10_000_000
-"""More than this are a slip of the keyboard, and would fill the memory."""
-
 ENOUGH_MISSING = 100
 """With so many missing names the search ends: of a wrong pattern, all would be."""
-
-BRACES = re.compile(
-    r"\\.|{(-?\d+)\.\.(-?\d+)(?:\.\.-?(\d+))?}|{[A-Za-z]\.\.[A-Za-z](?:\.\.-?\d+)?}|[{},]",
-    re.DOTALL,
-)
-"""What braceexpand sees in a pattern: what is escaped, ranges, and the marks of alternatives."""
 
 
 @dataclass(frozen=True)
@@ -80,13 +67,14 @@ def find_shards(
         flag: the setting that the patterns are of, for messages.
 
     Raises:
-        ConfigError: a list cannot be read, or the patterns stand for more than `MOST_NAMES`.
+        ConfigError: a list cannot be read, or the patterns stand for more than
+            `patterns.MOST_NAMES`.
         FileNotFoundError: a pattern matches nothing, a server does not answer, or two shards would
             have the same name.
     """
     root = storage.normalise(input_root).rstrip("/") + "/" if input_root else ""
     shards: dict[str, Shard] = {}
-    for location, size in _look_up(_expand_all(patterns, flag)):
+    for location, size in _look_up(spell_out(patterns, flag)):
         uri = storage.normalise(location)
         if root and uri.startswith(root):
             uri = uri[len(root) :]
@@ -104,92 +92,13 @@ def _address(location: str) -> str:
     return storage.normalise(location) + query
 
 
-@dataclass(frozen=True)
-class _Place:
-    """A location to look at, and the pattern that named it."""
-
-    location: str
-    pattern: str
-    flag: str
-
-
-def _expand_all(patterns: Iterable[str], flag: str) -> list[_Place]:
-    # `--input+ a` puts a behind the empty default.
-    expanded = (place for pattern in patterns if pattern for place in _expand(pattern, flag))
-    places = list(islice(expanded, MOST_NAMES + 1))
-    if len(places) > MOST_NAMES:
-        raise ConfigError(f"{flag}: stands for more than {MOST_NAMES:,} names")
-    if not places:
-        raise FileNotFoundError(f"{flag}: no shard is named; give paths, patterns or @list.txt")
-    return places
-
-
-def _expand(pattern: str, flag: str, lists: tuple[str, ...] = ()) -> Iterator[_Place]:
-    """Lists and braces spelled out; globs and directories are left to the storage.
-
-    Args:
-        pattern: one of them.
-        flag: the setting that it is of.
-        lists: those that it is in, outermost first.
-    """
-    if pattern.startswith("@"):
-        if pattern in lists:
-            raise ConfigError(f"{flag} {lists[0]}: the list {pattern} names itself")
-        lines = _read_list(pattern, flag)
-        if not lines:
-            raise FileNotFoundError(f"{flag} {pattern}: no shard is named: the list is empty")
-        for line in lines:
-            yield from _expand(line, flag, (*lists, pattern))
-        return
-    try:
-        too_many = _count(pattern) > MOST_NAMES
-        locations: Iterable[str] = () if too_many else braceexpand(pattern)
-    except (ValueError, RecursionError):  # one is never closed: it is part of a name
-        too_many, locations = False, [pattern]
-    if too_many:
-        raise ConfigError(f"{flag} {pattern}: stands for more than {MOST_NAMES:,} names")
-    yield from (_Place(location, pattern, flag) for location in locations)
-
-
-def _read_list(pattern: str, flag: str) -> list[str]:
-    """The patterns in the file that `pattern` names behind its @."""
-    with naming(f"{flag} {pattern}"):
-        data = storage.read_bytes(pattern[1:])
-    try:
-        lines = [line.strip() for line in data.decode().splitlines()]
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{flag} {pattern}: the list is not UTF-8 text: {error}") from error
-    return [line for line in lines if line and not line.startswith("#")]
-
-
-def _count(pattern: str) -> int:
-    """How many names the braces of a pattern stand for, without spelling them out."""
-    before, now = [0], [1]  # per open brace: in the alternatives before this one, and in this one
-    for token in BRACES.finditer(pattern):
-        if token[1]:
-            first, last, step = int(token[1]), int(token[2]), int(token[3] or 1)
-            now[-1] *= abs(last - first) // (step or 1) + 1
-        elif token[0] == "{":
-            before.append(0)
-            now.append(1)
-        elif token[0] == "," and len(now) > 1:
-            before[-1] += now[-1]
-            now[-1] = 1
-        elif token[0] == "}" and len(now) > 1:
-            alternatives = before.pop() + now.pop()
-            now[-1] *= alternatives
-        elif token[0].startswith("{"):
-            now[-1] *= len(list(braceexpand(token[0])))
-    return max(now)
-
-
-def _look_up(places: Sequence[_Place]) -> list[tuple[str, int]]:
+def _look_up(places: Sequence[Place]) -> list[tuple[str, int]]:
     """Location and bytes of every shard at the places, in order."""
     listed = _list_directories(place.location for place in places)
     # What no listing has may be missing, but also a directory, a glob or on a web server.
     rest = [place for place in places if place.location not in listed]
-    found: dict[_Place, dict[str, int]] = {}
-    missing: list[_Place] = []
+    found: dict[Place, dict[str, int]] = {}
+    missing: list[Place] = []
     with ThreadPoolExecutor(LOOKUPS) as pool:
         for place, files in zip(rest, pool.map(_find, rest), strict=True):
             found[place] = files
@@ -207,7 +116,7 @@ def _look_up(places: Sequence[_Place]) -> list[tuple[str, int]]:
     return shards
 
 
-def _find(place: _Place) -> dict[str, int]:
+def _find(place: Place) -> dict[str, int]:
     try:
         return storage.find(place.location, suffix=".tar")
     except OSError as error:
@@ -216,7 +125,7 @@ def _find(place: _Place) -> dict[str, int]:
         ) from error
 
 
-def _not_found(missing: Sequence[_Place], names: int) -> str:
+def _not_found(missing: Sequence[Place], names: int) -> str:
     """What to say of names, out of so many, with no shard."""
     first = missing[0]
     message = f"{first.flag} {first.pattern}: "

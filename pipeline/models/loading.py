@@ -13,7 +13,7 @@ from torchvision.transforms import InterpolationMode
 from legrad.towers.open import open_tower
 from pipeline.config import DEFAULT_TEMPLATES, ModelConfig, RunConfig
 from pipeline.errors import ConfigError
-from pipeline.inputs.images import Preprocess, normalise, squash
+from pipeline.inputs.images import normalise, squash
 from pipeline.models.classifier import (
     class_layer,
     classifier_skeleton,
@@ -22,6 +22,7 @@ from pipeline.models.classifier import (
 )
 from pipeline.models.clip import choose_device, clip_skeleton, load_model
 from pipeline.models.loaded import DTYPES, ClassHead, LoadedModel
+from pipeline.models.preprocess import Preprocess
 from pipeline.models.text import TextEncoder
 
 
@@ -64,7 +65,7 @@ class LoadedClip(LoadedModel):
         device, dtype = choose_device(config.engine.device), DTYPES[config.model.precision]
         model = load_model(config.model, device, dtype)
         super().__init__(config, model, device, dtype)
-        self._preprocess = Preprocess(model, config.sized_model().image_size)
+        self._preprocess = Preprocess.of_clip(model, config.sized_model().image_size)
         self.size = self._preprocess.size
         self.encode_text = TextEncoder(model, config.model.name, templates)
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from pipeline.config import AnnotateConfig
 from pipeline.inputs.samples import Rejected, Sample
+from pipeline.outputs.annotations import Annotated, Annotation
 from pipeline.outputs.records import Counts
 from pipeline.outputs.schema import ANNOTATIONS, IMAGES, footer, image_id, to_parquet
-from pipeline.run.annotator import Annotated, Annotation
 
 Row = dict[str, Any]
 

@@ -23,10 +23,11 @@ from pipeline.inputs.samples import Rejected, Sample, SampleReader
 from pipeline.inputs.shards import Shard
 from pipeline.inputs.tars import RawSample, read_samples
 from pipeline.models.explain import PromptExplainer, SampleExplainer
+from pipeline.outputs.annotations import Annotated
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.records import make_commit
 from pipeline.outputs.tables import ShardTables
-from pipeline.run.annotator import Annotated, Annotator
+from pipeline.run.annotator import Annotator
 from pipeline.run.ordering import map_ahead
 from pipeline.run.watchdog import Watchdog
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import boto3
 import numpy as np
@@ -148,6 +149,8 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         monkeypatch.setenv(name, "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     files._filesystem.cache_clear()  # it may know another test's server
+    # All servers of a process share one state, which another test may have left full.
+    urlopen(Request(f"http://{host}:{port}/moto-api/reset", method="POST")).close()
     client = boto3.client("s3")
     client.create_bucket(Bucket="data")
     yield client

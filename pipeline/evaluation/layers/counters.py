@@ -14,9 +14,9 @@ from jaxtyping import Float
 
 import legrad
 from pipeline.evaluation.batches import Batches, Case
+from pipeline.evaluation.columns import sorted_codes
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.counting import Counted
-from pipeline.evaluation.points.pairs import sorted_codes
 from pipeline.evaluation.segmentation.truth import ClassMasks, FindTruth
 from pipeline.inputs.shards import Shard
 from pipeline.models.loaded import Question

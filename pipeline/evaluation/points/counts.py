@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -73,9 +71,3 @@ def swept(points: PairPoints, heat: Float32[np.ndarray, " point"]) -> Row:
 def load_pairs(output: str) -> LabelledPairs:
     """The points that a run has put below its output for its workers."""
     return LabelledPairs.from_parquet(storage.read_bytes(storage.join(output, PAIRS_FILE)))
-
-
-def repeated_images(images: Iterable[str], labels: Iterable[str]) -> list[str]:
-    """Images that more than one sample claims to be: their points would count twice."""
-    counts = Counter(zip(images, labels, strict=True))
-    return sorted({image for (image, _), n in counts.items() if n > 1})

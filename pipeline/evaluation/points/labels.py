@@ -18,7 +18,8 @@ from pyarrow import csv
 
 from pipeline import storage
 from pipeline.errors import ConfigError, one_line
-from pipeline.evaluation.points.pairs import Label, LabelledPairs, sorted_codes
+from pipeline.evaluation.columns import sorted_codes
+from pipeline.evaluation.points.pairs import Label, LabelledPairs
 
 BLOCK = 32 << 20
 """Bytes of CSV that are parsed at once."""

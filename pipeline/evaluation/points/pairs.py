@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Bool, Float64, Int64
 
+from pipeline.evaluation.columns import sorted_codes
 from pipeline.storage import digests
 
 STRING_CODES = pa.dictionary(pa.int32(), pa.string())
@@ -163,14 +164,3 @@ def _codes(codes: Int64[np.ndarray, " pair"], names: list[str]) -> pa.Dictionary
     return pa.DictionaryArray.from_arrays(
         pa.array(codes.astype(np.int32)), pa.array(names, pa.string())
     )
-
-
-def sorted_codes(column: pa.ChunkedArray) -> tuple[list[str], Int64[np.ndarray, " row"]]:
-    """The distinct values in alphabetical order, and the position of every row's among them."""
-    array = column.dictionary_encode().unify_dictionaries().combine_chunks()
-    array = array.chunk(0) if isinstance(array, pa.ChunkedArray) else array
-    names = array.dictionary.to_pylist()
-    order = sorted(range(len(names)), key=names.__getitem__)
-    rank = np.empty(len(names), dtype=np.int64)
-    rank[order] = np.arange(len(names))
-    return [names[i] for i in order], rank[array.indices.to_numpy()]

@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float64, Int64
 
+from pipeline.evaluation.columns import sorted_codes
 from pipeline.evaluation.points.counts import PAIR_COUNTS, THRESHOLDS
 from pipeline.evaluation.points.definition import intersection_over_union, mean_over_classes
-from pipeline.evaluation.points.pairs import LabelledPairs, sorted_codes
+from pipeline.evaluation.points.pairs import LabelledPairs
 
 PER_CLASS = "p-mIoU: classes"
 PER_PAIR = "image-class pairs"

@@ -8,10 +8,11 @@ from typing import Any, ClassVar, Literal
 import pyarrow as pa
 
 from pipeline.errors import ConfigError
+from pipeline.evaluation.columns import repeated_images
 from pipeline.evaluation.config import ScoringConfig
 from pipeline.evaluation.counting import MakeCounter, Merged, count_shards
 from pipeline.evaluation.points.counters import MakeMapCounter, MakePredictionCounter
-from pipeline.evaluation.points.counts import PAIRS_FILE, repeated_images
+from pipeline.evaluation.points.counts import PAIRS_FILE
 from pipeline.evaluation.points.gallery import draw_gallery
 from pipeline.evaluation.points.labels import read_labels
 from pipeline.evaluation.points.pairs import LabelledPairs

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float32, Int64
 
-from pipeline.evaluation.points.pairs import sorted_codes
+from pipeline.evaluation.columns import sorted_codes
 from pipeline.evaluation.segmentation.precision import average_precision, two_channel_precision
 from pipeline.evaluation.segmentation.truth import ClassMasks
 

@@ -11,10 +11,10 @@ import pyarrow as pa
 
 from pipeline.errors import ConfigError
 from pipeline.evaluation import paper, report
+from pipeline.evaluation.columns import repeated_images
 from pipeline.evaluation.config import ScoringConfig
 from pipeline.evaluation.counting import MakeCounter, Merged, count_shards
 from pipeline.evaluation.digests import digests_of
-from pipeline.evaluation.points.counts import repeated_images
 from pipeline.evaluation.predictions import Gaps, image_id_of, predicted_shards
 from pipeline.evaluation.segmentation.counters import MakeRegionCounter, MakeWrittenCounter
 from pipeline.evaluation.segmentation.scores import RULES, segmentation_scores, unpredicted

@@ -4,20 +4,16 @@ import io
 import re
 import struct
 import zlib
-from collections.abc import Callable
 
 import numpy as np
-import open_clip
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
 from pipeline.errors import Reject
-from pipeline.inputs.images import Preprocess, decode, squash
-from pipeline.models.demo import create
+from pipeline.inputs.images import decode, squash
 
 LIMIT = 1 << 20
 
@@ -197,34 +193,3 @@ def test_squash_is_that_of_pillow(size: tuple[int, int], most: int) -> None:
     difference = np.abs(ours.permute(1, 2, 0).numpy() - theirs)
     assert difference.max() <= most
     assert difference.mean() < 0.05
-
-
-def test_preprocessing_is_the_models_own(picture: Callable[..., bytes]) -> None:
-    model = create(None)
-    preprocess = Preprocess(model)
-    assert preprocess.size == 96
-    _, _, theirs = open_clip.create_model_and_transforms("legrad-demo")
-    image = picture(1, size=(96, 96), format="PNG")  # no resizing: equal up to rounding
-    pixels = preprocess.squash(decode(image, LIMIT))
-    ours = preprocess.normalise(pixels[None], torch.device("cpu"), torch.float32)[0]
-    torch.testing.assert_close(ours, theirs(Image.open(io.BytesIO(image))))
-
-
-def test_another_image_size_can_be_asked_for() -> None:
-    preprocess = Preprocess(create(None), image_size=64)
-    pixels = torch.zeros(3, 20, 30, dtype=torch.uint8)
-    assert preprocess.squash(pixels).shape == (3, 64, 64)
-
-
-@pytest.mark.parametrize("mode", ["shortest", "squash", "longest"])
-@pytest.mark.parametrize("size", [(96, 200), (200, 97), (64, 64)])
-def test_fitting_is_open_clips_own(mode: str, size: tuple[int, int]) -> None:
-    model = create(None)
-    model.visual.preprocess_cfg |= {"resize_mode": mode, "fill_color": 7}
-    image = noise("RGB", size)
-    own = image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
-    expected = own(image)
-    preprocess = Preprocess(model)
-    fitted = preprocess.fit(torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1))
-    found = preprocess.normalise(fitted[None], torch.device("cpu"), torch.float32)[0]
-    assert (found - expected).abs().mean() < 0.01  # a grey level is 0.015

@@ -10,7 +10,8 @@ from pipeline.inputs.images import decode
 from pipeline.inputs.prompts import Prompt
 from pipeline.inputs.samples import Sample
 from pipeline.models.explain import Maps, PromptExplainer
-from pipeline.run.annotator import Annotated, Annotator
+from pipeline.outputs.annotations import Annotated
+from pipeline.run.annotator import Annotator
 
 
 class Limited:

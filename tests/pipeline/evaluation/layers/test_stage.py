@@ -14,8 +14,8 @@ import legrad
 from pipeline.demo.quality import bundled_scenes
 from pipeline.evaluation.layers.counters import LAYER_MEANS, gradient_distribution, spread
 from pipeline.evaluation.layers.stage import VARIANTS
-from pipeline.inputs.images import Preprocess
 from pipeline.models.demo import ASSETS, TEMPLATE, create, tokenize
+from pipeline.models.preprocess import Preprocess
 
 Run = Callable[..., Any]
 SHARD = ASSETS / "shards" / "demo-00000.tar"
@@ -38,7 +38,7 @@ def test_gradient_is_that_of_the_library(run: Run) -> None:
     flags = ["--study", "gradient", "--input", SHARD, "--limit_samples", 2]
     found = run("layers", *flags, "--coco", ASSETS / "instances.json")
     model = create()
-    preprocess = Preprocess(model)
+    preprocess = Preprocess.of_clip(model)
     per_class: dict[str, list[list[float]]] = {}
     for scene in bundled_scenes()[:2]:
         pixels = preprocess.squash(torch.from_numpy(scene.image).permute(2, 0, 1))[None]

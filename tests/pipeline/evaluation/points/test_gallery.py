@@ -16,8 +16,8 @@ from pipeline.demo.quality import bundled_scenes
 from pipeline.evaluation.points import gallery
 from pipeline.evaluation.points.gallery import Picture
 from pipeline.evaluation.points.pictures import EACH, keep_pictures, picture, worst_and_best
-from pipeline.inputs.images import Preprocess
 from pipeline.models.demo import ASSETS, TEMPLATE, create, tokenize
+from pipeline.models.preprocess import Preprocess
 from pipeline.outputs.masks import decode, stretched
 
 Run = Callable[..., Any]
@@ -45,7 +45,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Picture]:
 def mask_of(number: int, name: str) -> np.ndarray:
     """A mask of a scene as the library makes it."""
     model = create()
-    preprocess = Preprocess(model, SIZE)
+    preprocess = Preprocess.of_clip(model, SIZE)
     scene = torch.from_numpy(bundled_scenes()[number].image).permute(2, 0, 1)
     pixels = preprocess.squash(scene)[None]
     images = preprocess.normalise(pixels, torch.device("cpu"), torch.float32)

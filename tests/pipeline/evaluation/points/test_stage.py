@@ -307,15 +307,15 @@ def test_maps_of_a_model_are_those_of_the_library(run: Run, tmp_path: Path) -> N
 
     import legrad
     from pipeline.demo.quality import bundled_scenes
-    from pipeline.inputs.images import Preprocess
     from pipeline.models.demo import TEMPLATE, create, tokenize
+    from pipeline.models.preprocess import Preprocess
 
     flags = ["--points", ASSETS / "points.csv", "--descriptions", ASSETS / "class-descriptions.csv"]
     shard = ASSETS / "shards" / "demo-00000.tar"
     size = ["--model.image_size", 96, "--limit_samples", 6]
     found = run("points", "--input", shard, *flags, *size)
     model = create()
-    explainer, preprocess = legrad.build("legrad", model), Preprocess(model)
+    explainer, preprocess = legrad.build("legrad", model), Preprocess.of_clip(model)
     pairs, _ = read_labels(*map(str, flags[1::2]))
     tp = fp = yes = 0
     for number, scene in enumerate(bundled_scenes()[:6]):

@@ -1,0 +1,52 @@
+"""What was found in a sample, whoever found it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import UInt8
+from torch import Tensor
+
+from pipeline.inputs.prompts import Prompt
+from pipeline.outputs.masks import Mask
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """What was found for one prompt in one image.
+
+    Attributes:
+        prompt: what was looked for.
+        text: the text of the prompt that fits the image best, as it was encoded.
+        score: cosine of the image's embedding with that of `text`.
+        raw_max: highest value of the raw map, comparable between images.
+        heat: the min-max-normalised patch grid in 0..255.
+        mask: the foreground; None where there is none to write.
+        dropped: why there is none.
+    """
+
+    prompt: Prompt
+    text: str
+    score: float
+    raw_max: float
+    heat: UInt8[Tensor, "rows columns"]
+    mask: Mask | None
+    dropped: str | None
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """The annotations of one sample.
+
+    Attributes:
+        annotations: one per prompt, in their order.
+        cut: prompts that were longer than the model's context.
+        degraded: the batch had to be made smaller for want of memory, so that another run may give
+            other last digits.
+        normalise_first: the maps were normalised before they were upsampled.
+    """
+
+    annotations: list[Annotation]
+    cut: int = 0
+    degraded: bool = False
+    normalise_first: bool = False
