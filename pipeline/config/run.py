@@ -9,12 +9,18 @@ import copy
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from pipeline import storage
-from pipeline.config.groups import ExecutionConfig, MaskConfig, ModelConfig, PromptConfig
+from pipeline.config.groups import (
+    DEFAULT_TEMPLATES,
+    ExecutionConfig,
+    MaskConfig,
+    ModelConfig,
+    PromptConfig,
+)
 from pipeline.config.identity import fingerprint
 from pipeline.config.method import MethodConfig
 from pipeline.errors import ConfigError
@@ -74,6 +80,11 @@ class RunConfig(MethodConfig):
     def patterns(self) -> list[str]:
         """`input` as a list."""
         return [self.input] if isinstance(self.input, str) else self.input
+
+    @property
+    def name_templates(self) -> Sequence[str]:
+        """Sentences that a class name is put into."""
+        return DEFAULT_TEMPLATES
 
     def absolute(self) -> RunConfig:
         """The same settings with absolute paths: workers have other working directories.
@@ -139,6 +150,11 @@ class AnnotateConfig(RunConfig):
             raise ConfigError(
                 f"--max_reject_fraction {self.max_reject_fraction}: must not be negative"
             )
+
+    @property
+    def name_templates(self) -> Sequence[str]:
+        """Sentences that a class name is put into."""
+        return self.prompts.templates
 
     def absolute(self) -> AnnotateConfig:
         """The same settings with absolute paths; see `RunConfig.absolute`."""

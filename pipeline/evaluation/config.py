@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -23,6 +24,11 @@ class EvaluationConfig(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_templates("--templates", self.templates)
+
+    @property
+    def name_templates(self) -> Sequence[str]:
+        """Sentences that a class name is put into."""
+        return self.templates
 
     def identity(self) -> dict[str, Any]:
         """What decides the maps of a method; a stage adds what its own settings decide."""

@@ -70,7 +70,7 @@ class PromptExplainer:
             ModelError: the model or its weights do not load.
             ConfigError: the method cannot explain this model, or the class file is wrong.
         """
-        self._model = LoadedClip(config, config.prompts.templates)
+        self._model = LoadedClip(config)
         self._encode_text = self._model.encode_text
         self._explainer = self._model.explainer()
         self._vocabulary = (

@@ -11,6 +11,12 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+def halves(items: Sequence[Item]) -> list[list[Item]]:
+    """The two halves of some items; empty for a single one."""
+    middle = len(items) // 2
+    return [list(items[:middle]), list(items[middle:])] if middle else []
+
+
 def in_halves(
     items: Sequence[Item],
     do: Callable[[Sequence[Item]], Sequence[Result]],
@@ -37,13 +43,13 @@ def in_halves(
     try:
         return [(item, result, False) for item, result in zip(items, do(items), strict=True)]
     except torch.OutOfMemoryError:
-        halves = halve(items)
-        if not halves:
+        parts = halve(items)
+        if not parts:
             raise
     if device.type == "cuda":
         torch.cuda.empty_cache()
     return [
         (item, result, True)
-        for half in halves
-        for item, result, _ in in_halves(half, do, halve, device)
+        for part in parts
+        for item, result, _ in in_halves(part, do, halve, device)
     ]

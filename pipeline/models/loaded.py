@@ -16,7 +16,7 @@ import legrad
 from legrad.towers.open import open_tower
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError
-from pipeline.models.halving import in_halves
+from pipeline.models.halving import halves, in_halves
 from pipeline.models.malloc import keep_freed_memory
 from pipeline.models.method import make_explainer
 
@@ -186,14 +186,12 @@ class LoadedModel(ABC):
 def _halve(numbered: Sequence[tuple[int, Question]]) -> list[list[tuple[int, Question]]]:
     """Two halves of the questions, or of the texts of a single one; nothing where that is all."""
     if len(numbered) > 1:
-        middle = len(numbered) // 2
-        return [list(numbered[:middle]), list(numbered[middle:])]
+        return halves(numbered)
     ((number, question),) = numbered
-    middle = len(question.text) // 2
-    if not middle:
-        return []
-    halves = question.text[:middle], question.text[middle:]
-    return [[(number, replace(question, text=half))] for half in halves]
+    return [
+        [(number, replace(question, text=torch.stack(half)))]
+        for half in halves(list(question.text))
+    ]
 
 
 def _joined(parts: Sequence[Answer]) -> Answer:

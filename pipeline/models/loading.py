@@ -26,19 +26,15 @@ from pipeline.models.preprocess import Preprocess
 from pipeline.models.text import TextEncoder
 
 
-def load(config: RunConfig, templates: Sequence[str] = DEFAULT_TEMPLATES) -> LoadedModel:
+def load(config: RunConfig) -> LoadedModel:
     """The model that `--model.name` names.
-
-    Args:
-        config: of the run.
-        templates: what class names are put into.
 
     Raises:
         ModelError: the model or its weights do not load.
         ConfigError: templates are given to a model that takes no texts.
     """
     kind = LoadedClassifier if is_classifier(config.model.name) else LoadedClip
-    return kind(config, templates)
+    return kind(config)
 
 
 def depth_of(config: ModelConfig) -> int:
@@ -56,7 +52,7 @@ class LoadedClip(LoadedModel):
 
     model: Any
 
-    def __init__(self, config: RunConfig, templates: Sequence[str] = DEFAULT_TEMPLATES) -> None:
+    def __init__(self, config: RunConfig) -> None:
         """Load the model.
 
         Raises:
@@ -67,7 +63,7 @@ class LoadedClip(LoadedModel):
         super().__init__(config, model, device, dtype)
         self._preprocess = Preprocess.of_clip(model, config.sized_model().image_size)
         self.size = self._preprocess.size
-        self.encode_text = TextEncoder(model, config.model.name, templates)
+        self.encode_text = TextEncoder(model, config.model.name, config.name_templates)
 
     def text(self, names: Sequence[str]) -> Float32[Tensor, "name embed"]:
         """L2-normalised embeddings of class names, put into the templates."""
@@ -106,17 +102,17 @@ class LoadedClassifier(LoadedModel):
 
     model: Any
 
-    def __init__(self, config: RunConfig, templates: Sequence[str] = DEFAULT_TEMPLATES) -> None:
+    def __init__(self, config: RunConfig) -> None:
         """Load the model.
 
         Raises:
             ModelError: the model or its weights do not load.
             ConfigError: templates are asked for.
         """
-        if tuple(templates) != DEFAULT_TEMPLATES:
+        if tuple(config.name_templates) != DEFAULT_TEMPLATES:
             raise ConfigError(
-                f"--templates {templates}: the classes of {config.model.name} are rows of "
-                "its head, not texts"
+                f"--templates {config.name_templates}: the classes of {config.model.name} are rows "
+                "of its head, not texts"
             )
         device, dtype = choose_device(config.engine.device), DTYPES[config.model.precision]
         model: Any = load_classifier(config.sized_model(), device, dtype)

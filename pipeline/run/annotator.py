@@ -12,28 +12,31 @@ import legrad
 from pipeline.config import MaskConfig
 from pipeline.inputs.samples import Sample
 from pipeline.models.explain import Maps, SampleExplainer
-from pipeline.models.halving import in_halves
+from pipeline.models.halving import halves, in_halves
 from pipeline.outputs.annotations import Annotated, Annotation
 from pipeline.outputs.masks import Foreground, Mask, encode_masks, threshold_maps
-from pipeline.run.ordering import Rank, Turn, nothing
+from pipeline.run.ordering import Priority, PriorityLock, no_op
 
 
 class Annotator:
     """Has samples explained on one device and makes masks of the maps.
 
-    Several threads may annotate at once. One at a time has the model, the one of lowest rank first,
-    and one at a time makes masks on the device, so that their number adds nothing to the memory
-    needed there; what the others do on the CPU overlaps with that.
+    Several threads may annotate at once. One at a time has the model, the lowest priority number
+    first, and one at a time makes masks on the device, so that their number adds nothing to the
+    memory needed there; what the others do on the CPU overlaps with that.
     """
 
     def __init__(self, explain: SampleExplainer, mask: MaskConfig) -> None:
         """Take what makes the maps, and how masks are made of them."""
         self.explain, self.mask = explain, mask
-        self._turn = Turn()
+        self._model_lock = PriorityLock()
         self._masking = threading.Lock()
 
     def annotate(
-        self, batch: Sequence[Sample], rank: Rank = (), on_change: Callable[[], None] = nothing
+        self,
+        batch: Sequence[Sample],
+        priority: Priority = (),
+        on_change: Callable[[], None] = no_op,
     ) -> list[Annotated]:
         """The annotations of every sample.
 
@@ -42,14 +45,14 @@ class Annotator:
 
         Args:
             batch: in the order of the results.
-            rank: of the batch among those that wait for the model.
+            priority: of the batch among those that wait for the model.
             on_change: called while it waits, whenever another batch has had the model.
         """
         results = {sample.index: Annotated([]) for sample in batch}
         asked = [sample for sample in batch if self.explain.has_prompts(sample)]
 
         def explain_and_mask(samples: Sequence[Sample]) -> list[Annotated]:
-            with self._turn.take(rank, on_change):
+            with self._model_lock.take(priority, on_change):
                 maps = self.explain(samples)
             return [self._annotated(s, m) for s, m in zip(samples, maps, strict=True)]
 
@@ -102,13 +105,6 @@ class Annotator:
 def _halve(samples: Sequence[Sample]) -> list[list[Sample]]:
     """Two halves of the samples, or of the prompts of a single one; nothing where that is all."""
     if len(samples) > 1:
-        middle = len(samples) // 2
-        return [list(samples[:middle]), list(samples[middle:])]
+        return halves(samples)
     (sample,) = samples
-    middle = len(sample.prompts) // 2
-    if not middle:
-        return []
-    return [
-        [replace(sample, prompts=sample.prompts[:middle])],
-        [replace(sample, prompts=sample.prompts[middle:])],
-    ]
+    return [[replace(sample, prompts=half)] for half in halves(sample.prompts)]

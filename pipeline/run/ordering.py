@@ -12,21 +12,21 @@ from typing import TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-Rank = tuple[int, ...]
-"""What goes first has the lower one."""
+Priority = tuple[int, ...]
+"""The lower goes first; numbers are compared from left to right."""
 
 
-def nothing() -> None:
-    """What is called where nobody wants to know."""
+def no_op() -> None:
+    """Do nothing."""
 
 
-class Turn:
-    """A lock for which nobody waits longer than who is behind in rank."""
+class PriorityLock:
+    """A lock that goes to the lowest priority number among those that wait."""
 
     def __init__(self) -> None:
         """Nobody has it."""
         self._changed = threading.Condition()
-        self._waiting: list[Rank] = []
+        self._waiting: list[Priority] = []
         self._taken = False
 
     @property
@@ -35,29 +35,29 @@ class Turn:
         return len(self._waiting)
 
     @contextmanager
-    def take(self, rank: Rank, on_change: Callable[[], None] = nothing) -> Iterator[None]:
-        """Wait until it is free and no lower rank wants it, and hold it for the `with` block.
+    def take(self, priority: Priority, on_change: Callable[[], None] = no_op) -> Iterator[None]:
+        """Wait until it is free and no lower number wants it, and hold it for the `with` block.
 
         Args:
-            rank: of who asks.
+            priority: of who asks.
             on_change: called while waiting, whenever somebody has had the turn. What it raises
                 ends the wait.
         """
 
         def is_next() -> bool:
             on_change()
-            return not self._taken and min(self._waiting) == rank
+            return not self._taken and min(self._waiting) == priority
 
         with self._changed:
-            self._waiting.append(rank)
+            self._waiting.append(priority)
             try:
                 self._changed.wait_for(is_next)
                 self._taken = True
             except BaseException:
-                self._changed.notify_all()  # others may have waited for this rank
+                self._changed.notify_all()  # others may have waited for this one
                 raise
             finally:
-                self._waiting.remove(rank)
+                self._waiting.remove(priority)
         try:
             yield
         finally:

@@ -7,7 +7,7 @@ the clean accuracy included, so that it is 90 at the most.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from pipeline.evaluation.class_names import ClassNames
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.counting import Counted
 from pipeline.inputs.shards import Shard
+from pipeline.models.halving import halves, in_halves
 from pipeline.models.loaded import Question, heatmaps
 from pipeline.models.loading import load
 
@@ -96,35 +97,46 @@ class PerturbationCounter:
         counted = Counted()
         for batch in self._batches(shard, counted, on_images):
             with self._model.lock:
-                counted.rows += [self._row(case) for case in batch]
+                counted.rows += [self._row(case, counted) for case in batch]
             counted.prompts += len(batch)
             counted.masks += len(batch)
         return counted
 
-    def _row(self, case: Case[int]) -> dict[str, Any]:
+    def _row(self, case: Case[int], counted: Counted) -> dict[str, Any]:
         target = case.truth
-        (predicted,) = self._predictions(case.pixels[None])
+        (predicted,) = self._predictions(case.pixels[None], counted)
         # One map where both are the same class: a batch of another size may differ in last bits.
-        maps = self._maps(case, sorted({predicted, target}))
+        maps = self._maps(case, sorted({predicted, target}), counted)
         row: dict[str, Any] = {"image": case.key, "target": target, "predicted": predicted}
         for kind, name in (("predicted", predicted), ("target", target)):
             for sign in SIGNS:
                 images = perturbed(case.pixels, removal_order(maps[name], sign))
-                answers = self._predictions(images)
+                answers = self._predictions(images, counted)
                 row[f"{sign}_{kind}"] = [answer == target for answer in answers]
         return row
 
-    def _maps(self, case: Case[int], classes: list[int]) -> Mapping[int, Float[Tensor, "h w"]]:
+    def _maps(
+        self, case: Case[int], classes: list[int], counted: Counted
+    ) -> Mapping[int, Float[Tensor, "h w"]]:
         """The heatmap of each class, at the size of the model's input."""
         question = Question(case.pixels, self._head.rows[classes])
         (answer,) = self._model.answer(self._explainer, [question])
+        counted.degraded |= answer.degraded
         size = (self._model.size, self._model.size)
         heat = heatmaps(self._explainer, answer.raw, size).cpu()
         return dict(zip(classes, heat, strict=True))
 
-    def _predictions(self, pixels: UInt8[Tensor, "batch 3 height width"]) -> list[int]:
+    def _predictions(
+        self, pixels: UInt8[Tensor, "batch 3 height width"], counted: Counted
+    ) -> list[int]:
         """The class of every image, as the model sees it."""
-        return self._head.choose(self._model.embed(self._model.images(pixels)))
+
+        def choose(images: Sequence[Tensor]) -> list[int]:
+            return self._head.choose(self._model.embed(self._model.images(torch.stack([*images]))))
+
+        chosen = in_halves(list(pixels), choose, halves, self._model.device)
+        counted.degraded |= any(degraded for _, _, degraded in chosen)
+        return [name for _, name, _ in chosen]
 
 
 def perturbation_scores(table: pa.Table) -> dict[str, Any]:

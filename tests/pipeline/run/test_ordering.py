@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.run.ordering import Turn, map_ahead
+from pipeline.run.ordering import PriorityLock, map_ahead
 
 
 @given(st.integers(0, 12), st.integers(0, 5), st.integers(1, 3))
@@ -57,7 +57,7 @@ def test_an_error_of_the_function_comes_in_its_place() -> None:
 
 
 def test_the_lowest_rank_goes_first_and_alone() -> None:
-    turn, order, ready = Turn(), list[tuple[int, ...]](), threading.Barrier(5)
+    turn, order, ready = PriorityLock(), list[tuple[int, ...]](), threading.Barrier(5)
     holders = 0
 
     def wait(rank: tuple[int, ...]) -> None:
@@ -82,7 +82,7 @@ def test_the_lowest_rank_goes_first_and_alone() -> None:
 
 
 def test_an_error_of_the_holder_passes_the_turn_on() -> None:
-    turn = Turn()
+    turn = PriorityLock()
     with pytest.raises(KeyError), turn.take((0,)):
         raise KeyError
     with turn.take((1,)):
@@ -90,7 +90,7 @@ def test_an_error_of_the_holder_passes_the_turn_on() -> None:
 
 
 def test_who_waits_is_told_of_every_change_and_may_give_up() -> None:
-    turn, told = Turn(), []
+    turn, told = PriorityLock(), []
 
     def give_up() -> None:
         told.append(turn.waiting)
