@@ -2,25 +2,19 @@
 
 from pipeline.storage.files import (
     Stream,
-    absolute,
     exists,
     find,
-    is_http,
-    is_uri,
-    join,
     list_files,
     list_names,
     listing,
-    normalise,
     open_read,
-    public,
     read_bytes,
     remove,
     resolve,
-    split,
     version,
     write_bytes,
 )
+from pipeline.storage.locations import absolute, is_http, is_uri, join, normalise, public, split
 
 __all__ = [
     "Stream",

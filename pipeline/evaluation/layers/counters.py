@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,31 +31,23 @@ LAYER_MEANS = pa.schema(
 """One row per image and class: the mean inside the mask, layer by layer."""
 
 
-@dataclass(frozen=True)
-class MakeGradientCounter:
-    """Makes a `GradientCounter` in the process that counts."""
-
-    config: EvaluationConfig
-    per_layer_minmax: bool
-    make_truth: Callable[[], FindTruth]
-
-    def __call__(self) -> GradientCounter:
-        """Load truth and model; see `LoadedClip` for what may go wrong."""
-        return GradientCounter(self.config, self.per_layer_minmax, self.make_truth())
-
-
 class GradientCounter:
     """Measures the raw map of every layer inside the masks."""
 
     SCHEMA = LAYER_MEANS
 
-    def __init__(self, config: EvaluationConfig, per_layer_minmax: bool, truth: FindTruth) -> None:
-        """Load the model; see `LoadedClip` for what may go wrong."""
+    def __init__(
+        self,
+        config: EvaluationConfig,
+        per_layer_minmax: bool,
+        make_truth: Callable[[], FindTruth],
+    ) -> None:
+        """Load truth and model; see `LoadedClip` for what may go wrong."""
         self._minmax = per_layer_minmax
         self._model = LoadedClip(config)
         depth = range(self._model.depth)
         self._layers = [self._model.explainer(layers=[layer]) for layer in depth]
-        self._batches = Batches(config, truth, self._model.squash, "without ground truth")
+        self._batches = Batches(config, make_truth(), self._model.squash, "without ground truth")
 
     def __call__(self, shard: Shard, on_images: Callable[[int], object]) -> Counted:
         """Measure every image of the shard that has ground truth."""

@@ -14,7 +14,7 @@ from pipeline.evaluation import paper, report
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.counting import Merged, count_shards
 from pipeline.evaluation.digests import digests_of
-from pipeline.evaluation.layers.counters import MakeGradientCounter, gradient_distribution
+from pipeline.evaluation.layers.counters import GradientCounter, gradient_distribution
 from pipeline.evaluation.perturbation.stage import PerturbationConfig, score_perturbation
 from pipeline.evaluation.points.stage import PointsConfig, score_points
 from pipeline.evaluation.segmentation.truth import CocoTruth, FindTruth, IndexTruth
@@ -209,7 +209,8 @@ def _gradient(config: LayersConfig) -> tuple[dict[str, Any], list[Merged]]:
         "per_layer_minmax": config.per_layer_minmax,
         **config.identity(),
     }
-    make = MakeGradientCounter(config, config.per_layer_minmax, partial(_truth, config))
+    truth = partial(_truth, config)
+    make = partial(GradientCounter, config, config.per_layer_minmax, truth)
     merged = count_shards(config, shards_of(config), identity, make)
     if not merged.table.num_rows:
         raise ConfigError("no image of the shards has ground truth")

@@ -8,7 +8,6 @@ the clean accuracy included, so that it is 90 at the most.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -66,18 +65,6 @@ def perturbed(
 def area_under_curve(clean: float, steps: list[float]) -> float:
     """100 · trapezoid of accuracy (0..1) over the fraction removed, from 0 to 0.9."""
     return 100 * 0.1 * (sum([clean, *steps]) - (clean + steps[-1]) / 2)
-
-
-@dataclass(frozen=True)
-class MakePerturbationCounter:
-    """Makes a `PerturbationCounter` in the process that counts."""
-
-    config: EvaluationConfig
-    classes: ClassNames
-
-    def __call__(self) -> PerturbationCounter:
-        """Load the model; see `load` for what may go wrong."""
-        return PerturbationCounter(self.config, self.classes)
 
 
 class PerturbationCounter:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -17,7 +18,7 @@ from pipeline.evaluation.counting import Merged, count_shards
 from pipeline.evaluation.perturbation.counters import (
     CURVES,
     STEPS,
-    MakePerturbationCounter,
+    PerturbationCounter,
     perturbation_scores,
 )
 from pipeline.inputs.shards import Shard, shards_of
@@ -61,7 +62,7 @@ def score_perturbation(config: PerturbationConfig) -> PerturbationResult:
         "label_field": config.label_field,
         **config.identity(),
     }
-    make = MakePerturbationCounter(config, classes)
+    make = partial(PerturbationCounter, config, classes)
     shards = shards_of(config)
     merged = count_shards(config, shards, identity, make)
     if not merged.table.num_rows:

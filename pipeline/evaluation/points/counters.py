@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +10,7 @@ import pyarrow as pa
 from pipeline.evaluation.batches import Batches, Case
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.counting import Counted
-from pipeline.evaluation.points.counts import PAIR_COUNTS, Row, load_pairs, pair_counts, swept
+from pipeline.evaluation.points.counts import PAIR_COUNTS, Row, pair_counts, swept
 from pipeline.evaluation.points.definition import pixels_of
 from pipeline.evaluation.points.pairs import LabelledPairs, PairPoints
 from pipeline.evaluation.points.pictures import keep_pictures, picture
@@ -25,22 +24,6 @@ from pipeline.outputs.run_lengths import pixels_set
 from pipeline.outputs.schema import is_normalised_first
 
 
-@dataclass(frozen=True)
-class MakePredictionCounter:
-    """Makes a `PredictionCounter` in the process that counts."""
-
-    predictions: str
-    output: str
-    sweep: bool
-    gallery: bool
-    limit: int | None
-
-    def __call__(self) -> PredictionCounter:
-        """Load the pairs."""
-        pairs = load_pairs(self.output)
-        return PredictionCounter(self.predictions, pairs, self.sweep, self.gallery, self.limit)
-
-
 class PredictionCounter:
     """Looks points up in the masks of an annotation run."""
 
@@ -49,21 +32,21 @@ class PredictionCounter:
     def __init__(
         self,
         predictions: str,
-        pairs: LabelledPairs,
+        make_pairs: Callable[[], LabelledPairs],
         sweep: bool = False,
         gallery: bool = False,
         limit: int | None = None,
     ) -> None:
-        """Score the run in `predictions` by `pairs`.
+        """Score the run in `predictions` by points.
 
         Args:
             predictions: output of the run.
-            pairs: the points.
+            make_pairs: loads the points.
             sweep: whether to score other thresholds too.
             gallery: whether to keep the masks of a few images, to draw them.
             limit: take only so many samples of every shard.
         """
-        self._predictions, self._pairs = predictions, pairs
+        self._predictions, self._pairs = predictions, make_pairs()
         self._sweep, self._gallery, self._limit = sweep, gallery, limit
 
     def __call__(self, shard: Shard, on_images: Callable[[int], object]) -> Counted:
@@ -112,33 +95,22 @@ class PredictionCounter:
         return masks
 
 
-@dataclass(frozen=True)
-class MakeMapCounter:
-    """Makes a `MapCounter` in the process that counts."""
-
-    config: EvaluationConfig
-    output: str
-    gallery: bool
-
-    def __call__(self) -> MapCounter:
-        """Load the pairs and the model; see `LoadedClip` for what may go wrong."""
-        return MapCounter(self.config, load_pairs(self.output), self.gallery)
-
-
 class MapCounter:
     """Looks points up in the heatmaps of a method, at the size of the model's input."""
 
     SCHEMA = PAIR_COUNTS
 
-    def __init__(self, config: EvaluationConfig, pairs: LabelledPairs, gallery: bool) -> None:
-        """Load the model; see `LoadedClip` for what may go wrong.
+    def __init__(
+        self, config: EvaluationConfig, make_pairs: Callable[[], LabelledPairs], gallery: bool
+    ) -> None:
+        """Load points and model; see `LoadedClip` for what may go wrong.
 
         Args:
             config: of the run.
-            pairs: the points.
+            make_pairs: loads the points.
             gallery: whether to keep the masks of a few images, to draw them.
         """
-        self._pairs, self._gallery = pairs, gallery
+        self._pairs, self._gallery = make_pairs(), gallery
         self._model = LoadedClip(config)
         self._explainer = self._model.explainer()
         self._batches = Batches(config, self._truth, self._model.squash, "without points")
@@ -204,7 +176,7 @@ def _match(points: PairPoints, name: str) -> int:
 
 def count_predictions(predictions: str, pairs: LabelledPairs) -> pa.Table:
     """The counts of a whole run, in this process."""
-    count = PredictionCounter(predictions, pairs)
+    count = PredictionCounter(predictions, lambda: pairs)
     shards = predicted_shards(predictions)
     rows = [row for shard in shards for row in count(shard, lambda images: None).rows]
     return pa.Table.from_pylist(rows, schema=PAIR_COUNTS)

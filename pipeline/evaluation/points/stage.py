@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
@@ -11,8 +12,8 @@ from pipeline.errors import ConfigError
 from pipeline.evaluation.columns import repeated_images
 from pipeline.evaluation.config import ScoringConfig
 from pipeline.evaluation.counting import MakeCounter, Merged, count_shards
-from pipeline.evaluation.points.counters import MakeMapCounter, MakePredictionCounter
-from pipeline.evaluation.points.counts import PAIRS_FILE
+from pipeline.evaluation.points.counters import MapCounter, PredictionCounter
+from pipeline.evaluation.points.counts import PAIRS_FILE, load_pairs
 from pipeline.evaluation.points.gallery import draw_gallery
 from pipeline.evaluation.points.labels import read_labels
 from pipeline.evaluation.points.pairs import LabelledPairs
@@ -110,15 +111,21 @@ def _count(config: PointsConfig, pairs: LabelledPairs) -> Merged:
         "gallery": config.gallery,
     }
     make: MakeCounter
+    make_pairs = partial(load_pairs, config.output)
     if config.predictions:
         identity["predictions"] = Ledger(config.predictions).identity()
         identity["limit_samples"] = config.limit_samples
-        make = MakePredictionCounter(
-            config.predictions, config.output, config.sweep, config.gallery, config.limit_samples
+        make = partial(
+            PredictionCounter,
+            config.predictions,
+            make_pairs,
+            config.sweep,
+            config.gallery,
+            config.limit_samples,
         )
     else:
         identity |= config.identity()
-        make = MakeMapCounter(config, config.output, config.gallery)
+        make = partial(MapCounter, config, make_pairs, config.gallery)
     gaps = Gaps.of(config.predictions) if config.predictions else None
     return count_shards(config, _shards(config), identity, make, {PAIRS_FILE: data}, gaps)
 

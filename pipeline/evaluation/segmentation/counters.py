@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,29 +24,19 @@ from pipeline.outputs.schema import is_normalised_first
 UNSCORED = "without ground truth"
 
 
-@dataclass(frozen=True)
-class MakeRegionCounter:
-    """Makes a `RegionCounter` in the process that counts."""
-
-    config: EvaluationConfig
-    threshold: float
-    make_truth: Callable[[], FindTruth | MatTruth]
-
-    def __call__(self) -> RegionCounter:
-        """Load truth and model; see `LoadedClip` for what may go wrong."""
-        return RegionCounter(self.config, self.threshold, self.make_truth())
-
-
 class RegionCounter:
     """Explains the classes of every image, at the model's size, and counts pixels."""
 
     SCHEMA = REGION_COUNTS
 
     def __init__(
-        self, config: EvaluationConfig, threshold: float, truth: FindTruth | MatTruth
+        self,
+        config: EvaluationConfig,
+        threshold: float,
+        make_truth: Callable[[], FindTruth | MatTruth],
     ) -> None:
-        """Load the model; see `LoadedClip` for what may go wrong."""
-        self._config, self._threshold, self._truth = config, threshold, truth
+        """Load truth and model; see `LoadedClip` for what may go wrong."""
+        self._config, self._threshold, self._truth = config, threshold, make_truth()
         self._model = LoadedClip(config)
         self._explainer = self._model.explainer()
 
@@ -106,27 +95,16 @@ class RegionCounter:
             return self._model.answer(self._explainer, questions)
 
 
-@dataclass(frozen=True)
-class MakeWrittenCounter:
-    """Makes a `WrittenCounter` in the process that counts."""
-
-    predictions: str
-    make_truth: Callable[[], FindTruth]
-    limit: int | None
-
-    def __call__(self) -> WrittenCounter:
-        """Load the truth."""
-        return WrittenCounter(self.predictions, self.make_truth(), self.limit)
-
-
 class WrittenCounter:
     """Counts the pixels of the masks that an annotation run has written, at their own size."""
 
     SCHEMA = REGION_COUNTS
 
-    def __init__(self, predictions: str, truth: FindTruth, limit: int | None) -> None:
+    def __init__(
+        self, predictions: str, make_truth: Callable[[], FindTruth], limit: int | None
+    ) -> None:
         """Score the run in `predictions`, or only the first `limit` samples of every shard."""
-        self._predictions, self._truth, self._limit = predictions, truth, limit
+        self._predictions, self._truth, self._limit = predictions, make_truth(), limit
 
     def __call__(self, shard: Shard, on_images: Callable[[int], object]) -> Counted:
         """Count every image of the shard that has ground truth."""

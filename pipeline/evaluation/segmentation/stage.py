@@ -16,7 +16,7 @@ from pipeline.evaluation.config import ScoringConfig
 from pipeline.evaluation.counting import MakeCounter, Merged, count_shards
 from pipeline.evaluation.digests import digests_of
 from pipeline.evaluation.predictions import Gaps, image_id_of, predicted_shards
-from pipeline.evaluation.segmentation.counters import MakeRegionCounter, MakeWrittenCounter
+from pipeline.evaluation.segmentation.counters import RegionCounter, WrittenCounter
 from pipeline.evaluation.segmentation.scores import RULES, segmentation_scores, unpredicted
 from pipeline.evaluation.segmentation.truth import (
     CocoTruth,
@@ -97,12 +97,11 @@ def score_segmentation(config: SegmentationConfig) -> SegmentationResult:
     if config.predictions:
         identity["predictions"] = Ledger(config.predictions).identity()
         identity["limit_samples"] = config.limit_samples
-        make = MakeWrittenCounter(
-            config.predictions, partial(_sample_truth, config), config.limit_samples
-        )
+        truth = partial(_sample_truth, config)
+        make = partial(WrittenCounter, config.predictions, truth, config.limit_samples)
     else:
         identity |= config.identity() | {"threshold": config.threshold}
-        make = MakeRegionCounter(config, config.threshold, _truth_maker(config))
+        make = partial(RegionCounter, config, config.threshold, _truth_maker(config))
     gaps = Gaps.of(config.predictions) if config.predictions else None
     merged = count_shards(config, _shards(config), identity, make, gaps=gaps)
     if not merged.table.num_rows:

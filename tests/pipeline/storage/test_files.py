@@ -16,39 +16,6 @@ from pipeline.inputs.shards import find_shards
 from pipeline.inputs.tars import read_samples
 
 
-@pytest.mark.parametrize(
-    ("location", "expected"),
-    [
-        ("/a/b/../c.tar", "/a/c.tar"),
-        ("file:///a/c.tar", "/a/c.tar"),
-        ("s3://key:secret@bucket/a.tar?endpoint_override=127.0.0.1:5", "s3://bucket/a.tar"),
-        ("https://user:pw@host:80/a.tar?token=1#x", "https://host:80/a.tar"),
-    ],
-)
-def test_normalise_keeps_what_identifies_the_data(location: str, expected: str) -> None:
-    assert storage.normalise(location) == expected
-
-
-def test_join_goes_before_the_query() -> None:
-    assert (
-        storage.join("s3://b/out?scheme=http", "a", "b.json") == "s3://b/out/a/b.json?scheme=http"
-    )
-    assert storage.join("out", "a", "b.json") == os.path.join("out", "a", "b.json")
-
-
-@pytest.mark.parametrize(
-    ("location", "directory", "name"),
-    [
-        ("s3://b/out/a.json?scheme=http", "s3://b/out?scheme=http", "a.json"),
-        ("s3://b/a#1.tar", "s3://b", "a#1.tar"),
-        ("out/a?.json", "out", "a?.json"),
-        ("a.json", "", "a.json"),
-    ],
-)
-def test_split_undoes_join(location: str, directory: str, name: str) -> None:
-    assert storage.split(location) == (directory, name)
-
-
 def test_local_write_replaces_whole_files_and_leaves_nothing_else(tmp_path: Path) -> None:
     target = tmp_path / "deep" / "file.bin"
     storage.write_bytes(str(target), b"first")
