@@ -81,10 +81,8 @@ class AttentionMethod(Baseline):
     def encode(self, images: Float[Tensor, "B 3 H W"]) -> ImageMaps:
         """One forward pass and the map of each image."""
         recording = record(self._tower, images, self._layers[0], graph=False)
-        relevance = self._relevance(recording).to(self._tower.wide)
-        return ImageMaps(
-            recording.embedding, recording.grid, self._on_grid(relevance, recording.grid)
-        )
+        maps = self._on_grid(self._relevance(recording), recording.grid)
+        return ImageMaps(recording.embedding, recording.grid, maps)
 
     def _maps(
         self, encoding: Encoding, text: Float[Tensor, "Q E"], pairs: list[int]
@@ -94,7 +92,7 @@ class AttentionMethod(Baseline):
 
     @abstractmethod
     def _relevance(self, recording: Recording) -> Float[Tensor, "B N"]:
-        """Relevance of each token, prefix included."""
+        """Relevance of each token in the wide type, prefix included."""
 
 
 class GradientMethod(Baseline):

@@ -24,6 +24,7 @@ class Lrp(RelevanceMethod):
     """Relevance of every pixel, summed over colours: signed maps of the size of the image.
 
     Binder et al. (arXiv 1604.00825) with the rules of Chefer et al. (arXiv 2012.09838) for LRP.
+    Not for models in half precision.
     """
 
     takes_layers: ClassVar[bool] = False

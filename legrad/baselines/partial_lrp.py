@@ -15,7 +15,7 @@ from legrad.baselines.rules import Rules
 class PartialLrp(RelevanceMethod):
     """E = mean_h ReLU(R_A)_{h,CLS}, R_A the relevance of the last block's attention. Maps are ≥ 0.
 
-    Several `layers` are averaged.
+    Several `layers` are averaged. Not for models in half precision.
     """
 
     rules = Rules(own=False)

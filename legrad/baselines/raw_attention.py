@@ -25,10 +25,9 @@ class RawAttention(AttentionMethod):
         return [depth - 1]
 
     def _relevance(self, recording: Recording) -> Float[Tensor, "B N"]:
+        wide = self._tower.wide
         if recording.pool_weights is not None:
-            return recording.pool_weights.mean(dim=1)[:, 0]
-        first = self._layers[0]
-        rows = [
-            recording.steps[layer - first].weights[:, :, 0].mean(dim=1) for layer in self._layers
-        ]
+            return recording.pool_weights.mean(dim=1, dtype=wide)[:, 0]
+        steps = [recording.steps[layer - self._layers[0]] for layer in self._layers]
+        rows = [step.weights[:, :, 0].mean(dim=1, dtype=wide) for step in steps]
         return sum(rows[1:], rows[0]) / len(rows)

@@ -2,7 +2,10 @@
 
 Softmax, GELU, LayerNorm, LayerScale and the L2 norm pass relevance on unchanged; biases get none.
 The score is the last linear layer, with the text as its weight, and starts with relevance 1.
-No paper says how relevance passes through rotary positions: such towers are refused.
+No paper says how relevance passes through rotary positions: such towers are refused. So are models
+in half precision: relevance is divided by sums that nearly cancel, and rounding the weights alone,
+with everything else in float32, changes a mask (with the demo's CLIP and bfloat16, LRP's to an IoU
+of 0.09).
 """
 
 from __future__ import annotations
@@ -47,8 +50,15 @@ class RelevanceMethod(Baseline):
 
         Raises:
             UnsupportedModelError: the tower is not read by CLS, or has rotary positions.
+            ValueError: the tower is in half precision.
         """
         super().__init__(tower, layers)
+        if tower.dtype is not tower.wide:
+            kind = str(tower.dtype).removeprefix("torch.")
+            raise ValueError(
+                f"{type(self).__name__} of a {kind} model: "
+                "rounded weights change what it finds; give the model in float32"
+            )
         if tower.rotations is not None:
             raise UnsupportedModelError(
                 f"{type(self).__name__} of a tower with rotary positions",
@@ -96,7 +106,7 @@ def head_relevance(
     tower: Tower, output: Float[Tensor, "G N D"], text: Float[Tensor, "G E"], rules: Rules
 ) -> Float[Tensor, "G N D"]:
     """Relevance of the last block's output for the score of each text; only CLS has any."""
-    cls = output[:, 0].to(tower.wide)
+    cls = output[:, 0]
     text = text.to(cls)
     r = rules.inner(tower.head.embed(cls), text, cls.new_ones(len(cls), 1))
     if tower.head.proj is not None:

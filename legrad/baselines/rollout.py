@@ -33,12 +33,12 @@ class Rollout(AttentionMethod):
         return range(min(1, depth - 1), depth)
 
     def _relevance(self, recording: Recording) -> Float[Tensor, "B N"]:
-        first = self._layers[0]
+        first, wide = self._layers[0], self._tower.wide
         matrices = [
-            plus_identity(recording.steps[layer - first].weights.mean(dim=1))
+            plus_identity(recording.steps[layer - first].weights.mean(dim=1, dtype=wide))
             for layer in self._layers
         ]
         matrices = [matrix / matrix.sum(dim=-1, keepdim=True) for matrix in matrices]
         if recording.pool_weights is None or self._row0:
             return descend(cls_row(matrices[0]), matrices)
-        return descend(recording.pool_weights.mean(dim=1)[:, 0], matrices)
+        return descend(recording.pool_weights.mean(dim=1, dtype=wide)[:, 0], matrices)

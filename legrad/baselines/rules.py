@@ -30,7 +30,6 @@ class Rules:
         r: Float[Tensor, "*n out"],
     ) -> Float[Tensor, "*n in"]:
         """R of the input of x Wᵀ: by the parts of W⁺x⁺ and W⁻x⁻, together or each for itself."""
-        x, weight = x.to(r.dtype), weight.to(r.dtype)
         positive, negative = weight.clamp(min=0), weight.clamp(max=0)
         above, below = x.clamp(min=0), x.clamp(max=0)
         of_above, of_below = above @ positive.T, below @ negative.T
@@ -52,8 +51,8 @@ class Rules:
         self, a: Float[Tensor, G * n], b: Float[Tensor, G * n], r: Float[Tensor, G * n]
     ) -> tuple[Float[Tensor, G * n], Float[Tensor, G * n]]:
         """R of both terms of a + b; the own rule then scales each to its share of the total."""
-        share = divide(r, (a + b).to(r.dtype))
-        of_a, of_b = a.to(r.dtype) * share, b.to(r.dtype) * share
+        share = divide(r, a + b)
+        of_a, of_b = a * share, b * share
         if not self.own:
             return of_a, of_b
         sum_a, sum_b, total = (_total(part) for part in (of_a, of_b, r))
@@ -74,14 +73,13 @@ def matmul(
     x: Float[Tensor, "*n i k"], y: Float[Tensor, "*n k j"], r: Float[Tensor, "*n i j"]
 ) -> tuple[Float[Tensor, "*n i k"], Float[Tensor, "*n k j"]]:
     """R of both factors of x y, half each."""
-    x, y = x.to(r.dtype), y.to(r.dtype)
     share = divide(r, x @ y)
     return x * (share @ y.mT) / 2, y * (x.mT @ share) / 2
 
 
 def copies(x: Float[Tensor, "*n"], r: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
     """R of a tensor whose copies have relevance `r` together."""
-    return x.to(r.dtype) * divide(r, x.to(r.dtype))
+    return x * divide(r, x)
 
 
 def patch_embedding(
@@ -93,7 +91,6 @@ def patch_embedding(
 
     The z^B rule (Montavon et al., arXiv 1512.02479), bounded by each image's extreme values.
     """
-    pixels, weight = pixels.to(r.dtype), weight.to(r.dtype)
     positive, negative = weight.clamp(min=0), weight.clamp(max=0)
     low = torch.zeros_like(pixels) + pixels.amin(dim=(1, 2, 3), keepdim=True)
     high = torch.zeros_like(pixels) + pixels.amax(dim=(1, 2, 3), keepdim=True)

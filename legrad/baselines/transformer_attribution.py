@@ -17,7 +17,7 @@ class TransformerAttribution(RelevanceMethod):
     """E = row CLS of (C^L + I) ··· (C^1 + I) with C^l = mean_h ReLU(∂s/∂A^l ⊙ R_A^l).
 
     R_A^l is the relevance of block l's attention by the authors' own rules; rows are not
-    normalised, as in their code. Maps are ≥ 0.
+    normalised, as in their code. Maps are ≥ 0. Not for models in half precision.
     """
 
     rules = Rules(own=True)
@@ -38,6 +38,6 @@ class TransformerAttribution(RelevanceMethod):
         matrices = []
         for layer in self._layers:
             weights = relevant[layer - first].weights
-            product = gradients[layer - first].to(weights.dtype) * weights
+            product = gradients[layer - first] * weights
             matrices.append(plus_identity(product.clamp(min=0).mean(dim=1)))
         return self._on_grid(descend(cls_row(matrices[0]), matrices), recording.grid)
