@@ -15,6 +15,7 @@ from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from torch import nn
 
 import legrad
+from benchmarks.operations import Shape
 from benchmarks.timing import table
 
 Results = dict[str, Any]
@@ -27,38 +28,6 @@ class Case:
     name: str
     config: dict[str, Any]
     batch: int
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The sizes of a vision tower that its arithmetic depends on."""
-
-    width: int
-    hidden: int
-    layers: int
-    patch: int
-    image: int
-
-    @classmethod
-    def of(cls, config: dict[str, Any]) -> Shape:
-        """From an open_clip model config."""
-        vision = CLIPVisionCfg(**config["vision_cfg"])
-        assert isinstance(vision.layers, int) and isinstance(vision.image_size, int)
-        hidden = int(vision.width * vision.mlp_ratio)
-        return cls(vision.width, hidden, vision.layers, vision.patch_size, vision.image_size)
-
-    def operations(self, prompts: int | None) -> int:
-        """Floating-point operations for one image; `prompts=None` is the bare forward pass.
-
-        A multiply-add is two. Only matrix products are counted, those of the folded closed form.
-        """
-        patches = (self.image // self.patch) ** 2
-        tokens, d, m = patches + 1, self.width, self.hidden
-        layer = tokens * (8 * d * d + 4 * d * m) + 4 * tokens * tokens * d
-        if prompts is not None:
-            layer += 2 * tokens * d * d  # W_oᵀ ĥ, shared by the prompts
-            layer += prompts * (2 * tokens * m * d + 2 * tokens * tokens * d)
-        return 2 * patches * 3 * self.patch**2 * d + self.layers * layer
 
 
 def standard_cases() -> list[Case]:
@@ -101,8 +70,9 @@ def measure(
         explainer = legrad.build("legrad", model, memory_budget=memory_budget)
         for count in (None, *prompts):
             run = forward(model, images) if count is None else maps(explainer, images, count, case)
+            operations = shape.forward() if count is None else shape.closed_form(count)
             took, memory = repeat(run, device, seconds)
-            rows.append(row(case, count, took, memory, shape.operations(count) * case.batch / peak))
+            rows.append(row(case, count, took, memory, operations * case.batch / peak))
             rate = rows[-1]["images_per_second"]
             say(f"{case.name}, {count or 'no'} prompts: {rate:.3g} images/s")
         del model, explainer, run

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 import legrad
-from benchmarks.published import compare as versus
-from benchmarks.published import methods as as_published
+from benchmarks.published import loops
 from benchmarks.published.child import Child
+from benchmarks.published.plan import VIT_B_16, Plan, write_inputs
 from benchmarks.published.side import Ours
-from benchmarks.timing import Action, Figures, Target, interleaved, table
+from benchmarks.timing import Action, Figures, Target, interleaved, table, target_table
 from legrad.baselines import BASELINES
 
 Results = dict[str, Any]
@@ -36,7 +36,7 @@ FORMS: dict[str, tuple[str, int | None]] = {
 
 
 def compare(
-    published: str, rounds: int, batch_rounds: int, config: dict[str, Any] = versus.VIT_B_16
+    published: str, rounds: int, batch_rounds: int, config: dict[str, Any] = VIT_B_16
 ) -> Results:
     """Seconds of every method, by both ways, for one pair and for a batch.
 
@@ -51,20 +51,20 @@ def compare(
     """
     torch.set_num_threads(1)
     depth = config["vision_cfg"]["layers"]
-    plan = versus.Plan(config, (depth, 2), (1, PROMPTS), rounds, threads=1, batch=BATCH)
+    plan = Plan(config, (depth, 2), (1, PROMPTS), rounds, threads=1, batch=BATCH)
     with tempfile.TemporaryDirectory() as name:
-        versus.exchange(plan, Path(name))
+        write_inputs(plan, Path(name))
         side = Ours(Path(name), legrad)
         with Child("published", published, Path(name), threads=1) as theirs:
             packaged: dict[str, Action] = {
                 "legrad": lambda: theirs.ask("batch", depth, 1),
                 "legrad, last 2": lambda: theirs.ask("batch", 2, 1),
             }
-            loops = {
+            baselines = {
                 name: _timed(_heated(run, side.images[:1], side.text[:1]))
-                for name, run in as_published.runs(side.model).items()
+                for name, run in loops.runs(side.model).items()
             }
-            single = _measure({**packaged, **loops}, "as published, one pair", rounds)
+            single = _measure({**packaged, **baselines}, "as published, one pair", rounds)
     one = _measure(_best(side, 1, 1), "here, one pair", rounds)
     many = _measure(
         _best(side, BATCH, PROMPTS), f"here, {BATCH} x {PROMPTS}", batch_rounds, warm=True
@@ -96,7 +96,7 @@ def _best(side: Ours, images: int, prompts: int) -> dict[str, Action]:
     return actions
 
 
-def _heated(run: as_published.Run, images: Tensor, text: Tensor) -> Callable[[], Tensor]:
+def _heated(run: loops.Run, images: Tensor, text: Tensor) -> Callable[[], Tensor]:
     height, width = images.shape[2:]
     return lambda: legrad.heatmap(run(images, text).detach(), (height, width))
 
@@ -171,10 +171,6 @@ def markdown(results: Results) -> str:
         f"as published, {BATCH} x {PROMPTS} (s)",
         f"here, {BATCH} x {PROMPTS} (s)", "/ GradCAM",
     ]  # fmt: skip
-    checks = [
-        [t["name"], t["target"], f"{t['measured']:.2f}", "yes" if t["met"] else "NO"]
-        for t in results["targets"]
-    ]
     return "\n\n".join(
         [
             "ViT-B/16 with random weights, 224², float32: from images and text embeddings to "
@@ -186,7 +182,7 @@ def markdown(results: Results) -> str:
             "is a loop over the pairs, so its time is that of one pair times "
             f"{BATCH * PROMPTS}.",
             table(header, rows),
-            table(["target", "", "measured", "met"], checks),
+            target_table(results["targets"]),
         ]
     )
 

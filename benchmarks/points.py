@@ -77,7 +77,7 @@ def read_and_join(folder: str) -> dict[str, Any]:
 
     before = _peak()
     started = time.perf_counter()
-    pairs, cleaning = read_labels(f"{folder}/points.csv", f"{folder}/descriptions.csv")
+    pairs, _ = read_labels(f"{folder}/points.csv", f"{folder}/descriptions.csv")
     read = time.perf_counter()
     shared = LabelledPairs.from_parquet(pairs.to_parquet())
     found = sum(
@@ -92,7 +92,6 @@ def read_and_join(folder: str) -> dict[str, Any]:
         "peak_bytes": _peak(),
         "peak_bytes_before": before,
         "pairs": found,
-        "left_out": cleaning.left_out,
     }
 
 
@@ -132,7 +131,6 @@ def markdown(results: dict[str, Any]) -> str:
         f"at the most ({results['peak_bytes_before'] / 1e9:.2f} GB of it imports)\n"
         f"  read, clean, deduplicate, group {results['read_seconds']:.1f} s; "
         f"hand over and join {results['join_seconds']:.1f} s; {results['pairs']:,} pairs\n"
-        f"  left out: {results['left_out']}\n"
         f"{POINTS_PER_MASK} points on a {MASK_SIZE[1]}x{MASK_SIZE[0]} mask: "
         f"{1e3 * results['lookup_seconds_per_mask']:.2f} ms in its run lengths, "
         f"{1e3 * results['decode_seconds_per_mask']:.2f} ms by decoding it"

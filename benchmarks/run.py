@@ -16,6 +16,7 @@ def legrad(
     published: str | None = None,
     rounds: int = 5,
     processes: int = 3,
+    bfloat16_rounds: int = 3,
     threads: int = 2,
     json: Path | None = None,
 ) -> int:
@@ -27,21 +28,30 @@ def legrad(
         published: that interpreter; without it LEGRAD_PUBLISHED, or what `published` made.
         rounds: how often each measurement is repeated, in turns, in each pair of processes.
         processes: in how many pairs of processes, for a process can be slow as a whole.
+        bfloat16_rounds: the same for this project in bfloat16 against float32, which is slow where
+            a processor has no instructions for it.
         threads: PyTorch's, on both sides.
         json: also write the figures to this file.
     """
-    from benchmarks.published import compare as versus
+    from benchmarks.published import figures
+    from benchmarks.published.compare import compare
     from benchmarks.published.install import find
+    from benchmarks.published.plan import VIT_B_16, Plan
 
     try:
         python = find(published)
-        plan = versus.Plan(
-            versus.VIT_B_16, layers=(12, 2), rounds=rounds, processes=processes, threads=threads
+        plan = Plan(
+            VIT_B_16,
+            layers=(12, 2),
+            rounds=rounds,
+            processes=processes,
+            bfloat16_rounds=bfloat16_rounds,
+            threads=threads,
         )
     except (FileNotFoundError, ValueError) as error:
         return fail(str(error))
-    results = versus.compare(plan, str(python))
-    return report(versus.markdown(results), results, json)
+    results = compare(plan, str(python))
+    return report(figures.markdown(results), results, json)
 
 
 def methods(
@@ -120,7 +130,7 @@ def gpu(memory_budget: int = 1 << 30, json: Path | None = None) -> int:
     return report(accelerator.markdown(results), results, json)
 
 
-def engine(shards: int = 24, images: int = 64, actors: int = 2, json: Path | None = None) -> int:
+def executors(shards: int = 24, images: int = 64, actors: int = 2, json: Path | None = None) -> int:
     """Measure how busy the executors keep a model that sleeps 10 ms per image.
 
     Args:
@@ -129,7 +139,7 @@ def engine(shards: int = 24, images: int = 64, actors: int = 2, json: Path | Non
         actors: of Ray.
         json: also write the figures to this file.
     """
-    from benchmarks import engine as stand_in
+    from benchmarks import executors as stand_in
 
     results = stand_in.measure(shards, images, actors)
     return report(stand_in.markdown(results), results, json)
@@ -186,7 +196,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "siglip": siglip,
     "published": published,
     "gpu": gpu,
-    "engine": engine,
+    "executors": executors,
     "vocabulary": vocabulary,
     "points": points,
 }

@@ -18,7 +18,7 @@ from torch import Tensor
 
 import legrad
 from benchmarks.published.side import timed
-from benchmarks.timing import Target, interleaved, table
+from benchmarks.timing import Target, interleaved, table, target_table
 
 Results = dict[str, Any]
 
@@ -124,10 +124,6 @@ def markdown(results: Results) -> str:
     header = [
         "images", "prompts per image", "maps (s)", "/ 1 prompt", "heatmaps (s)", "/ 1 prompt",
     ]  # fmt: skip
-    checks = [
-        [t["name"], t["target"], f"{t['measured']:.2f}", "yes" if t["met"] else "NO"]
-        for t in results["targets"]
-    ]
     return "\n\n".join(
         [
             f"{MODEL} with random weights, {results['side']}², float32, LeGrad over all layers: "
@@ -135,6 +131,6 @@ def markdown(results: Results) -> str:
             "heatmaps of the image's size. Processor time of one thread; median of "
             f"{results['rounds']} interleaved rounds; load average {results['load_average']:.1f}.",
             table(header, cells),
-            table(["target", "", "measured", "met"], checks),
+            target_table(results["targets"]),
         ]
     )

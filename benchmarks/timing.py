@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 Figures: TypeAlias = Mapping[str, float]
 Action: TypeAlias = Callable[[], Figures]
@@ -85,6 +85,15 @@ def extra_prompt(one: float, several: float, *, more: int, forward: float) -> fl
         forward: seconds of the bare forward pass.
     """
     return (several - one) / more / forward
+
+
+def target_table(targets: Sequence[Mapping[str, Any]]) -> str:
+    """What was promised, what was measured, and whether that is good enough, as Markdown."""
+    checks = [
+        [t["name"], t["target"], f"{t['measured']:.3g}", "yes" if t["met"] else "NO"]
+        for t in targets
+    ]
+    return table(["target", "", "measured", "met"], checks)
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:

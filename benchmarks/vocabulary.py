@@ -41,9 +41,7 @@ def measure(classes: int, rounds: int, threads: int) -> dict[str, float]:
         chosen = AnnotateConfig(
             prompts=PromptConfig(source="vocabulary", classes=str(file), top_k=TOP_K)
         )
-        started = time.perf_counter()
         vocabulary = PromptExplainer(chosen)
-        load = time.perf_counter() - started
     named = PromptExplainer(AnnotateConfig())
     samples = _samples(named)
     asked = _with_same_prompts(samples, vocabulary)
@@ -56,7 +54,6 @@ def measure(classes: int, rounds: int, threads: int) -> dict[str, float]:
     )
     labels, picked = figures["labels"]["s"], figures["vocabulary"]["s"]
     return {
-        "load_s": load,
         "labels_ms": 1e3 * labels / len(samples),
         "vocabulary_ms": 1e3 * picked / len(samples),
         "ratio": picked / labels,
@@ -71,8 +68,6 @@ def markdown(results: Mapping[str, float]) -> str:
             "|---|---|---|",
             f"| named | {results['labels_ms']:.1f} | 1 |",
             f"| chosen | {results['vocabulary_ms']:.1f} | {results['ratio']:.2f} |",
-            "",
-            f"Loading the model and encoding the vocabulary, once: {results['load_s']:.1f} s",
         ]
     )
 

@@ -65,7 +65,7 @@ class Propagated:
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedRules:
     """One of the two sets of rules, see `legrad.baselines.rules.Rules`."""
 
     own: bool

@@ -74,20 +74,26 @@ class Ours(Side):
     name, has, lacks = "this project's legrad", "build", "LeWrapper"
 
     def prepare(self, form: str, layers: int, prompts: int, images: int, chunk: int) -> Run:
-        """`form`: "batch", every pair in one call, or "forward", the bare image encoder."""
+        """`form`: "batch" or "bfloat16", every pair in one call, or "forward", the bare encoder."""
         batch = self.images[:images]
         if form == "forward":
             return torch.no_grad()(lambda: self.model.visual(batch))
-        if form != "batch":
-            raise ValueError(f"no such form: {form}")
+        model = self._model(form)
         explainer = self._once(
-            (layers, chunk),
-            lambda: self.package.build("legrad", self.model, layers=layers, memory_budget=chunk),
+            (form, layers, chunk),
+            lambda: self.package.build("legrad", model, layers=layers, memory_budget=chunk),
         )
         text = self.text[:prompts].repeat(images, 1)
         index = torch.arange(images).repeat_interleave(prompts)
         height, width = batch.shape[2:]
         return lambda: self.package.heatmap(explainer(batch, text, index), (height, width))
+
+    def _model(self, form: str) -> Any:
+        if form == "batch":
+            return self.model
+        if form == "bfloat16":
+            return self._once(form, lambda: copy.deepcopy(self.model).to(torch.bfloat16))
+        raise ValueError(f"no such form: {form}")
 
 
 class Published(Side):
@@ -96,7 +102,7 @@ class Published(Side):
     name, has, lacks = "the published legrad", "LeWrapper", "build"
 
     def prepare(self, form: str, layers: int, prompts: int, images: int, chunk: int) -> Run:
-        """`form`: "batch", "loop" or "reuse", see `versus.FORMS`."""
+        """`form`: "batch", "loop" or "reuse", see `FORMS` in `plan.py`."""
         if images != 1:
             raise ValueError(f"the published package takes one image at a time, not {images}")
         wrapped = self._once(

@@ -7,17 +7,17 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import legrad
-from benchmarks.published import methods as as_published
+from benchmarks.published import loops
 from docs.write_methods import PAGE, VARIANTS, described, markdown, speed_section
 from pipeline.demo.quality import Quality
 from tests.legrad.conftest import EMBED_DIM, make_case
 
 
-@pytest.mark.parametrize("method", list(as_published.runs(make_case().model)))
+@pytest.mark.parametrize("method", list(loops.runs(make_case().model)))
 def test_published_loops_give_the_same_maps(method: str) -> None:
     case = make_case(dtype=torch.float32, batch=3)
     image, text = case.images[:1], case.text[:1]
-    loop = as_published.runs(case.model)[method](image, text).detach()
+    loop = loops.runs(case.model)[method](image, text).detach()
     ours = legrad.build(method, case.model)(image, text, torch.tensor([0]))
     torch.testing.assert_close(legrad.minmax(loop), legrad.minmax(ours), rtol=0, atol=1e-4)
 
@@ -29,7 +29,7 @@ RELEVANCE = ["lrp", "partial_lrp", "transformer_attribution"]
 def test_published_relevance_is_ours_to_the_last_digits(method: str) -> None:
     case = make_case(dtype=torch.float64)
     image, text = case.images[:1], case.text[:1]
-    loop = as_published.runs(case.model)[method](image, text).detach()
+    loop = loops.runs(case.model)[method](image, text).detach()
     ours = legrad.build(method, case.model)(image, text, torch.tensor([0]))
     torch.testing.assert_close(loop, ours, rtol=1e-8, atol=1e-8 * float(ours.abs().max()))
 
@@ -38,7 +38,7 @@ def test_published_relevance_is_ours_to_the_last_digits(method: str) -> None:
 def test_published_relevance_does_the_published_work(method: str) -> None:
     """Products per layer: forward, two of the backward pass, and those of its relevance."""
     case = make_case()
-    run = as_published.runs(case.model)[method]
+    run = loops.runs(case.model)[method]
     with FlopCounterMode(display=False) as counter:
         run(case.images[:1], case.text[:1])
     assert all(parameter.grad is None for parameter in case.model.parameters())

@@ -2,7 +2,7 @@
 
 The formulas are this project's; what is kept from the published code is the work it does: a graph
 through the whole network, a backward pass per block (CheferCAM), full matrix products instead of
-one row, all heads' contributions one by one, and for LRP and its kin what `published_relevance`
+one row, all heads' contributions one by one, and for LRP and its kin what `relevance.py`
 says. LeGrad itself is timed with the authors' package (`side.py`).
 """
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import legrad
-from benchmarks.published.relevance import Published
+from benchmarks.published.relevance import PublishedRules
 from legrad.baselines import BASELINES
 from legrad.baselines.base import plus_identity
 from legrad.baselines.recording import Recording, record, score_gradients
@@ -95,18 +95,18 @@ def _chefer_cam(tower: Tower, image: Tensor, text: Tensor) -> Tensor:
 
 
 def _partial_lrp(tower: Tower, weights: Weights, image: Tensor, text: Tensor) -> Tensor:
-    found = Published(own=False).propagate(tower, weights, image, text)
+    found = PublishedRules(own=False).propagate(tower, weights, image, text)
     cam = found.relevances[-1].clamp(min=0).mean(dim=1)
     return _map(tower, cam[0, 0], tower.grid(image))
 
 
 def _lrp(tower: Tower, weights: Weights, image: Tensor, text: Tensor) -> Tensor:
-    rules = Published(own=False)
+    rules = PublishedRules(own=False)
     return rules.pixels(tower, image, rules.propagate(tower, weights, image, text))
 
 
 def _transformer_attribution(tower: Tower, weights: Weights, image: Tensor, text: Tensor) -> Tensor:
-    found = Published(own=True).propagate(tower, weights, image, text)
+    found = PublishedRules(own=True).propagate(tower, weights, image, text)
     r = torch.eye(found.gradients[0].shape[-1], dtype=image.dtype)
     for gradient, share in list(zip(found.gradients, found.relevances, strict=True))[1:]:
         r = plus_identity((gradient * share).clamp(min=0).mean(dim=1))[0] @ r
