@@ -4,47 +4,93 @@ import ast
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-PACKAGES = ("legrad", "pipeline", "jobs", "benchmarks")
-MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
-LIMIT = 400  # lines
+from tests import structure
+from tests.structure import ROOT, is_backwards, parse
+
+MODULES = structure.modules()
+FOLDERS = structure.in_folders(MODULES)
+CIRCLES = structure.circles(MODULES)
+LINES, LINES_OF_A_COMMAND, MODULES_IN_A_FOLDER = 400, 119, 20
+
+each_module = pytest.mark.parametrize("name", MODULES)
 
 
-def imported(path: Path) -> set[str]:
+@each_module
+def test_imports_point_inwards(name: str) -> None:
+    assert [other for other in MODULES[name].imports if is_backwards(name, other)] == []
+    assert "tests" not in packages(name)
+
+
+@each_module
+def test_every_module_is_in_a_room_that_has_a_place(name: str) -> None:
+    assert structure.has_place(name)
+
+
+@each_module
+def test_no_module_is_on_a_circle_of_imports(name: str) -> None:
+    assert [circle for circle in CIRCLES if name in circle] == []
+
+
+def packages(name: str) -> set[str]:
     """Top-level packages that a module imports, wherever in it."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    return {other.partition(".")[0] for other in imported(name)}
+
+
+def imported(name: str) -> Iterator[str]:
+    for node in ast.walk(parse(MODULES[name].path)):
         if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module)
-    return {name.partition(".")[0] for name in names}
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def module_id(path: Path) -> str:
-    return str(path.relative_to(ROOT))
+@each_module
+def test_one_module_knows_ray(name: str) -> None:
+    if name != "pipeline.run.ray_executor":
+        assert "ray" not in packages(name)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=module_id)
-def test_imports_point_inwards(path: Path) -> None:
-    package = path.relative_to(ROOT).parts[0]
-    outer = PACKAGES[PACKAGES.index(package) + 1 :]
-    assert not imported(path) & {*outer, "docs", "tests"}
+def torch_names(name: str) -> Iterator[str]:
+    """What a module imports or uses of torch; `F.gelu` is torch.nn.functional.gelu."""
+    known: dict[str, str] = {}
+    for node in ast.walk(parse(MODULES[name].path)):
+        if isinstance(node, ast.Import):
+            known |= {a.asname: a.name for a in node.names if a.asname}
+            known |= {a.name.partition(".")[0]: a.name.partition(".")[0] for a in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            known |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
+    names = [*imported(name)]
+    for node in ast.walk(parse(MODULES[name].path)):
+        parts: list[str] = []
+        while isinstance(node, ast.Attribute):
+            parts.insert(0, node.attr)
+            node = node.value
+        if parts and isinstance(node, ast.Name) and node.id in known:
+            names.append(".".join([known[node.id], *parts]))
+    return (full for full in names if full.partition(".")[0] == "torch")
 
 
-@pytest.mark.parametrize("path", MODULES, ids=module_id)
-def test_one_module_knows_ray(path: Path) -> None:
-    if module_id(path) != "pipeline/run/ray_executor.py":
-        assert "ray" not in imported(path)
+NOT_OURS = re.compile(r"torch\.ops\.(mkl|mkldnn|onednn|quantized)\b|.*\._(?!_)")
 
 
-@pytest.mark.parametrize("path", MODULES, ids=module_id)
-def test_a_module_can_be_read_in_one_sitting(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= LIMIT
+@each_module
+def test_nothing_is_used_that_torch_keeps_for_itself(name: str) -> None:
+    assert [full for full in torch_names(name) if NOT_OURS.match(full)] == []
+
+
+@each_module
+def test_a_module_can_be_read_in_one_sitting(name: str) -> None:
+    assert MODULES[name].lines <= (LINES_OF_A_COMMAND if name.startswith("jobs.") else LINES)
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_folder_can_be_taken_in_at_a_glance(folder: Path) -> None:
+    assert FOLDERS[folder] <= MODULES_IN_A_FOLDER
 
 
 def tracked() -> list[Path]:
@@ -76,7 +122,7 @@ def test_no_tracked_file_has(pattern: re.Pattern[str]) -> None:
             continue
         for number, line in enumerate(text.splitlines(), 1):
             if pattern.search(line):
-                found.append(f"{module_id(path)}:{number}: {line.strip()[:100]}")
+                found.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()[:100]}")
     assert found == []
 
 
