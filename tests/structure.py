@@ -161,5 +161,5 @@ def report(root: Path) -> str:
 
 
 if __name__ == "__main__":
-    for checkout in sys.argv[1:] or [ROOT]:
+    for checkout in sys.argv[1:] or [str(ROOT)]:
         print(report(Path(checkout).resolve()))
