@@ -3,8 +3,11 @@
 The hook must be installed before the packages are imported, hence here and hence at import.
 """
 
+import logging
 import signal
+import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -16,18 +19,27 @@ install_import_hook(["legrad", "pipeline"], "beartype.beartype")
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("repeatable")
 
-
+ROOT = Path(__file__).parents[1]
 ALLOWED_WARNINGS = (
     # torchvision's decoders are to move to a package of their own; the lock file pins them.
     "ignore:The image decoding and encoding:DeprecationWarning",
     # pycocotools' decode, with numpy 2.
     "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning",
 )
+# Files that it leaves open, and what it calls of other packages.
+RAYS_OWN_WARNINGS = ("ignore::ResourceWarning", "ignore::DeprecationWarning")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     for warning in ALLOWED_WARNINGS:
         config.addinivalue_line("filterwarnings", warning)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("ray"):
+            for warning in RAYS_OWN_WARNINGS:
+                item.add_marker(pytest.mark.filterwarnings(warning))
 
 
 @pytest.fixture(autouse=True)
@@ -36,3 +48,29 @@ def keep_signals() -> Iterator[None]:
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture(scope="session")
+def shared_ray() -> Iterator[str]:
+    """Address of the Ray of all tests that can share one, which this process has joined.
+
+    A command that a test starts joins it where RAY_ADDRESS names it. It has room for four actors
+    at a time, whatever the machine.
+    """
+    import ray  # takes seconds, which only these tests should need
+
+    with pytest.MonkeyPatch.context() as environment, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        environment.setenv("PYTHONPATH", str(ROOT))  # of its workers
+        environment.setenv("OMP_NUM_THREADS", "1")
+        ray.init(
+            "local",
+            num_cpus=4,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    yield ray.get_runtime_context().gcs_address
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ray.shutdown()

@@ -1,10 +1,7 @@
 """One process and four Ray actors count the same, bit for bit; a killed count goes on."""
 
 import io
-import json
 import re
-import subprocess
-import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +13,6 @@ from jobs import annotate
 from pipeline.models.demo import ASSETS
 from tests.pipeline.evaluation.conftest import LOCAL
 
-ROOT = Path(__file__).parents[3]
 PARTS, SAMPLES = 4, 3
 POINTS = ("--points", ASSETS / "points.csv", "--descriptions", ASSETS / "class-descriptions.csv")
 COCO = ("--coco", ASSETS / "instances.json")
@@ -52,15 +48,6 @@ def commands(parts: Path, classes: str, written: Path) -> dict[str, tuple[object
     }
 
 
-# A process of its own: Ray warns about itself. It has room for four actors, whatever the machine.
-ON_RAY = """
-import sys, ray
-from jobs import evaluate
-ray.init(num_cpus=4, logging_level="ERROR")
-sys.exit(evaluate.main(sys.argv[1:]))
-"""
-
-
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.parametrize(
@@ -76,7 +63,13 @@ sys.exit(evaluate.main(sys.argv[1:]))
     ],
 )
 def test_equal_counts_whoever_counts(
-    run: Run, parts: Path, classes: str, tmp_path: Path, name: str, evaluations: int
+    shared_ray: str,
+    run: Run,
+    parts: Path,
+    classes: str,
+    tmp_path: Path,
+    name: str,
+    evaluations: int,
 ) -> None:
     command = name.partition(" ")[0]
     written = tmp_path / "written"
@@ -85,10 +78,8 @@ def test_equal_counts_whoever_counts(
         assert annotate.main(annotating) == 0
     flags = commands(parts, classes, written)[name]
     alone = run(command, *flags, output="alone")
-    many = ("--output", tmp_path / "many", "--engine.workers", PARTS, "--engine.threads", 1)
-    words = [str(word) for word in (command, *flags, *many)]
-    subprocess.run([sys.executable, "-c", ON_RAY, *words], cwd=ROOT, check=True, timeout=300)
-    assert json.loads((tmp_path / "many" / "metrics.json").read_text()) == alone
+    engine = ("--engine.executor", "ray", "--engine.workers", PARTS, "--engine.threads", 1)
+    assert run(command, *flags, *engine, output="many") == alone
     counts = [path.relative_to(tmp_path / "alone") for path in tmp_path.glob("alone/**/counts/*")]
     assert len(counts) == evaluations * PARTS
     for path in counts:

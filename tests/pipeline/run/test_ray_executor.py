@@ -3,12 +3,11 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import ray
 import torch
 from ray import cloudpickle
 
@@ -24,12 +23,7 @@ from pipeline.run.run import run_shards
 from pipeline.run.worker import MakeWorker, Worker
 from tests.pipeline.stand_ins import results
 
-ROOT = Path(__file__).parents[3]
-pytestmark = [
-    pytest.mark.ray,
-    # Ray's own: files that it leaves open, and what it calls of other packages.
-    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning"),
-]
+pytestmark = pytest.mark.ray
 
 # Workers of this module travel to the actors as they are: there, no test can be imported.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -83,21 +77,8 @@ class Fragile(Worker):
         super().do_shard(shard, attempt, on_images, alive)
 
 
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[None]:
-    """A Ray of two CPUs on this machine, for all tests."""
-    ray.init(
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        runtime_env={"env_vars": {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}},
-    )
-    yield
-    ray.shutdown()
-
-
 @pytest.fixture
-def on_ray(cluster: None) -> Callable[..., Ledger]:
+def on_ray(shared_ray: str) -> Callable[..., Ledger]:
     """`on_ray(config, make_worker=)`: a run, as the command makes it."""
 
     def run(config: AnnotateConfig, make_worker: MakeWorker = Worker) -> Ledger:
