@@ -10,7 +10,7 @@ import torch
 
 import legrad
 from pipeline.config import MaskConfig
-from pipeline.inputs.samples import Sample
+from pipeline.inputs.prompts import PromptedSample
 from pipeline.models.explain import Maps, SampleExplainer
 from pipeline.models.halving import in_halves
 from pipeline.outputs.annotations import Annotated, Annotation
@@ -33,7 +33,10 @@ class Annotator:
         self._masking = threading.Lock()
 
     def annotate(
-        self, batch: Sequence[Sample], rank: Rank = (), on_change: Callable[[], None] = nothing
+        self,
+        batch: Sequence[PromptedSample],
+        rank: Rank = (),
+        on_change: Callable[[], None] = nothing,
     ) -> list[Annotated]:
         """The annotations of every sample.
 
@@ -48,7 +51,7 @@ class Annotator:
         results = {sample.index: Annotated([]) for sample in batch}
         asked = [sample for sample in batch if self.explain.has_prompts(sample)]
 
-        def explain_and_mask(samples: Sequence[Sample]) -> list[Annotated]:
+        def explain_and_mask(samples: Sequence[PromptedSample]) -> list[Annotated]:
             with self._turn.take(rank, on_change):
                 maps = self.explain(samples)
             return [self._annotated(s, m) for s, m in zip(samples, maps, strict=True)]
@@ -64,7 +67,7 @@ class Annotator:
             )
         return [results[sample.index] for sample in batch]
 
-    def _annotated(self, sample: Sample, maps: Maps) -> Annotated:
+    def _annotated(self, sample: PromptedSample, maps: Maps) -> Annotated:
         """Masks for the maps of one sample."""
         parts = self._foregrounds(sample, maps)
         masks = [mask for part in parts for mask in encode_masks(part, self.mask.min_area)]
@@ -86,7 +89,7 @@ class Annotator:
         ]
         return Annotated(annotations, maps.cut, normalise_first=maps.normalise_first)
 
-    def _foregrounds(self, sample: Sample, maps: Maps) -> Iterator[Foreground]:
+    def _foregrounds(self, sample: PromptedSample, maps: Maps) -> Iterator[Foreground]:
         thresholds = [prompt.threshold for prompt in maps.prompts]
         parts = threshold_maps(
             maps.raw, sample.height, sample.width, thresholds, self.mask, maps.normalise_first
@@ -99,16 +102,16 @@ class Annotator:
             yield part
 
 
-def _halve(samples: Sequence[Sample]) -> list[list[Sample]]:
+def _halve(samples: Sequence[PromptedSample]) -> list[list[PromptedSample]]:
     """Two halves of the samples, or of the prompts of a single one; nothing where that is all."""
     if len(samples) > 1:
         middle = len(samples) // 2
         return [list(samples[:middle]), list(samples[middle:])]
     (sample,) = samples
-    middle = len(sample.prompts) // 2
+    middle = len(sample.wanted) // 2
     if not middle:
         return []
     return [
-        [replace(sample, prompts=sample.prompts[:middle])],
-        [replace(sample, prompts=sample.prompts[middle:])],
+        [replace(sample, wanted=sample.wanted[:middle])],
+        [replace(sample, wanted=sample.wanted[middle:])],
     ]
