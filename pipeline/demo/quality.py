@@ -28,7 +28,7 @@ from pipeline.inputs.images import decode as decode_image
 from pipeline.inputs.shards import find_shards
 from pipeline.inputs.tars import read_samples
 from pipeline.models.demo import ASSETS, WEIGHTS
-from pipeline.models.loaded import Question, heatmaps
+from pipeline.models.loaded import Query, heatmaps
 from pipeline.models.loading import LoadedClip
 from pipeline.outputs.masks import decode as decode_mask
 
@@ -84,9 +84,9 @@ def measure(model: LoadedClip, scenes: Sequence[Scene], **settings: Any) -> Qual
     other_hits: list[bool] = []
     for index, scene in enumerate(scenes):
         names = list(scene.masks)
-        question = _question(model, scene, names)
+        query = _query(model, scene, names)
         started = time.process_time()
-        heat = _heatmaps(model, explainer, question, scene)
+        heat = _heatmaps(model, explainer, query, scene)
         seconds.append(time.process_time() - started)
         peaks = [np.unravel_index(h.argmax(), h.shape) for h in heat]
         labels = sample_points(scene, index)
@@ -109,17 +109,17 @@ def measure(model: LoadedClip, scenes: Sequence[Scene], **settings: Any) -> Qual
     )
 
 
-def _question(model: LoadedClip, scene: Scene, names: list[str]) -> Question:
+def _query(model: LoadedClip, scene: Scene, names: list[str]) -> Query:
     pixels = torch.from_numpy(scene.image).permute(2, 0, 1)
-    return Question(model.squash(pixels), model.text(names))
+    return Query(model.squash(pixels), model.text(names))
 
 
 def _heatmaps(
-    model: LoadedClip, explainer: legrad.Explainer, question: Question, scene: Scene
+    model: LoadedClip, explainer: legrad.Explainer, query: Query, scene: Scene
 ) -> Float[np.ndarray, "name height width"]:
-    (answer,) = model.answer(explainer, [question])
+    (explanation,) = model.explain(explainer, [query])
     height, width = scene.image.shape[:2]
-    heat: np.ndarray = heatmaps(explainer, answer.raw, (height, width)).cpu().numpy()
+    heat: np.ndarray = heatmaps(explainer, explanation.raw, (height, width)).cpu().numpy()
     return heat
 
 

@@ -42,7 +42,7 @@ class ClassHead:
 
 
 @dataclass(frozen=True)
-class Question:
+class Query:
     """An image and what to look for in it.
 
     Attributes:
@@ -55,8 +55,8 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What the model says to a `Question`.
+class Explanation:
+    """The maps and scores of the texts of a `Query`.
 
     Attributes:
         raw: the map of each text on the patch grid.
@@ -111,29 +111,29 @@ class LoadedModel(ABC):
                 raise ConfigError(f"--model.image_size {side}: {error}") from error
         return explainer
 
-    def answer(self, explainer: legrad.Explainer, questions: Sequence[Question]) -> list[Answer]:
+    def explain(self, explainer: legrad.Explainer, queries: Sequence[Query]) -> list[Explanation]:
         """Explain a batch with one forward pass, or in halves where memory does not suffice."""
         parts = in_halves(
-            list(enumerate(questions)),
-            lambda numbered: self._answer(explainer, [question for _, question in numbered]),
+            list(enumerate(queries)),
+            lambda numbered: self._explain(explainer, [query for _, query in numbered]),
             _halve,
             self.device,
         )
-        answers: list[list[Answer]] = [[] for _ in questions]
+        explanations: list[list[Explanation]] = [[] for _ in queries]
         for (number, _), found, degraded in parts:
-            answers[number].append(replace(found, degraded=degraded))
-        return [_joined(of_question) for of_question in answers]
+            explanations[number].append(replace(found, degraded=degraded))
+        return [_joined(of_query) for of_query in explanations]
 
-    def _answer(self, explainer: legrad.Explainer, questions: Sequence[Question]) -> list[Answer]:
-        images = self.images(torch.stack([question.pixels for question in questions]))
-        text = torch.cat([question.text for question in questions]).to(images.device)
-        counts = [len(question.text) for question in questions]
-        owner = torch.arange(len(questions), device=images.device)
+    def _explain(self, explainer: legrad.Explainer, queries: Sequence[Query]) -> list[Explanation]:
+        images = self.images(torch.stack([query.pixels for query in queries]))
+        text = torch.cat([query.text for query in queries]).to(images.device)
+        counts = [len(query.text) for query in queries]
+        owner = torch.arange(len(queries), device=images.device)
         owner = owner.repeat_interleave(torch.tensor(counts, device=images.device))
         embedding, raw = explainer.explain(images, text, owner)
         scores = (embedding[owner] * text).sum(-1)
         return [
-            Answer(maps, of_image)
+            Explanation(maps, of_image)
             for maps, of_image in zip(
                 torch.split_with_sizes(raw, counts),
                 torch.split_with_sizes(scores, counts),
@@ -183,23 +183,20 @@ class LoadedModel(ABC):
         """
 
 
-def _halve(numbered: Sequence[tuple[int, Question]]) -> list[list[tuple[int, Question]]]:
-    """Two halves of the questions, or of the texts of a single one; nothing where that is all."""
+def _halve(numbered: Sequence[tuple[int, Query]]) -> list[list[tuple[int, Query]]]:
+    """Two halves of the queries, or of the texts of a single one; nothing where that is all."""
     if len(numbered) > 1:
         return halves(numbered)
-    ((number, question),) = numbered
-    return [
-        [(number, replace(question, text=torch.stack(half)))]
-        for half in halves(list(question.text))
-    ]
+    ((number, query),) = numbered
+    return [[(number, replace(query, text=torch.stack(half)))] for half in halves(list(query.text))]
 
 
-def _joined(parts: Sequence[Answer]) -> Answer:
-    """The answer to a question that was asked in parts."""
+def _joined(parts: Sequence[Explanation]) -> Explanation:
+    """The explanation to a query that was asked in parts."""
     if len(parts) == 1:
         return parts[0]
     raw, scores = (torch.cat([getattr(p, name) for p in parts]) for name in ("raw", "scores"))
-    return Answer(raw, scores, degraded=True)
+    return Explanation(raw, scores, degraded=True)
 
 
 def heatmaps(

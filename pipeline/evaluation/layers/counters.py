@@ -20,7 +20,7 @@ from pipeline.evaluation.segmentation.truth import ClassMasks, FindTruth
 from pipeline.inputs.reader import ShardReader
 from pipeline.inputs.samples import Sample
 from pipeline.inputs.shards import Shard
-from pipeline.models.loaded import Question
+from pipeline.models.loaded import Query
 from pipeline.models.loading import LoadedClip
 
 LAYER_MEANS = pa.schema(
@@ -65,10 +65,10 @@ class GradientCounter:
     def _rows(self, sample: Sample[ClassMasks], counted: Counted) -> list[dict[str, Any]]:
         names, truth = sample.wanted.names, sample.wanted
         with self._model.lock:
-            question = Question(sample.pixels, self._model.text([name.lower() for name in names]))
-            answers = [self._model.answer(layer, [question])[0] for layer in self._layers]
-        counted.degraded |= any(answer.degraded for answer in answers)
-        maps = torch.stack([answer.raw for answer in answers])
+            query = Query(sample.pixels, self._model.text([name.lower() for name in names]))
+            explanations = [self._model.explain(layer, [query])[0] for layer in self._layers]
+        counted.degraded |= any(explanation.degraded for explanation in explanations)
+        maps = torch.stack([explanation.raw for explanation in explanations])
         if self._minmax:
             maps = torch.stack([legrad.minmax(of_layer) for of_layer in maps])
         maps = maps.cpu()

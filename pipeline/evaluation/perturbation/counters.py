@@ -24,7 +24,7 @@ from pipeline.inputs.reader import ShardReader
 from pipeline.inputs.samples import Sample
 from pipeline.inputs.shards import Shard
 from pipeline.models.halving import halves, in_halves
-from pipeline.models.loaded import Question, heatmaps
+from pipeline.models.loaded import Query, heatmaps
 from pipeline.models.loading import load
 
 STEPS = tuple(round(0.1 * step, 1) for step in range(1, 10))
@@ -109,11 +109,11 @@ class PerturbationCounter:
         self, sample: Sample[int], classes: list[int], counted: Counted
     ) -> Mapping[int, Float[Tensor, "h w"]]:
         """The heatmap of each class, at the size of the model's input."""
-        question = Question(sample.pixels, self._head.rows[classes])
-        (answer,) = self._model.answer(self._explainer, [question])
-        counted.degraded |= answer.degraded
+        query = Query(sample.pixels, self._head.rows[classes])
+        (explanation,) = self._model.explain(self._explainer, [query])
+        counted.degraded |= explanation.degraded
         size = (self._model.size, self._model.size)
-        heat = heatmaps(self._explainer, answer.raw, size).cpu()
+        heat = heatmaps(self._explainer, explanation.raw, size).cpu()
         return dict(zip(classes, heat, strict=True))
 
     def _predictions(

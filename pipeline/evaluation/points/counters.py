@@ -19,7 +19,7 @@ from pipeline.inputs.reader import ShardReader
 from pipeline.inputs.samples import Sample
 from pipeline.inputs.shards import Shard
 from pipeline.inputs.tars import RawSample
-from pipeline.models.loaded import Question, heatmaps
+from pipeline.models.loaded import Query, heatmaps
 from pipeline.models.loading import LoadedClip
 from pipeline.outputs.masks import decode, stored_heatmap
 from pipeline.outputs.run_lengths import pixels_set
@@ -132,16 +132,16 @@ class MapCounter:
 
     def _count(self, shard: str, batch: list[Sample[list[PairPoints]]], counted: Counted) -> None:
         with self._model.lock:
-            questions = [
-                Question(s.pixels, self._model.text([points.label.prompt for points in s.wanted]))
+            queries = [
+                Query(s.pixels, self._model.text([points.label.prompt for points in s.wanted]))
                 for s in batch
             ]
-            answers = self._model.answer(self._explainer, questions)
+            explanations = self._model.explain(self._explainer, queries)
         side = self._model.size
-        for sample, answer in zip(batch, answers, strict=True):
-            counted.degraded |= answer.degraded
-            scores = answer.scores.tolist()
-            for points, score, grid in zip(sample.wanted, scores, answer.raw, strict=True):
+        for sample, explanation in zip(batch, explanations, strict=True):
+            counted.degraded |= explanation.degraded
+            scores = explanation.scores.tolist()
+            for points, score, grid in zip(sample.wanted, scores, explanation.raw, strict=True):
                 heat = heatmaps(self._explainer, grid[None], (side, side))[0].cpu().numpy()
                 mask, pixels = heat > np.float32(0.5), pixels_of(points.x, points.y, side, side)
                 row = pair_counts(image_id_of(sample.key), points, mask[pixels], score)

@@ -18,7 +18,7 @@ from pipeline.inputs.reader import ShardReader
 from pipeline.inputs.samples import Sample
 from pipeline.inputs.shards import Shard
 from pipeline.inputs.tars import RawSample
-from pipeline.models.loaded import Answer, Question, heatmaps
+from pipeline.models.loaded import Explanation, Query, heatmaps
 from pipeline.models.loading import LoadedClip
 from pipeline.outputs.masks import decode, stored_heatmap
 from pipeline.outputs.schema import is_normalised_first
@@ -46,10 +46,10 @@ class RegionCounter:
         """Count every image of the shard that has ground truth."""
         counted = Counted()
         for batch in self._batches(shard, counted, on_images):
-            for sample, answer in zip(batch, self._answers(batch), strict=True):
-                counted.degraded |= answer.degraded
+            for sample, explanation in zip(batch, self._explanations(batch), strict=True):
+                counted.degraded |= explanation.degraded
                 size = (self._model.size, self._model.size)
-                heat = heatmaps(self._explainer, answer.raw, size).cpu().numpy()
+                heat = heatmaps(self._explainer, explanation.raw, size).cpu().numpy()
                 truth = sample.wanted.resized(self._model.size)
                 fixed = heat > np.float32(self._threshold)
                 counted.rows += region_rows(sample.key, truth, heat, fixed)
@@ -93,14 +93,14 @@ class RegionCounter:
         assert not isinstance(self._truth, MatTruth)
         return self._truth(raw)
 
-    def _answers(self, batch: list[Sample[ClassMasks]]) -> list[Answer]:
+    def _explanations(self, batch: list[Sample[ClassMasks]]) -> list[Explanation]:
         """The maps of all classes of every image."""
         with self._model.lock:
-            questions = [
-                Question(s.pixels, self._model.text([name.lower() for name in s.wanted.names]))
+            queries = [
+                Query(s.pixels, self._model.text([name.lower() for name in s.wanted.names]))
                 for s in batch
             ]
-            return self._model.answer(self._explainer, questions)
+            return self._model.explain(self._explainer, queries)
 
 
 class WrittenCounter:

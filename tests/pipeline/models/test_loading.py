@@ -5,7 +5,7 @@ import torch
 
 from pipeline.config import AnnotateConfig, PromptConfig, RunConfig
 from pipeline.evaluation.config import EvaluationConfig
-from pipeline.models.loaded import Question
+from pipeline.models.loaded import Query
 from pipeline.models.loading import LoadedClip
 
 TEMPLATES = ["a drawing of a {}.", "{}"]
@@ -25,8 +25,8 @@ def test_an_answer_in_parts_is_the_answer(fits: int, monkeypatch: pytest.MonkeyP
     explainer = model.explainer()
     pixels = torch.randint(0, 256, (2, 3, model.size, model.size), dtype=torch.uint8)
     text = model.text(["dog", "cat", "bus", "owl", "cup"])
-    questions = [Question(pixels[0], text[:4]), Question(pixels[1], text[4:])]
-    whole = model.answer(explainer, questions)
+    queries = [Query(pixels[0], text[:4]), Query(pixels[1], text[4:])]
+    whole = model.explain(explainer, queries)
     explain = explainer.explain
 
     def refuse(images: torch.Tensor, text: torch.Tensor, index: torch.Tensor) -> object:
@@ -35,8 +35,8 @@ def test_an_answer_in_parts_is_the_answer(fits: int, monkeypatch: pytest.MonkeyP
         return explain(images, text, index)
 
     monkeypatch.setattr(explainer, "explain", refuse)
-    parts = model.answer(explainer, questions)
-    assert [answer.degraded for answer in whole + parts] == [False, False, True, True]
+    parts = model.explain(explainer, queries)
+    assert [explanation.degraded for explanation in whole + parts] == [False, False, True, True]
     for one, other in zip(whole, parts, strict=True):
         torch.testing.assert_close(one.raw, other.raw, rtol=1e-4, atol=1e-7)
         torch.testing.assert_close(one.scores, other.scores)
@@ -52,4 +52,4 @@ def test_what_cannot_be_halved_runs_out_of_memory(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(explainer, "explain", refuse)
     pixels = torch.zeros(3, model.size, model.size, dtype=torch.uint8)
     with pytest.raises(torch.OutOfMemoryError):
-        model.answer(explainer, [Question(pixels, model.text(NAMES))])
+        model.explain(explainer, [Query(pixels, model.text(NAMES))])
