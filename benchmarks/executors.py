@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pipeline.config import AnnotateConfig, ExecutionConfig
 from pipeline.inputs.images import squash
-from pipeline.inputs.samples import Sample
+from pipeline.inputs.prompts import PromptedSample
 from pipeline.inputs.shards import find_shards
 from pipeline.models.explain import Maps
 from pipeline.outputs.ledger import Ledger
@@ -48,11 +48,11 @@ class Sleeper:
         """What a real model would have done to an image."""
         return squash(pixels, INPUT)
 
-    def has_prompts(self, sample: Sample) -> bool:
+    def has_prompts(self, sample: PromptedSample) -> bool:
         """As for a real model."""
-        return bool(sample.prompts)
+        return bool(sample.wanted)
 
-    def __call__(self, samples: Sequence[Sample]) -> list[Maps]:
+    def __call__(self, samples: Sequence[PromptedSample]) -> list[Maps]:
         """Random maps, after a sleep."""
         started = time.time()
         time.sleep(SECONDS_PER_IMAGE * len(samples))
@@ -60,10 +60,10 @@ class Sleeper:
             stream.write(f"{started} {time.time()}\n")
         return [self._maps(sample) for sample in samples]
 
-    def _maps(self, sample: Sample) -> Maps:
-        count = len(sample.prompts)
+    def _maps(self, sample: PromptedSample) -> Maps:
+        count = len(sample.wanted)
         raw = torch.rand(count, GRID, GRID, generator=self._random)
-        return Maps(sample.prompts, raw, [0.0] * count, LABELS[:count], cut=0)
+        return Maps(sample.wanted, raw, [0.0] * count, LABELS[:count], cut=0)
 
 
 def measure(shards: int, images: int, actors: int) -> dict[str, dict[str, float]]:

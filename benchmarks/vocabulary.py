@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,14 +13,13 @@ import torch
 import yaml
 
 from benchmarks.timing import interleaved
-from pipeline import storage
 from pipeline.config import AnnotateConfig, MaskConfig, PromptConfig
 from pipeline.demo.run import SHARDS
 from pipeline.demo.sprites import CLASSES
-from pipeline.inputs.prompts import PromptReader
-from pipeline.inputs.samples import Sample, SampleReader
+from pipeline.inputs.prompts import PromptedSample, PromptReader
+from pipeline.inputs.reader import ShardReader
+from pipeline.inputs.samples import Sample
 from pipeline.inputs.shards import find_shards
-from pipeline.inputs.tars import read_samples
 from pipeline.models.explain import PromptExplainer
 from pipeline.run.annotator import Annotator
 
@@ -77,19 +77,19 @@ def _vocabulary(classes: int) -> list[dict[str, object]]:
     return [{"id": number, "name": name} for number, name in enumerate(names, 1)]
 
 
-def _samples(explain: PromptExplainer) -> list[Sample]:
-    reader = SampleReader(PromptReader(PromptConfig()), 1 << 30, explain.squash)
-    samples = []
-    for shard in find_shards([str(SHARDS)]):
-        with storage.open_read(shard.location) as stream:
-            samples += [reader(raw) for raw in read_samples(stream)]
+def _samples(explain: PromptExplainer) -> list[PromptedSample]:
+    prompts_of = PromptReader(PromptConfig())
+    read = ShardReader(lambda raw: prompts_of(raw.fields), explain.squash)
+    samples = chain.from_iterable(read(shard) for shard in find_shards([str(SHARDS)]))
     return [sample for sample in samples if isinstance(sample, Sample)]
 
 
-def _with_same_prompts(samples: Sequence[Sample], explain: PromptExplainer) -> list[Sample]:
+def _with_same_prompts(
+    samples: Sequence[PromptedSample], explain: PromptExplainer
+) -> list[PromptedSample]:
     """The samples with the prompts that the vocabulary chooses for them."""
     return [
-        replace(sample, prompts=maps.prompts)
+        replace(sample, wanted=maps.prompts)
         for start in range(0, len(samples), BATCH)
         for sample, maps in zip(
             samples[start : start + BATCH], explain(samples[start : start + BATCH]), strict=True
@@ -97,7 +97,7 @@ def _with_same_prompts(samples: Sequence[Sample], explain: PromptExplainer) -> l
     ]
 
 
-def _seconds(explain: PromptExplainer, samples: Sequence[Sample]) -> dict[str, float]:
+def _seconds(explain: PromptExplainer, samples: Sequence[PromptedSample]) -> dict[str, float]:
     annotator = Annotator(explain, MaskConfig())
     started = time.perf_counter()
     for start in range(0, len(samples), BATCH):

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Float32
@@ -15,6 +15,7 @@ from jaxtyping import Float32
 from pipeline.config import PromptConfig
 from pipeline.errors import Reject, one_line
 from pipeline.inputs.classes import Category, is_text, load_classes
+from pipeline.inputs.samples import Sample
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,10 @@ class Prompt:
     texts: tuple[str, ...]
     threshold: float | None = None
     embedding: Float32[np.ndarray, " embed"] | None = field(default=None, compare=False)
+
+
+PromptedSample: TypeAlias = Sample[list[Prompt]]
+"""An image with its prompts, which may be none."""
 
 
 class PromptReader:

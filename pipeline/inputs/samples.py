@@ -1,45 +1,45 @@
-"""From the members of a tar to samples that can be annotated, or the reason why not."""
+"""What reading makes of the members of a tar: an image that can be used, or why there is none."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from jaxtyping import UInt8
 from torch import Tensor
 
 from pipeline.errors import Reject
-from pipeline.inputs.images import decode
-from pipeline.inputs.prompts import Prompt, PromptReader
 from pipeline.inputs.tars import RawSample
 
 IMAGE_FIELDS = ("jpg", "jpeg", "png", "webp")
 
+Wanted = TypeVar("Wanted")
+
 
 @dataclass(frozen=True)
-class Sample:
-    """An image with its prompts.
+class Sample(Generic[Wanted]):
+    """An image with what was wanted of it.
 
     Attributes:
         index: position in the shard, from 0.
         key: WebDataset key.
         height: stored pixels.
         width: stored pixels.
-        pixels: RGB, squashed to the model's input size.
-        prompts: what to look for; may be empty.
+        pixels: RGB, at the size that was asked for.
+        wanted: what to look for, or what is known to be there; see `ShardReader`.
     """
 
     index: int
     key: str
     height: int
     width: int
-    pixels: UInt8[Tensor, "3 size size"]
-    prompts: list[Prompt]
+    pixels: UInt8[Tensor, "3 rows columns"]
+    wanted: Wanted
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """A sample that cannot be annotated; `reason` and `detail` are those of `Reject`."""
+    """A sample that cannot be used; `reason` and `detail` are those of `Reject`."""
 
     index: int
     key: str
@@ -47,41 +47,12 @@ class Rejected:
     detail: str
 
 
-@dataclass
-class SampleReader:
-    """Makes `Sample` or `Rejected` of the raw samples of one shard.
+@dataclass(frozen=True)
+class Skipped:
+    """A sample of which nothing is wanted: its image was not decoded."""
 
-    Attributes:
-        read_prompts: finds the prompts.
-        max_pixels: larger images are rejected.
-        squash: resizes pixels to the model's input.
-    """
-
-    read_prompts: PromptReader
-    max_pixels: int
-    squash: Callable[[Tensor], Tensor]
-    seen: set[str] = field(default_factory=set)
-
-    def admit(self, raw: RawSample) -> Rejected | None:
-        """Judge what only the shard as a whole can tell; call it for every sample, in order."""
-        if raw.key in self.seen:
-            return Rejected(raw.index, raw.key, "duplicate_key", "an earlier sample has this key")
-        self.seen.add(raw.key)
-        return None
-
-    def __call__(self, raw: RawSample) -> Sample | Rejected:
-        """Find the prompts and decode the image. Safe to call from several threads."""
-        try:
-            if raw.too_large:
-                raise Reject("too_large", f"{raw.key}.{raw.too_large} is beyond --max_sample_bytes")
-            if raw.repeated:
-                raise Reject("duplicate_field", f"{raw.key}.{raw.repeated} is there twice")
-            prompts = self.read_prompts(raw.fields)
-            pixels = decode(image_bytes(raw), self.max_pixels)
-        except Reject as reject:
-            return Rejected(raw.index, raw.key, reject.reason, reject.detail)
-        height, width = pixels.shape[1:]
-        return Sample(raw.index, raw.key, height, width, self.squash(pixels), prompts)
+    index: int
+    key: str
 
 
 def image_bytes(raw: RawSample) -> bytes:

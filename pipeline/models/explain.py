@@ -11,8 +11,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from pipeline.config import AnnotateConfig
-from pipeline.inputs.prompts import Prompt, PromptReader, of_category
-from pipeline.inputs.samples import Sample
+from pipeline.inputs.prompts import Prompt, PromptedSample, PromptReader, of_category
 from pipeline.models.loading import LoadedClip
 from pipeline.models.text import TextEncoder
 
@@ -53,10 +52,10 @@ class SampleExplainer(Protocol):
     def squash(self, pixels: UInt8[Tensor, "3 height width"]) -> UInt8[Tensor, "3 size size"]:
         """Resize an image to the model's input."""
 
-    def has_prompts(self, sample: Sample) -> bool:
+    def has_prompts(self, sample: PromptedSample) -> bool:
         """Whether there is anything to look for in the sample."""
 
-    def __call__(self, samples: Sequence[Sample]) -> list[Maps]:
+    def __call__(self, samples: Sequence[PromptedSample]) -> list[Maps]:
         """Maps of every prompt of every sample; not thread-safe."""
 
 
@@ -93,15 +92,15 @@ class PromptExplainer:
         """Resize an image to the model's input, without cropping."""
         return self._model.squash(pixels)
 
-    def has_prompts(self, sample: Sample) -> bool:
+    def has_prompts(self, sample: PromptedSample) -> bool:
         """Whether there is anything to look for in the sample."""
-        return bool(sample.prompts) or self._vocabulary is not None
+        return bool(sample.wanted) or self._vocabulary is not None
 
-    def __call__(self, samples: Sequence[Sample]) -> list[Maps]:
+    def __call__(self, samples: Sequence[PromptedSample]) -> list[Maps]:
         """Maps of every prompt of every sample; not thread-safe."""
         images = self._model.images(torch.stack([sample.pixels for sample in samples]))
         if self._vocabulary is None:
-            asked = [sample.prompts for sample in samples]
+            asked = [sample.wanted for sample in samples]
             text, owner, cut = self._texts(asked)
             embedding, raw = self._explainer.explain(images, text, owner)
         else:

@@ -10,14 +10,12 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline import storage
-from pipeline.inputs.images import decode as decode_image
-from pipeline.inputs.samples import image_bytes
+from pipeline.errors import Reject
+from pipeline.inputs.reader import ShardReader
+from pipeline.inputs.samples import Rejected, Sample
 from pipeline.inputs.shards import Shard
-from pipeline.inputs.tars import read_samples
 from pipeline.outputs.ledger import Ledger
-from pipeline.outputs.masks import decode as decode_mask
-from pipeline.outputs.masks import stored_heatmap
+from pipeline.outputs.masks import decode, stored_heatmap
 from pipeline.outputs.schema import is_normalised_first
 
 CELL = 200  # pixels, width of a picture
@@ -62,11 +60,11 @@ def _annotated(output: str, shard: Shard) -> Iterator[tuple[Pixels, Sequence[Row
     table = Ledger(output).read("annotations", shard.name)
     first, rows = is_normalised_first(table), table.to_pylist()
     by_sample = {index: list(group) for index, group in groupby(rows, lambda r: r["sample_index"])}
-    with storage.open_read(shard.location) as stream:
-        for raw in read_samples(stream):
-            if raw.index in by_sample:
-                pixels = decode_image(image_bytes(raw), max_pixels=1 << 30)
-                yield pixels.permute(1, 2, 0).numpy(), by_sample[raw.index], first
+    for sample in ShardReader(lambda raw: by_sample.get(raw.index))(shard):
+        if isinstance(sample, Sample):
+            yield sample.pixels.permute(1, 2, 0).numpy(), sample.wanted, first
+        elif isinstance(sample, Rejected) and sample.index in by_sample:
+            raise Reject(sample.reason, f"{sample.key}: {sample.detail}")
 
 
 def _row(pixels: Pixels, annotations: Sequence[Row], normalise_first: bool) -> Image.Image:
@@ -78,7 +76,7 @@ def _row(pixels: Pixels, annotations: Sequence[Row], normalise_first: bool) -> I
         if row["heat"] is not None:
             heated = _overlay(pixels, stored_heatmap(row, normalise_first))
         cells.append(_cell(heated, title))
-        cells.append(_cell(_cut_out(pixels, decode_mask(row["segmentation"])), "mask"))
+        cells.append(_cell(_cut_out(pixels, decode(row["segmentation"])), "mask"))
     strip = Image.new("RGB", (WIDTH, cells[0].height), PAPER)
     for position, cell in enumerate(cells):
         strip.paste(cell, (MARGIN // 2 + position * (CELL + MARGIN), 0))

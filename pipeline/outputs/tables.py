@@ -6,7 +6,8 @@ from collections import Counter
 from typing import Any
 
 from pipeline.config import AnnotateConfig
-from pipeline.inputs.samples import Rejected, Sample
+from pipeline.inputs.prompts import PromptedSample
+from pipeline.inputs.samples import Rejected
 from pipeline.outputs.annotations import Annotated, Annotation
 from pipeline.outputs.records import Counts
 from pipeline.outputs.schema import ANNOTATIONS, IMAGES, footer, image_id, to_parquet
@@ -30,7 +31,7 @@ class ShardTables:
         self.annotations: list[Row] = []
         self.degraded = False
 
-    def add(self, sample: Sample, annotated: Annotated) -> None:
+    def add(self, sample: PromptedSample, annotated: Annotated) -> None:
         """Add a sample with what was found in it."""
         results = annotated.annotations
         found = [result for result in results if result.mask is not None]
@@ -81,12 +82,12 @@ class ShardTables:
                 return f"{row['key']}: {row['reason']}: {row['detail']}"
         return "none"
 
-    def _add_image(self, sample: Sample | Rejected, **columns: Any) -> None:
+    def _add_image(self, sample: PromptedSample | Rejected, **columns: Any) -> None:
         unknown = {"height": None, "width": None, "reason": None, "detail": None}
         nothing = {"prompts": 0, "prompts_cut": 0, "masks": 0, "without_mask": []}
         self.images.append(self._identity(sample) | unknown | nothing | columns)
 
-    def _identity(self, sample: Sample | Rejected) -> Row:
+    def _identity(self, sample: PromptedSample | Rejected) -> Row:
         return {
             "shard": self.shard,
             "sample_index": sample.index,
@@ -94,7 +95,7 @@ class ShardTables:
             "image_id": image_id(self.shard, sample.key),
         }
 
-    def _annotation(self, sample: Sample, result: Annotation) -> Row:
+    def _annotation(self, sample: PromptedSample, result: Annotation) -> Row:
         assert result.mask is not None
         return self._identity(sample) | {
             "height": sample.height,

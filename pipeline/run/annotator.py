@@ -10,7 +10,7 @@ import torch
 
 import legrad
 from pipeline.config import MaskConfig
-from pipeline.inputs.samples import Sample
+from pipeline.inputs.prompts import PromptedSample
 from pipeline.models.explain import Maps, SampleExplainer
 from pipeline.models.halving import halves, in_halves
 from pipeline.outputs.annotations import Annotated, Annotation
@@ -34,7 +34,7 @@ class Annotator:
 
     def annotate(
         self,
-        batch: Sequence[Sample],
+        batch: Sequence[PromptedSample],
         priority: Priority = (),
         on_change: Callable[[], None] = no_op,
     ) -> list[Annotated]:
@@ -51,7 +51,7 @@ class Annotator:
         results = {sample.index: Annotated([]) for sample in batch}
         asked = [sample for sample in batch if self.explain.has_prompts(sample)]
 
-        def explain_and_mask(samples: Sequence[Sample]) -> list[Annotated]:
+        def explain_and_mask(samples: Sequence[PromptedSample]) -> list[Annotated]:
             with self._model_lock.take(priority, on_change):
                 maps = self.explain(samples)
             return [self._annotated(s, m) for s, m in zip(samples, maps, strict=True)]
@@ -67,7 +67,7 @@ class Annotator:
             )
         return [results[sample.index] for sample in batch]
 
-    def _annotated(self, sample: Sample, maps: Maps) -> Annotated:
+    def _annotated(self, sample: PromptedSample, maps: Maps) -> Annotated:
         """Masks for the maps of one sample."""
         parts = self._foregrounds(sample, maps)
         masks = [mask for part in parts for mask in encode_masks(part, self.mask.min_area)]
@@ -89,7 +89,7 @@ class Annotator:
         ]
         return Annotated(annotations, maps.cut, normalise_first=maps.normalise_first)
 
-    def _foregrounds(self, sample: Sample, maps: Maps) -> Iterator[Foreground]:
+    def _foregrounds(self, sample: PromptedSample, maps: Maps) -> Iterator[Foreground]:
         thresholds = [prompt.threshold for prompt in maps.prompts]
         parts = threshold_maps(
             maps.raw, sample.height, sample.width, thresholds, self.mask, maps.normalise_first
@@ -102,9 +102,9 @@ class Annotator:
             yield part
 
 
-def _halve(samples: Sequence[Sample]) -> list[list[Sample]]:
+def _halve(samples: Sequence[PromptedSample]) -> list[list[PromptedSample]]:
     """Two halves of the samples, or of the prompts of a single one; nothing where that is all."""
     if len(samples) > 1:
         return halves(samples)
     (sample,) = samples
-    return [[replace(sample, prompts=half)] for half in halves(sample.prompts)]
+    return [[replace(sample, wanted=half)] for half in halves(sample.wanted)]

@@ -7,35 +7,33 @@ import threading
 import time
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import count
 from typing import Any
 
 import torch
 
-from pipeline import storage
 from pipeline.config import AnnotateConfig, RunConfig
 from pipeline.errors import ShardError, Stopped, TooManyRejects
-from pipeline.inputs.prompts import PromptReader
-from pipeline.inputs.samples import Rejected, Sample, SampleReader
+from pipeline.inputs.look_ahead import map_ahead
+from pipeline.inputs.prompts import Prompt, PromptReader
+from pipeline.inputs.reader import Read, ShardReader, in_batches
+from pipeline.inputs.samples import Rejected, Sample
 from pipeline.inputs.shards import Shard
-from pipeline.inputs.tars import RawSample, read_samples
 from pipeline.models.explain import PromptExplainer, SampleExplainer
 from pipeline.outputs.annotations import Annotated
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.records import make_commit
 from pipeline.outputs.tables import ShardTables
 from pipeline.run.annotator import Annotator
-from pipeline.run.ordering import map_ahead
 from pipeline.run.watchdog import Watchdog
 
-DECODE_THREADS = 2
 BATCHES_AT_ONCE = 2
 """Of one shard: while masks are made of the maps of one, the model has the next."""
 
-Batch = list[Sample | Rejected]
+Batch = list[Read[list[Prompt]]]
 
 
 @dataclass(frozen=True)
@@ -136,9 +134,8 @@ class Worker(ShardWorker):
         self.annotator = Annotator(self.explain, config.mask)
         self._shards = count()
         vectors = config.prompts.source == "embeddings"
-        self.read_prompts = PromptReader(
-            config.prompts, self.explain.embed_width if vectors else None
-        )
+        prompts_of = PromptReader(config.prompts, self.explain.embed_width if vectors else None)
+        self.read = ShardReader.of(config, lambda raw: prompts_of(raw.fields), self.explain.squash)
 
     def do_shard(
         self,
@@ -202,8 +199,8 @@ class Worker(ShardWorker):
             return batch, self.annotator.annotate(samples, (begun, number), alive)
 
         with ThreadPoolExecutor(BATCHES_AT_ONCE, thread_name_prefix="annotate") as pool:
-            batches = enumerate(self._batches(shard))
-            yield from map_ahead(pool, annotate, batches, BATCHES_AT_ONCE - 1)
+            batches = in_batches(self.read(shard), self.config.engine.batch_size)
+            yield from map_ahead(pool, annotate, enumerate(batches), BATCHES_AT_ONCE - 1)
 
     def _check_rejects(self, tables: ShardTables) -> None:
         counts = tables.counts()
@@ -216,52 +213,6 @@ class Worker(ShardWorker):
                 f"{self.config.max_reject_fraction}"
             )
 
-    def _batches(self, shard: Shard) -> Iterator[Batch]:
-        """The samples of a shard in order, cut after every `batch_size` that can be annotated.
-
-        The cuts depend on the shard's contents only: a batch decides about the last bits of a
-        float, and an interrupted run has to end in the same bytes as one that was not.
-
-        Raises:
-            ShardError: after the last batch that could be read.
-        """
-        batch: Batch = []
-        good = 0
-        error: ShardError | None = None
-        with storage.open_read(shard.location) as stream:
-            raws = islice(
-                read_samples(stream, self.config.max_sample_bytes), self.config.limit_samples
-            )
-            try:
-                for sample in self._decoded(raws):
-                    batch.append(sample)
-                    good += isinstance(sample, Sample)
-                    if good == self.config.engine.batch_size:
-                        yield batch
-                        batch, good = [], 0
-            except ShardError as caught:
-                error = caught
-        if batch:
-            yield batch
-        if error:
-            raise error
-
-    def _decoded(self, raws: Iterable[RawSample]) -> Iterator[Sample | Rejected]:
-        """Decode in threads, a bounded number of samples ahead, in order.
-
-        Raises:
-            ShardError: after the last sample that could be read.
-        """
-        reader = SampleReader(self.read_prompts, self.config.max_pixels, self.explain.squash)
-        admitted = ((raw, reader.admit(raw)) for raw in raws)
-
-        def read(pair: tuple[RawSample, Rejected | None]) -> Sample | Rejected:
-            raw, verdict = pair
-            return verdict or reader(raw)
-
-        with ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode") as pool:
-            yield from map_ahead(pool, read, admitted, 2 * self.config.engine.batch_size)
-
 
 MakeWorker = Callable[[Any], ShardWorker]
 """A worker for the settings of a run, `RunConfig` or what extends it."""
@@ -272,5 +223,5 @@ def _add(batch: Batch, found: list[Annotated], tables: ShardTables) -> None:
     for sample in batch:
         if isinstance(sample, Rejected):
             tables.add_rejected(sample)
-        else:
+        elif isinstance(sample, Sample):
             tables.add(sample, next(annotated))

@@ -12,11 +12,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 
 import legrad
-from pipeline.evaluation.batches import Batches, Case
+from pipeline.evaluation.batches import Batches
 from pipeline.evaluation.columns import sorted_codes
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.counting import Counted
 from pipeline.evaluation.segmentation.truth import ClassMasks, FindTruth
+from pipeline.inputs.reader import ShardReader
+from pipeline.inputs.samples import Sample
 from pipeline.inputs.shards import Shard
 from pipeline.models.loaded import Question
 from pipeline.models.loading import LoadedClip
@@ -47,22 +49,23 @@ class GradientCounter:
         self._model = LoadedClip(config)
         depth = range(self._model.depth)
         self._layers = [self._model.explainer(layers=[layer]) for layer in depth]
-        self._batches = Batches(config, make_truth(), self._model.squash, "without ground truth")
+        read = ShardReader.of(config, make_truth(), self._model.squash)
+        self._batches = Batches(read, config.engine.batch_size, "without ground truth")
 
     def __call__(self, shard: Shard, on_images: Callable[[int], object]) -> Counted:
         """Measure every image of the shard that has ground truth."""
         counted = Counted()
         for batch in self._batches(shard, counted, on_images):
-            for case in batch:
-                counted.rows += self._rows(case, counted)
-                counted.prompts += len(case.truth.names)
-                counted.masks += len(case.truth.names)
+            for sample in batch:
+                counted.rows += self._rows(sample, counted)
+                counted.prompts += len(sample.wanted.names)
+                counted.masks += len(sample.wanted.names)
         return counted
 
-    def _rows(self, case: Case[ClassMasks], counted: Counted) -> list[dict[str, Any]]:
-        names, truth = case.truth.names, case.truth
+    def _rows(self, sample: Sample[ClassMasks], counted: Counted) -> list[dict[str, Any]]:
+        names, truth = sample.wanted.names, sample.wanted
         with self._model.lock:
-            question = Question(case.pixels, self._model.text([name.lower() for name in names]))
+            question = Question(sample.pixels, self._model.text([name.lower() for name in names]))
             answers = [self._model.answer(layer, [question])[0] for layer in self._layers]
         counted.degraded |= any(answer.degraded for answer in answers)
         maps = torch.stack([answer.raw for answer in answers])
@@ -75,7 +78,7 @@ class GradientCounter:
             if inside.any():
                 upsampled = _upsampled(maps[:, position], (inside.shape[0], inside.shape[1]))
                 means = upsampled[:, inside].mean(1, dtype=torch.float64).tolist()
-                rows.append({"image": case.key, "name": name, "means": means})
+                rows.append({"image": sample.key, "name": name, "means": means})
         return rows
 
 

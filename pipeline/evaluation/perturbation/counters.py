@@ -16,10 +16,12 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from pipeline.evaluation.batches import Batches, Case
+from pipeline.evaluation.batches import Batches
 from pipeline.evaluation.class_names import ClassNames
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.counting import Counted
+from pipeline.inputs.reader import ShardReader
+from pipeline.inputs.samples import Sample
 from pipeline.inputs.shards import Shard
 from pipeline.models.halving import halves, in_halves
 from pipeline.models.loaded import Question, heatmaps
@@ -77,36 +79,37 @@ class PerturbationCounter:
         self._model = load(config)
         self._explainer = self._model.explainer()
         self._head = self._model.head(classes.ids, classes.names)
-        self._batches = Batches(config, classes.target, self._model.fit, "without one class")
+        read = ShardReader.of(config, classes.target, self._model.fit)
+        self._batches = Batches(read, config.engine.batch_size, "without one class")
 
     def __call__(self, shard: Shard, on_images: Callable[[int], object]) -> Counted:
         """Count every image of the shard that has one known class."""
         counted = Counted()
         for batch in self._batches(shard, counted, on_images):
             with self._model.lock:
-                counted.rows += [self._row(case, counted) for case in batch]
+                counted.rows += [self._row(sample, counted) for sample in batch]
             counted.prompts += len(batch)
             counted.masks += len(batch)
         return counted
 
-    def _row(self, case: Case[int], counted: Counted) -> dict[str, Any]:
-        target = case.truth
-        (predicted,) = self._predictions(case.pixels[None], counted)
+    def _row(self, sample: Sample[int], counted: Counted) -> dict[str, Any]:
+        target = sample.wanted
+        (predicted,) = self._predictions(sample.pixels[None], counted)
         # One map where both are the same class: a batch of another size may differ in last bits.
-        maps = self._maps(case, sorted({predicted, target}), counted)
-        row: dict[str, Any] = {"image": case.key, "target": target, "predicted": predicted}
+        maps = self._maps(sample, sorted({predicted, target}), counted)
+        row: dict[str, Any] = {"image": sample.key, "target": target, "predicted": predicted}
         for kind, name in (("predicted", predicted), ("target", target)):
             for sign in SIGNS:
-                images = perturbed(case.pixels, removal_order(maps[name], sign))
+                images = perturbed(sample.pixels, removal_order(maps[name], sign))
                 answers = self._predictions(images, counted)
                 row[f"{sign}_{kind}"] = [answer == target for answer in answers]
         return row
 
     def _maps(
-        self, case: Case[int], classes: list[int], counted: Counted
+        self, sample: Sample[int], classes: list[int], counted: Counted
     ) -> Mapping[int, Float[Tensor, "h w"]]:
         """The heatmap of each class, at the size of the model's input."""
-        question = Question(case.pixels, self._head.rows[classes])
+        question = Question(sample.pixels, self._head.rows[classes])
         (answer,) = self._model.answer(self._explainer, [question])
         counted.degraded |= answer.degraded
         size = (self._model.size, self._model.size)

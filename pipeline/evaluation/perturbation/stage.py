@@ -79,7 +79,8 @@ def _example(config: PerturbationConfig, classes: ClassNames, shards: Sequence[S
     known = config.classes or "ImageNet's"
     for shard in shards:
         with suppress(ShardError, OSError), storage.open_read(shard.location) as stream:
-            for raw in islice(read_samples(stream), config.limit_samples):
+            samples = read_samples(stream, config.max_sample_bytes)
+            for raw in islice(samples, config.limit_samples):
                 try:
                     classes.target(raw)
                 except Reject as reject:

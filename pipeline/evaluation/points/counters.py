@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pyarrow as pa
 
-from pipeline.evaluation.batches import Batches, Case
+from pipeline.evaluation.batches import Batches
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.counting import Counted
 from pipeline.evaluation.points.counts import PAIR_COUNTS, Row, pair_counts, swept
@@ -15,6 +15,8 @@ from pipeline.evaluation.points.definition import pixels_of
 from pipeline.evaluation.points.pairs import LabelledPairs, PairPoints
 from pipeline.evaluation.points.pictures import keep_pictures, picture
 from pipeline.evaluation.predictions import image_id_of, predicted_shards, read_table
+from pipeline.inputs.reader import ShardReader
+from pipeline.inputs.samples import Sample
 from pipeline.inputs.shards import Shard
 from pipeline.inputs.tars import RawSample
 from pipeline.models.loaded import Question, heatmaps
@@ -113,7 +115,8 @@ class MapCounter:
         self._pairs, self._gallery = make_pairs(), gallery
         self._model = LoadedClip(config)
         self._explainer = self._model.explainer()
-        self._batches = Batches(config, self._truth, self._model.squash, "without points")
+        read = ShardReader.of(config, self._points_of, self._model.squash)
+        self._batches = Batches(read, config.engine.batch_size, "without points")
 
     def __call__(self, shard: Shard, on_images: Callable[[int], object]) -> Counted:
         """Explain the classes of every image of the shard that have points."""
@@ -123,25 +126,25 @@ class MapCounter:
         keep_pictures(counted.rows)
         return counted
 
-    def _truth(self, raw: RawSample) -> list[PairPoints] | None:
+    def _points_of(self, raw: RawSample) -> list[PairPoints] | None:
         image = image_id_of(raw.key)
         return self._pairs.of_images([image]).get(image)
 
-    def _count(self, shard: str, batch: list[Case[list[PairPoints]]], counted: Counted) -> None:
+    def _count(self, shard: str, batch: list[Sample[list[PairPoints]]], counted: Counted) -> None:
         with self._model.lock:
             questions = [
-                Question(case.pixels, self._model.text([p.label.prompt for p in case.truth]))
-                for case in batch
+                Question(s.pixels, self._model.text([points.label.prompt for points in s.wanted]))
+                for s in batch
             ]
             answers = self._model.answer(self._explainer, questions)
         side = self._model.size
-        for case, answer in zip(batch, answers, strict=True):
+        for sample, answer in zip(batch, answers, strict=True):
             counted.degraded |= answer.degraded
             scores = answer.scores.tolist()
-            for points, score, grid in zip(case.truth, scores, answer.raw, strict=True):
+            for points, score, grid in zip(sample.wanted, scores, answer.raw, strict=True):
                 heat = heatmaps(self._explainer, grid[None], (side, side))[0].cpu().numpy()
                 mask, pixels = heat > np.float32(0.5), pixels_of(points.x, points.y, side, side)
-                row = pair_counts(image_id_of(case.key), points, mask[pixels], score)
+                row = pair_counts(image_id_of(sample.key), points, mask[pixels], score)
                 row["picture"] = picture(shard, mask) if self._gallery else None
                 counted.rows.append(row | swept(points, heat[pixels]))
                 counted.prompts += 1

@@ -7,21 +7,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline import storage
-from pipeline.errors import Reject, ShardError
+from pipeline.errors import ShardError
 from pipeline.evaluation import report
 from pipeline.evaluation.points.pairs import LabelledPairs, PairPoints
 from pipeline.evaluation.points.pictures import Masks
 from pipeline.evaluation.predictions import image_id_of
-from pipeline.inputs.images import decode
-from pipeline.inputs.samples import image_bytes
+from pipeline.inputs.reader import ShardReader
+from pipeline.inputs.samples import Rejected, Sample
 from pipeline.inputs.shards import Shard
-from pipeline.inputs.tars import read_samples
+from pipeline.inputs.tars import RawSample
 from pipeline.outputs.masks import stretched
 
 CLASSES = 4
 """Classes drawn per image."""
-LARGEST = 1 << 30
 FADED = 0.3
 YES, NO = "lime", "red"
 
@@ -75,20 +73,22 @@ def _pixels(shards: Sequence[Shard], left: set[str]) -> Iterator[tuple[str, np.n
 
 
 def _pixels_of_shard(shard: Shard, left: set[str]) -> Iterator[tuple[str, np.ndarray]]:
-    with storage.open_read(shard.location) as stream:
-        for raw in read_samples(stream):
-            image = image_id_of(raw.key)
-            if image not in left:
-                continue
-            left.discard(image)
-            try:
-                pixels = decode(image_bytes(raw), LARGEST).permute(1, 2, 0).numpy()
-            except Reject as reject:  # it has a score, for its points were missed
-                print(f"not drawn: {image}: {reject}")
-                continue
-            yield image, pixels
-            if not left:
-                return
+    wanted = frozenset(left)
+
+    def image_of(raw: RawSample) -> str | None:
+        return image if (image := image_id_of(raw.key)) in wanted else None
+
+    for sample in ShardReader(image_of)(shard):
+        image = image_id_of(sample.key)
+        if image not in left:
+            continue
+        left.discard(image)
+        if isinstance(sample, Sample):
+            yield image, sample.pixels.permute(1, 2, 0).numpy()
+        elif isinstance(sample, Rejected):  # it has a score, for its points were missed
+            print(f"not drawn: {image}: {sample.reason}: {sample.detail}")
+        if not left:
+            return
 
 
 def _draw(output: str, pictures: list[Picture]) -> None:

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import Reject
-from pipeline.evaluation.batches import Batches, Case
+from pipeline.evaluation.batches import Batches
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.counting import Counted
 from pipeline.evaluation.predictions import image_id_of, read_table
 from pipeline.evaluation.segmentation.scores import REGION_COUNTS, region_rows
 from pipeline.evaluation.segmentation.truth import ClassMasks, FindTruth, MatTruth
+from pipeline.inputs.reader import ShardReader
+from pipeline.inputs.samples import Sample
 from pipeline.inputs.shards import Shard
 from pipeline.inputs.tars import RawSample
 from pipeline.models.loaded import Answer, Question, heatmaps
@@ -44,35 +46,41 @@ class RegionCounter:
         """Count every image of the shard that has ground truth."""
         counted = Counted()
         for batch in self._batches(shard, counted, on_images):
-            for case, answer in zip(batch, self._answers(batch), strict=True):
+            for sample, answer in zip(batch, self._answers(batch), strict=True):
                 counted.degraded |= answer.degraded
                 size = (self._model.size, self._model.size)
                 heat = heatmaps(self._explainer, answer.raw, size).cpu().numpy()
-                truth = case.truth.resized(self._model.size)
+                truth = sample.wanted.resized(self._model.size)
                 fixed = heat > np.float32(self._threshold)
-                counted.rows += region_rows(case.key, truth, heat, fixed)
+                counted.rows += region_rows(sample.key, truth, heat, fixed)
                 counted.prompts += len(truth.names)
                 counted.masks += len(truth.names)
         return counted
 
     def _batches(
         self, shard: Shard, counted: Counted, on_images: Callable[[int], object]
-    ) -> Iterator[list[Case[ClassMasks]]]:
+    ) -> Iterator[list[Sample[ClassMasks]]]:
         if not isinstance(self._truth, MatTruth):
-            batches = Batches(self._config, self._sample_truth, self._model.squash, UNSCORED)
+            batches = Batches(
+                ShardReader.of(self._config, self._sample_truth, self._model.squash),
+                self._config.engine.batch_size,
+                UNSCORED,
+            )
             yield from batches(shard, counted, on_images)
             return
         start, end = map(int, shard.location.split(":"))
         if self._config.limit_samples is not None:
             end = min(end, start + self._config.limit_samples)
-        batch: list[Case[ClassMasks]] = []
+        batch: list[Sample[ClassMasks]] = []
         for entry in self._truth.entries(start, end):
             if isinstance(entry, Reject):
                 counted.reject(entry.reason)
                 continue
             position, pixels, truth = entry
             counted.statuses["scored"] += 1
-            batch.append(Case(position, f"{position:06d}", self._model.squash(pixels), truth))
+            height, width = pixels.shape[1:]
+            key, fitted = f"{position:06d}", self._model.squash(pixels)
+            batch.append(Sample(position, key, height, width, fitted, truth))
             if len(batch) == self._config.engine.batch_size:
                 yield batch
                 on_images(len(batch))
@@ -85,12 +93,12 @@ class RegionCounter:
         assert not isinstance(self._truth, MatTruth)
         return self._truth(raw)
 
-    def _answers(self, batch: list[Case[ClassMasks]]) -> list[Answer]:
+    def _answers(self, batch: list[Sample[ClassMasks]]) -> list[Answer]:
         """The maps of all classes of every image."""
         with self._model.lock:
             questions = [
-                Question(case.pixels, self._model.text([name.lower() for name in case.truth.names]))
-                for case in batch
+                Question(s.pixels, self._model.text([name.lower() for name in s.wanted.names]))
+                for s in batch
             ]
             return self._model.answer(self._explainer, questions)
 

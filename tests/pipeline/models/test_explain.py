@@ -65,11 +65,11 @@ def test_a_sample_is_explained_as_if_it_were_alone(
     ]
     together = explainer(samples)
     assert [(len(maps.raw), maps.prompts) for maps in together] == [
-        (len(one.prompts), one.prompts) for one in samples
+        (len(one.wanted), one.wanted) for one in samples
     ]
     assert together[1] == Maps([], together[1].raw, [], [], 0)
     for one, maps in zip(samples, together, strict=True):
-        if one.prompts:
+        if one.wanted:
             (alone,) = explainer([one])
             torch.testing.assert_close(maps.raw, alone.raw)
             assert maps.scores == pytest.approx(alone.scores, abs=1e-5)
@@ -152,7 +152,7 @@ def test_a_vocabulary_gives_the_most_similar_classes(
         assert [p.category_id for p in maps.prompts] == [10 + NAMES.index(name) for name in best]
         assert maps.scores == pytest.approx([cosines[name] for name in best], abs=1e-5)
         # The same pairs as labels have the same maps.
-        (as_labels,) = explainer([replace(one, prompts=maps.prompts)])
+        (as_labels,) = explainer([replace(one, wanted=maps.prompts)])
         torch.testing.assert_close(maps.raw, as_labels.raw)
         assert maps.texts == as_labels.texts
 

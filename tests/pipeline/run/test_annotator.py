@@ -24,7 +24,7 @@ class Limited:
         self.batches: list[int] = []
 
     def __call__(self, samples: Sequence[Sample]) -> list[Maps]:
-        count = sum(len(sample.prompts) for sample in samples)
+        count = sum(len(sample.wanted) for sample in samples)
         if count > self.pairs:
             raise torch.OutOfMemoryError(f"{count} pairs")
         self.batches.append(count)
@@ -47,7 +47,7 @@ def test_annotations_are_in_the_order_of_samples_and_prompts(
     explainer: PromptExplainer, batch: list[Sample]
 ) -> None:
     found = Annotator(explainer, MaskConfig()).annotate(batch)
-    assert [[a.prompt for a in one.annotations] for one in found] == [s.prompts for s in batch]
+    assert [[a.prompt for a in one.annotations] for one in found] == [s.wanted for s in batch]
     for annotation in (a for one in found for a in one.annotations):
         assert (annotation.mask is None) == (annotation.dropped is not None)
         assert annotation.heat.shape == (12, 12)

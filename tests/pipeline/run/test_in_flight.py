@@ -39,7 +39,7 @@ class Slow:
 
     def has_prompts(self, sample: Sample) -> bool:
         """As for a real model."""
-        return bool(sample.prompts)
+        return bool(sample.wanted)
 
     def __call__(self, samples: Sequence[Sample]) -> list[Maps]:
         """Random maps, later."""
@@ -47,8 +47,7 @@ class Slow:
         self.began.set()
         time.sleep(self.seconds)
         return [
-            Maps(s.prompts, torch.rand(len(s.prompts), 4, 4), [0.0], ["dog"], cut=0)
-            for s in samples
+            Maps(s.wanted, torch.rand(len(s.wanted), 4, 4), [0.0], ["dog"], cut=0) for s in samples
         ]
 
 

@@ -48,14 +48,14 @@ class Blank:
         return pixels[:, :8, :8]
 
     def has_prompts(self, sample: Sample) -> bool:
-        return bool(sample.prompts)
+        return bool(sample.wanted)
 
     def __call__(self, samples: Sequence[Sample]) -> list[Maps]:
         left = torch.tensor([[[1.0, 0.0]]])
         return [
-            Maps(s.prompts, left.expand(n, 1, 2), [0.0] * n, [p.texts[0] for p in s.prompts], 0)
+            Maps(s.wanted, left.expand(n, 1, 2), [0.0] * n, [p.texts[0] for p in s.wanted], 0)
             for s in samples
-            for n in [len(s.prompts)]
+            for n in [len(s.wanted)]
         ]
 
 

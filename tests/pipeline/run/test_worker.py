@@ -85,7 +85,7 @@ def test_memory_that_suffices_for_single_pairs_is_enough(
 ) -> None:
     class Tiny(Broken):
         def __call__(self, samples: Sequence[Sample]) -> list[Maps]:
-            if sum(len(sample.prompts) for sample in samples) > 1:
+            if sum(len(sample.wanted) for sample in samples) > 1:
                 raise torch.OutOfMemoryError("no memory")
             return self.explainer(samples)
 

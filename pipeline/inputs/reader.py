@@ -1,0 +1,136 @@
+"""From a shard to its images: the one way in for annotation and for every evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Generic, TypeAlias
+
+from torch import Tensor
+
+from pipeline import storage
+from pipeline.config import RunConfig
+from pipeline.errors import Reject, ShardError
+from pipeline.inputs.images import decode
+from pipeline.inputs.look_ahead import map_ahead
+from pipeline.inputs.samples import Rejected, Sample, Skipped, Wanted, image_bytes
+from pipeline.inputs.shards import Shard
+from pipeline.inputs.tars import RawSample, read_samples
+
+DECODE_THREADS = 2
+AHEAD = 2 * DECODE_THREADS
+
+Read: TypeAlias = Sample[Wanted] | Rejected | Skipped
+ReadShard: TypeAlias = Callable[[Shard], Iterator[Read[Wanted]]]
+"""Every sample of a shard in order; raises `ShardError` after the last one that can be read."""
+Want: TypeAlias = Callable[[RawSample], Wanted | None]
+"""What is wanted of a sample: its prompts, its ground truth; None for nothing. May raise `Reject`.
+Several threads call it."""
+Fit: TypeAlias = Callable[[Tensor], Tensor]
+"""Brings RGB pixels [3, height, width] to the size that is asked for. Several threads call it."""
+
+
+def as_stored(pixels: Tensor) -> Tensor:
+    """Pixels at their own size."""
+    return pixels
+
+
+@dataclass(frozen=True)
+class ShardReader(Generic[Wanted]):
+    """Reads shards of images, each to its proven end; decodes in threads, a few samples ahead.
+
+    Attributes:
+        want: finds what is wanted of a sample.
+        fit: brings its image to size.
+        limit_samples: only the first ones of every shard are read.
+        max_pixels: larger images are rejected.
+        max_sample_bytes: larger samples are rejected unread.
+        ahead: samples that are decoded before they are asked for.
+    """
+
+    want: Want[Wanted]
+    fit: Fit = as_stored
+    limit_samples: int | None = None
+    max_pixels: int = 1 << 30
+    max_sample_bytes: int = 1 << 40
+    ahead: int = AHEAD
+
+    @classmethod
+    def of(cls, config: RunConfig, want: Want[Wanted], fit: Fit) -> ShardReader[Wanted]:
+        """A reader with the limits of a run, one batch ahead of the batch that is wanted."""
+        return cls(
+            want,
+            fit,
+            limit_samples=config.limit_samples,
+            max_pixels=config.max_pixels,
+            max_sample_bytes=config.max_sample_bytes,
+            ahead=2 * config.engine.batch_size,
+        )
+
+    def __call__(self, shard: Shard) -> Iterator[Read[Wanted]]:
+        """Every sample of the shard in order, or why it cannot be used.
+
+        Raises:
+            ShardError: after the last sample that could be read.
+        """
+        with (
+            storage.open_read(shard.location) as stream,
+            ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode") as pool,
+        ):
+            raws = islice(read_samples(stream, self.max_sample_bytes), self.limit_samples)
+            yield from map_ahead(pool, self._read, _marked(raws), self.ahead)
+
+    def _read(self, marked: tuple[RawSample, bool]) -> Read[Wanted]:
+        raw, is_repeated = marked
+        try:
+            if is_repeated:
+                raise Reject("duplicate_key", "an earlier sample has this key")
+            if raw.too_large:
+                raise Reject("too_large", f"{raw.key}.{raw.too_large} is beyond --max_sample_bytes")
+            if raw.repeated:
+                raise Reject("duplicate_field", f"{raw.key}.{raw.repeated} is there twice")
+            wanted = self.want(raw)
+            if wanted is None:
+                return Skipped(raw.index, raw.key)
+            pixels = decode(image_bytes(raw), self.max_pixels)
+        except Reject as reject:
+            return Rejected(raw.index, raw.key, reject.reason, reject.detail)
+        height, width = pixels.shape[1:]
+        return Sample(raw.index, raw.key, height, width, self.fit(pixels), wanted)
+
+
+def _marked(raws: Iterable[RawSample]) -> Iterator[tuple[RawSample, bool]]:
+    """Every raw sample, and whether an earlier one has its key."""
+    seen: set[str] = set()
+    for raw in raws:
+        yield raw, raw.key in seen
+        seen.add(raw.key)
+
+
+def in_batches(read: Iterable[Read[Wanted]], size: int) -> Iterator[list[Read[Wanted]]]:
+    """What was read of a shard, cut after every `size` images that can be used.
+
+    The cuts depend on the shard's contents only: a batch decides about the last bits of a float,
+    and an interrupted run has to end in the same bytes as one that was not.
+
+    Raises:
+        ShardError: what `read` raises, after a batch of the samples before it.
+    """
+    batch: list[Read[Wanted]] = []
+    usable = 0
+    error: ShardError | None = None
+    try:
+        for sample in read:
+            batch.append(sample)
+            usable += isinstance(sample, Sample)
+            if usable == size:
+                yield batch
+                batch, usable = [], 0
+    except ShardError as caught:
+        error = caught
+    if batch:
+        yield batch
+    if error:
+        raise error
