@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.config import MethodConfig, PromptConfig
+from pipeline.models.method import EMPTY_TEXT
 
 B16, L14, H14, BIG_G, SIGLIP = "ViT-B-16", "ViT-L-14", "ViT-H-14", "ViT-bigG-14", "ViT-B-16-SigLIP"
 # jx_vit_base_p16_224, as in hila-chefer/Transformer-Explainability, whose areas table 8 repeats.
 SUPERVISED = "timm/vit_base_patch16_224.orig_in21k_ft_in1k"
-EMPTY_TEXT = "a photo of a"
-"""What is taken out of LeGrad's maps of SigLIP."""
 WEIGHTS = {
     B16: "laion2b_s34b_b88k",
     L14: "laion2b_s32b_b82k",

@@ -10,6 +10,7 @@ from pipeline.evaluation import paper
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.points.stage import PointsConfig
 from pipeline.models.loading import depth_of
+from pipeline.models.method import EMPTY_TEXT
 
 B16 = ModelConfig(paper.B16, paper.WEIGHTS[paper.B16])
 SIGLIP = ModelConfig(paper.SIGLIP, paper.WEIGHTS[paper.SIGLIP])
@@ -25,7 +26,7 @@ def test_the_papers_settings_are_known(model: ModelConfig) -> None:
 
 
 def test_the_empty_text_of_siglip_is_the_papers_for_legrad_alone() -> None:
-    spelled = {"model": SIGLIP, "empty_text": paper.EMPTY_TEXT}
+    spelled = {"model": SIGLIP, "empty_text": EMPTY_TEXT}
     assert paper.known_model(EvaluationConfig(**spelled).identity(), 224) == paper.SIGLIP
     other = EvaluationConfig(**spelled, method="gradcam").identity()
     assert paper.known_model(other, 224) is None
