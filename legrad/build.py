@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
+from legrad.arguments import check_floats, check_kind, whole
 from legrad.baselines import BASELINES
 from legrad.baselines.base import AttentionMethod
 from legrad.correction import EmptyPromptCorrection
@@ -69,12 +70,15 @@ def build(
         options: of the method; `options_of` names them, the method's class explains them.
 
     Raises:
+        TypeError: an argument of another kind.
         ValueError: an unknown method, engine or option, a bad value of one, a budget that is not
             positive.
         UnsupportedModelError: the method has no exact form for this model (a `ValueError` too).
     """
     if engine not in ENGINES:
         raise ValueError(f"unknown engine {engine!r}; known: {', '.join(ENGINES)}")
+    check_kind("model", model, nn.Module, "the model itself")
+    memory_budget = whole("memory_budget", memory_budget, "a whole number of bytes")
     if memory_budget <= 0:
         raise ValueError(f"memory_budget={memory_budget}: must be a positive number of bytes")
     options = check_options(method, options)
@@ -85,13 +89,16 @@ def build(
         explainer = _baseline(method, tower, layers, options)
     if empty_text is None:
         return explainer
+    check_floats("empty_text", empty_text, f"an embedding [{tower.head.width}]")
     if empty_text.shape != (tower.head.width,):
         raise ValueError(
             f"empty_text has shape {tuple(empty_text.shape)}, expected [{tower.head.width}]"
         )
+    if not empty_text.isfinite().all():
+        raise ValueError("empty_text has values that are not finite")
     if isinstance(explainer, AttentionMethod):
         raise ValueError(f"empty_text: {method} has the same map for every text, and for none")
-    return EmptyPromptCorrection(explainer, empty_text[None], empty_threshold)
+    return EmptyPromptCorrection(explainer, empty_text.detach()[None], empty_threshold)
 
 
 def options_of(method: str) -> dict[str, Any]:
@@ -111,6 +118,7 @@ def check_options(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: an unknown method or option, with the nearest one that there is, or a value of
             another type than the option's default, or infinite or not a number.
     """
+    check_kind("method", method, str, "its name")
     if method not in METHODS:
         hint = _near(method, METHODS)
         raise ValueError(f"unknown method {method!r}{hint}; known: {', '.join(METHODS)}")

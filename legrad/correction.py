@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from legrad.arguments import number
 from legrad.explainer import Encoding, Explainer, checked_pairs
 from legrad.heatmap import minmax
 
@@ -37,8 +38,10 @@ class EmptyPromptCorrection(Explainer):
             threshold: 0.8 in both.
 
         Raises:
+            TypeError: a threshold that is no number.
             ValueError: a threshold outside 0..1.
         """
+        threshold = number("empty_threshold", threshold, "a number in 0..1")
         if not 0 <= threshold <= 1:
             raise ValueError(f"empty_threshold={threshold}: must lie in 0..1")
         self._explainer = explainer

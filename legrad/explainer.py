@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from legrad.arguments import check_floats, check_indices, whole
 from legrad.heatmap import HeatOrder
 
 
@@ -64,8 +66,12 @@ class Explainer(ABC):
     ) -> Float[Tensor, "Q gh gw"]:
         """Raw maps of Q pairs, float32, from a forward pass that has been made.
 
+        An image or a text that is not finite gives maps that are not finite, where they depend on
+        it, to itself alone; `heatmap` clears and `degenerate` counts them.
+
         Raises:
-            TypeError: `encoding` was made by another kind of explainer.
+            TypeError: `encoding` was made by another kind of explainer, or is none; `text` or
+                `image_index` is no tensor of floats, or of integers.
             ValueError: `text` has another width than the embedding, or `image_index` does not
                 hold one valid image for each text.
         """
@@ -75,7 +81,7 @@ class Explainer(ABC):
                 f"{type(encoding).__name__}: encode the images with the same explainer"
             )
         pairs = checked_pairs(encoding.embedding.shape, text, image_index)
-        return self._maps(encoding, text, pairs)
+        return self._maps(encoding, text.to(encoding.embedding.device), pairs)
 
     @abstractmethod
     def _maps(
@@ -113,9 +119,12 @@ def checked_pairs(
     """`image_index` as a list, once it is known to fit `embedding_shape` [B, E] and `text`.
 
     Raises:
+        TypeError: `text` is not a tensor of floats, or `image_index` not one of integers.
         ValueError: says which of the three does not fit.
     """
     images, width = embedding_shape
+    check_floats("text", text, f"embeddings [Q, {width}] as a tensor of floats, not token ids")
+    check_indices("image_index", image_index, "the image of each text, a tensor [Q] of integers")
     if text.ndim != 2 or text.shape[1] != width:
         raise ValueError(f"text has shape {tuple(text.shape)}, expected [Q, {width}]")
     if image_index.shape != text.shape[:1]:
@@ -133,21 +142,27 @@ def checked_pairs(
 def select_layers(layers: int | Sequence[int] | None, depth: int) -> tuple[int, ...]:
     """The 0-based blocks to average over, ascending: all, the last k, or the ones listed.
 
+    Arrays and tensors of whole numbers are as good as lists.
+
     Raises:
+        TypeError: something else than whole numbers.
         ValueError: k outside 1..depth; an empty, duplicate or out-of-range list (negative indices
             are out of range: `layers=-2` would be read as "the last two" by half its readers).
     """
     if layers is None:
         return tuple(range(depth))
-    if isinstance(layers, int):
-        if not 1 <= layers <= depth:
-            raise ValueError(f"layers={layers}: the last k blocks need k in 1..{depth}")
-        return tuple(range(depth - layers, depth))
-    chosen = tuple(sorted(layers))
+    given: Any = layers.tolist() if hasattr(layers, "tolist") else layers
+    wanted = "None for all blocks, a whole number k for the last k, or a list of 0-based indices"
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        count = whole("layers", given, wanted)
+        if not 1 <= count <= depth:
+            raise ValueError(f"layers={count}: the last k blocks need k in 1..{depth}")
+        return tuple(range(depth - count, depth))
+    chosen = sorted(whole("a block in layers", layer, wanted) for layer in given)
     if not chosen:
         raise ValueError("layers=[]: name at least one block, or None for all")
     if len(set(chosen)) != len(chosen):
-        raise ValueError(f"layers={list(layers)}: a block is listed twice")
+        raise ValueError(f"layers={chosen}: a block is listed twice")
     if chosen[0] < 0 or chosen[-1] >= depth:
-        raise ValueError(f"layers={list(layers)}: 0-based indices must lie in 0..{depth - 1}")
-    return chosen
+        raise ValueError(f"layers={chosen}: 0-based indices must lie in 0..{depth - 1}")
+    return tuple(chosen)

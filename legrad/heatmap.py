@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float32
 from torch import Tensor
+
+from legrad.arguments import check_floats, check_kind, whole
 
 DEGENERATE_SPAN = 1e-12
 
@@ -58,10 +62,12 @@ def heatmap(
         normalise_first: another name of the order `NORMALISE_UPSAMPLE`.
 
     Raises:
-        ValueError: `size` is not positive.
+        TypeError: an argument of another kind.
+        ValueError: maps that are not of three axes, or a `size` that is not positive.
     """
-    if min(size) <= 0:
-        raise ValueError(f"size={size}: both sides must be positive")
+    _check_maps("raw", raw)
+    size = _checked_size(size)
+    check_kind("order", order, HeatOrder, "a HeatOrder, such as an explainer's heat_order")
     if len(raw) == 0:  # interpolate refuses an empty batch
         return raw.new_empty((0, *size), dtype=torch.float32)
     # Cleared on the grid, for interpolation rounds a constant into something not quite constant.
@@ -73,7 +79,13 @@ def heatmap(
 
 
 def minmax(maps: Float[Tensor, "Q rows columns"]) -> Float[Tensor, "Q rows columns"]:
-    """(x − min) / (max − min) per map; all zeros where the map is degenerate."""
+    """(x − min) / (max − min) per map; all zeros where the map is degenerate.
+
+    Raises:
+        TypeError: not a tensor of floats.
+        ValueError: not of three axes.
+    """
+    _check_maps("maps", maps)
     return _stretch_(_cleared(maps))
 
 
@@ -83,10 +95,33 @@ def degenerate(
     """Whether a map is constant, max − min ≤ 1e-12 · max(1, |max|), or not finite.
 
     For an order that clips, also whether it is nowhere above 0.
+
+    Raises:
+        TypeError: not a tensor of floats.
+        ValueError: not of three axes.
     """
+    _check_maps("maps", maps)
     low, high = _range(maps)
     flat = _flat(low, high)
     return (flat | (high <= 0) if order.clips else flat).flatten()
+
+
+def _check_maps(name: str, maps: Float[Tensor, "Q rows columns"]) -> None:
+    check_floats(name, maps, "maps [Q, rows, columns] as a tensor of floats")
+    if maps.ndim == 2:
+        raise ValueError(f"{name} has shape {tuple(maps.shape)}: give a single map as {name}[None]")
+    if maps.ndim != 3 or 0 in maps.shape[1:]:
+        raise ValueError(f"{name} has shape {tuple(maps.shape)}, expected [Q, rows, columns]")
+
+
+def _checked_size(size: Any) -> tuple[int, int]:
+    wanted = "two whole numbers, (rows, columns) in pixels"
+    if isinstance(size, str) or not isinstance(size, Sequence) or len(size) != 2:
+        raise TypeError(f"size={size!r}: give {wanted}")
+    rows, columns = (whole("a side in size", side, wanted) for side in size)
+    if min(rows, columns) <= 0:
+        raise ValueError(f"size={(rows, columns)}: both sides must be positive")
+    return rows, columns
 
 
 def _upsampled(maps: Float[Tensor, "Q gh gw"], size: tuple[int, int]) -> Float32[Tensor, "Q H W"]:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from legrad.arguments import check_floats
 from legrad.baselines.base import DenseMethod
 from legrad.baselines.recording import step
 from legrad.explainer import Encoding
@@ -38,15 +39,18 @@ class TextSpan(DenseMethod):
         """Explain `tower`; see the class for `background`.
 
         Raises:
-            ValueError: `background` does not hold texts of the embedding's width.
+            TypeError: `background` is not a tensor of floats.
+            ValueError: it does not hold texts of the embedding's width, or is not finite.
         """
         super().__init__(tower, layers)
-        if background is not None and (
-            background.ndim != 2 or background.shape[1] != tower.head.width
-        ):
-            raise ValueError(
-                f"background has shape {tuple(background.shape)}, expected [C, {tower.head.width}]"
-            )
+        if background is not None:
+            width = tower.head.width
+            check_floats("background", background, f"embeddings [C, {width}]")
+            if background.ndim != 2 or background.shape[1] != width or len(background) == 0:
+                shape = tuple(background.shape)
+                raise ValueError(f"background has shape {shape}, expected [C, {width}]")
+            if not background.isfinite().all():
+                raise ValueError("background has values that are not finite")
         self._mean_text = None if background is None else background.mean(dim=0, keepdim=True)
 
     def _maps(

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from legrad.arguments import check_floats
 from legrad.heatmap import HeatOrder
 from legrad.towers.block import Block, Rotation, wide_type
 from legrad.towers.head import Pooler, ScoreHead
@@ -82,8 +83,15 @@ class Tower:
         """Patch rows and columns of `images`.
 
         Raises:
-            ValueError: not a batch of RGB images, or a side is not a multiple of the patch side.
+            TypeError: not a tensor of floats.
+            ValueError: not a batch of RGB images, or a side is not a multiple of the patch side, or
+                they are on another device than the model.
         """
+        check_floats("images", images, "them preprocessed for the model, as a tensor of floats")
+        if images.device != self.conv.weight.device:
+            raise ValueError(
+                f"images are on {images.device}, the model on {self.conv.weight.device}"
+            )
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"images have shape {tuple(images.shape)}, expected [B, 3, H, W]")
         height, width = images.shape[-2:]

@@ -1,8 +1,10 @@
 """Tiny random CLIP models and ragged batches for them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import jaxtyping
 import pytest
 import torch
 import torch.nn.functional as F
@@ -50,6 +52,16 @@ def make_case(
         for parameter in model.parameters():
             parameter.add_(0.15 * torch.randn_like(parameter))
     return Case(model.to(dtype).eval(), torch.randn(batch, 3, *size, dtype=dtype))
+
+
+@contextmanager
+def without_shape_checks() -> Iterator[None]:
+    """As outside tests, where only our own messages answer a wrong argument."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:
