@@ -91,12 +91,11 @@ def _action(
     """From images and text embeddings to maps, on the patch grid or as pixels in 0..1."""
     text = F.normalize(torch.randn(len(images) * prompts, width), dim=1)
     index = torch.arange(len(images)).repeat_interleave(prompts)
-    first = explainer.normalise_before_upsampling
     size = (images.shape[2], images.shape[3])
 
     def run() -> Tensor:
         raw = explainer(images, text, index)
-        return legrad.heatmap(raw, size, normalise_first=first) if pixels else raw
+        return legrad.heatmap(raw, size, order=explainer.heat_order) if pixels else raw
 
     return lambda: timed(run)
 

@@ -82,7 +82,7 @@ def targets(results: Results) -> list[Target]:
     layers = results["cases"][0]["layers"]
     for row in results["cases"]:
         if row["layers"] == layers:
-            what = f"published, batched / ours, {layers} layers, {row['prompts']} prompt(s)"
+            what = f"published, batched / ours, {layers} layers, {_prompts(row['prompts'])}"
             least = LEAST_WITH_ONE_PROMPT if row["prompts"] == 1 else LEAST_WITH_MORE
             found.append(Target(what, row["ratios"]["batch"], least, at_least=True))
     for layers, fraction in results["extra_prompt"].items():
@@ -147,7 +147,7 @@ def _remarks(results: Results) -> str:
         f"{fraction:.2f} ({layers} layers)" for layers, fraction in results["extra_prompt"].items()
     )
     counted = "; ".join(
-        f"{row['prompts']} prompt(s): published {row['published'] / 1e9:.1f}, "
+        f"{_prompts(row['prompts'])}: published {row['published'] / 1e9:.1f}, "
         f"ours {row['ours'] / 1e9:.1f} GFLOP, {row['published'] / row['ours']:.1f} times"
         for row in results["operations"]
     )
@@ -166,6 +166,10 @@ def _remarks(results: Results) -> str:
         f"Matrix products of all layers, counted: {counted}.",
     ]
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _prompts(count: int) -> str:
+    return f"{count} prompt" if count == 1 else f"{count} prompts"
 
 
 def _bfloat16(half: Results) -> str:

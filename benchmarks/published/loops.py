@@ -61,7 +61,7 @@ def _map(tower: Tower, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
 
 def _rollout(tower: Tower, image: Tensor) -> Tensor:
     recording = record(tower, image, 0, graph=False)
-    product = torch.eye(recording.steps[0].weights.shape[-1])
+    product = torch.eye(recording.steps[0].weights.shape[-1], dtype=image.dtype)
     for step in recording.steps[1:]:
         matrix = plus_identity(step.weights.mean(dim=1))[0]
         product = matrix / matrix.sum(dim=-1, keepdim=True) @ product
@@ -86,7 +86,7 @@ def _attention_cam(tower: Tower, image: Tensor, text: Tensor) -> Tensor:
 
 def _chefer_cam(tower: Tower, image: Tensor, text: Tensor) -> Tensor:
     recording = _graph(tower, image)
-    r = torch.eye(recording.steps[0].weights.shape[-1])
+    r = torch.eye(recording.steps[0].weights.shape[-1], dtype=image.dtype)
     for step in recording.steps:
         (gradient,) = score_gradients(recording, [step.weights], text, ONE)
         cam = (gradient * step.weights.detach()).clamp(min=0).mean(dim=1)[0]
@@ -121,7 +121,7 @@ def _text_span(tower: Tower, image: Tensor, text: Tensor) -> Tensor:
     assert head.proj is not None
     length = replace(head, unit=False).embed(cls).norm()
     std = (cls.var(correction=0) + head.norm.eps).sqrt()
-    heat = torch.zeros(recording.steps[0].weights.shape[-1])
+    heat = torch.zeros(recording.steps[0].weights.shape[-1], dtype=image.dtype)
     for block, step in zip(tower.blocks, recording.steps, strict=True):
         assert block.out.bias is not None
         tokens, heads = len(heat), block.heads

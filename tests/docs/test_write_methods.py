@@ -15,23 +15,15 @@ from tests.legrad.conftest import EMBED_DIM, make_case
 
 @pytest.mark.parametrize("method", list(loops.runs(make_case().model)))
 def test_published_loops_give_the_same_maps(method: str) -> None:
-    case = make_case(dtype=torch.float32, batch=3)
-    image, text = case.images[:1], case.text[:1]
-    loop = loops.runs(case.model)[method](image, text).detach()
-    ours = legrad.build(method, case.model)(image, text, torch.tensor([0]))
-    torch.testing.assert_close(legrad.minmax(loop), legrad.minmax(ours), rtol=0, atol=1e-4)
-
-
-RELEVANCE = ["lrp", "partial_lrp", "transformer_attribution"]
-
-
-@pytest.mark.parametrize("method", RELEVANCE)
-def test_published_relevance_is_ours_to_the_last_digits(method: str) -> None:
+    """Up to a factor, and in float64: relevance is divided by sums that nearly cancel."""
     case = make_case(dtype=torch.float64)
     image, text = case.images[:1], case.text[:1]
     loop = loops.runs(case.model)[method](image, text).detach()
     ours = legrad.build(method, case.model)(image, text, torch.tensor([0]))
-    torch.testing.assert_close(loop, ours, rtol=1e-8, atol=1e-8 * float(ours.abs().max()))
+    torch.testing.assert_close(legrad.minmax(loop), legrad.minmax(ours), rtol=0, atol=1e-8)
+
+
+RELEVANCE = ["lrp", "partial_lrp", "transformer_attribution"]
 
 
 @pytest.mark.parametrize("method", RELEVANCE)

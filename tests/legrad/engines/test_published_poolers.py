@@ -25,7 +25,10 @@ def tensor(name: str) -> Tensor:
 
 
 def reference_tower(name: str) -> nn.Module:
-    """The package's image tower, rebuilt with the open_clip and timm that this project uses."""
+    """The package's image tower, rebuilt with the open_clip and timm that this project uses.
+
+    In float64: the reference was computed in float32, and this side adds no rounding of its own.
+    """
     spec = ABOUT["towers"][name]
     prefix = f"{name}/weights/"
     weights = {k.removeprefix(prefix): tensor(k) for k in ARRAYS if k.startswith(prefix)}
@@ -38,7 +41,7 @@ def reference_tower(name: str) -> nn.Module:
         vision, text = CLIPVisionCfg(**spec["vision"]), CLIPTextCfg(**ABOUT["text"])
         tower = CLIP(ABOUT["embed_dim"], vision, text).visual
         tower.load_state_dict(weights)
-    return tower.eval()
+    return tower.double().eval()
 
 
 def heatmaps(name: str, run: str, **options: object) -> Tensor:
@@ -49,7 +52,7 @@ def heatmaps(name: str, run: str, **options: object) -> Tensor:
     pixels = tensor(f"{name}/pixels")
     text = tensor(f"{name}/text")
     image_index = torch.zeros(len(text), dtype=torch.long)
-    raw = explainer(pixels[None] / 127.5 - 1, text, image_index)
+    raw = explainer(pixels[None].double() / 127.5 - 1, text, image_index)
     size = (pixels.shape[1], pixels.shape[2])
     return legrad.heatmap(raw, size, order=explainer.heat_order)
 
