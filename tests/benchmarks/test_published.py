@@ -45,8 +45,10 @@ def test_our_side_computes_our_maps_with_the_exchanged_weights(inputs: Path) -> 
     for form, dtype in forms.items():
         explainer = legrad.build("legrad", model.to(dtype), layers=2)
         raw = explainer(images, text[:3].repeat(2, 1), torch.tensor([0, 0, 0, 1, 1, 1]))
-        maps = load_file(inputs / form)["maps"]
-        torch.testing.assert_close(maps, legrad.heatmap(raw, (32, 32)))
+        maps, atol = load_file(inputs / form)["maps"], 1e-5 if form == "batch" else 0.1
+        torch.testing.assert_close(maps, legrad.heatmap(raw, (32, 32)), rtol=0, atol=atol)
+    exact, rounded = (load_file(inputs / form)["maps"] for form in forms)
+    assert 1e-4 < (exact - rounded).abs().max() < 0.5
 
 
 def test_published_side_agrees_with_itself_in_every_form(inputs: Path, stand_in: Path) -> None:

@@ -20,19 +20,20 @@ SIDE = ABOUT["vision"]["image_size"]
 
 @pytest.fixture(scope="module")
 def model() -> CLIP:
+    """In float64: the reference is in float32, and this side adds no rounding of its own."""
     model = CLIP(
         ABOUT["embed_dim"], CLIPVisionCfg(**ABOUT["vision"]), CLIPTextCfg(**ABOUT["text"])
     ).eval()
     model.visual.load_state_dict(
         {name[8:]: value for name, value in ARRAYS.items() if name.startswith("weights/")}
     )
-    return model
+    return model.double()
 
 
 def heat(model: CLIP, run: str, *, clip_on_grid: bool = False) -> Tensor:
     options = {"background": ARRAYS["texts"]} if run == "background" else {}
     explainer = legrad.build("text_span", model, **options)
-    images = ARRAYS["pixels"] / 127.5 - 1
+    images = ARRAYS["pixels"].double() / 127.5 - 1
     raw = explainer(images, ARRAYS[f"text/{run}"], torch.arange(len(images)))
     if clip_on_grid:
         raw = raw.clamp(min=0)
