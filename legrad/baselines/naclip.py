@@ -18,7 +18,9 @@ class Naclip(LastBlockMethod):
 
     ω_{ij} = exp(−|p_i − p_j|² / 2σ²) for patches at the grid positions p, and 0 where a prefix
     token takes part. Neither the residual connection nor the MLP of the block is kept. Maps are
-    signed.
+    signed. On a grid that is not the model's own, positional embeddings are resized as everywhere
+    here and in open_clip, bicubic with antialiasing; the authors' code does it without, by factors
+    of (h + 0.1) / 14.
     """
 
     keeps_streams = False

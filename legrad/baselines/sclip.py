@@ -13,7 +13,9 @@ from legrad.towers.block import Block
 class Sclip(LastBlockMethod):
     """Cosine of the text with each patch, whose last attention is softmax(Q Qᵀ) + softmax(K Kᵀ).
 
-    Both at the scale 1/√d_h, and their sum is not halved. Maps are signed.
+    Both at the scale 1/√d_h, and their sum is not halved. Maps are signed. On a grid that is not
+    the model's own, positional embeddings are resized as everywhere here and in open_clip, bicubic
+    with antialiasing; the authors' code does it without, by factors of (h + 0.1) / 14.
     """
 
     def _mixed(
