@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,8 @@ from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.counting import Counted
 from pipeline.evaluation.predictions import image_id_of, read_table
 from pipeline.evaluation.segmentation.scores import REGION_COUNTS, region_rows
-from pipeline.evaluation.segmentation.truth import ClassMasks, FindTruth, MatTruth
-from pipeline.inputs.reader import ShardReader
+from pipeline.evaluation.segmentation.truth import ClassMasks, FindTruth
+from pipeline.inputs.reader import Fit, ReadShard
 from pipeline.inputs.samples import Sample
 from pipeline.inputs.shards import Shard
 from pipeline.inputs.tars import RawSample
@@ -35,12 +35,20 @@ class RegionCounter:
         self,
         config: EvaluationConfig,
         threshold: float,
-        make_truth: Callable[[], FindTruth | MatTruth],
+        make_reader: Callable[[Fit], ReadShard[ClassMasks]],
     ) -> None:
-        """Load truth and model; see `LoadedClip` for what may go wrong."""
-        self._config, self._threshold, self._truth = config, threshold, make_truth()
+        """Load the model; see `LoadedClip` for what may go wrong.
+
+        Args:
+            config: of the run.
+            threshold: foreground is above it.
+            make_reader: makes what reads images and ground truth, of what brings pixels to size.
+        """
+        self._threshold = threshold
         self._model = LoadedClip(config)
         self._explainer = self._model.explainer()
+        read = make_reader(self._model.squash)
+        self._batches = Batches(read, config.engine.batch_size, UNSCORED)
 
     def __call__(self, shard: Shard, on_images: Callable[[int], object]) -> Counted:
         """Count every image of the shard that has ground truth."""
@@ -56,42 +64,6 @@ class RegionCounter:
                 counted.prompts += len(truth.names)
                 counted.masks += len(truth.names)
         return counted
-
-    def _batches(
-        self, shard: Shard, counted: Counted, on_images: Callable[[int], object]
-    ) -> Iterator[list[Sample[ClassMasks]]]:
-        if not isinstance(self._truth, MatTruth):
-            batches = Batches(
-                ShardReader.of(self._config, self._sample_truth, self._model.squash),
-                self._config.engine.batch_size,
-                UNSCORED,
-            )
-            yield from batches(shard, counted, on_images)
-            return
-        start, end = map(int, shard.location.split(":"))
-        if self._config.limit_samples is not None:
-            end = min(end, start + self._config.limit_samples)
-        batch: list[Sample[ClassMasks]] = []
-        for entry in self._truth.entries(start, end):
-            if isinstance(entry, Reject):
-                counted.reject(entry.reason)
-                continue
-            position, pixels, truth = entry
-            counted.statuses["scored"] += 1
-            height, width = pixels.shape[1:]
-            key, fitted = f"{position:06d}", self._model.squash(pixels)
-            batch.append(Sample(position, key, height, width, fitted, truth))
-            if len(batch) == self._config.engine.batch_size:
-                yield batch
-                on_images(len(batch))
-                batch = []
-        if batch:
-            yield batch
-            on_images(len(batch))
-
-    def _sample_truth(self, raw: RawSample) -> ClassMasks | None:
-        assert not isinstance(self._truth, MatTruth)
-        return self._truth(raw)
 
     def _explanations(self, batch: list[Sample[ClassMasks]]) -> list[Explanation]:
         """The maps of all classes of every image."""

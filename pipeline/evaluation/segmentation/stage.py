@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -17,14 +16,15 @@ from pipeline.evaluation.counting import MakeCounter, Merged, count_shards
 from pipeline.evaluation.digests import digests_of
 from pipeline.evaluation.predictions import Gaps, image_id_of, predicted_shards
 from pipeline.evaluation.segmentation.counters import RegionCounter, WrittenCounter
+from pipeline.evaluation.segmentation.mat import MatReader, mat_shards
 from pipeline.evaluation.segmentation.scores import RULES, segmentation_scores, unpredicted
 from pipeline.evaluation.segmentation.truth import (
+    ClassMasks,
     CocoTruth,
     FindTruth,
     IndexTruth,
-    MatTruth,
-    mat_shards,
 )
+from pipeline.inputs.reader import Fit, ReadShard, ShardReader
 from pipeline.inputs.shards import Shard, shards_of
 from pipeline.outputs.ledger import Ledger
 
@@ -101,7 +101,12 @@ def score_segmentation(config: SegmentationConfig) -> SegmentationResult:
         make = partial(WrittenCounter, config.predictions, truth, config.limit_samples)
     else:
         identity |= config.identity() | {"threshold": config.threshold}
-        make = partial(RegionCounter, config, config.threshold, _truth_maker(config))
+        make = partial(
+            RegionCounter,
+            config,
+            config.threshold,
+            partial(_mat_reader if config.mat else _tar_reader, config),
+        )
     gaps = Gaps.of(config.predictions) if config.predictions else None
     merged = count_shards(config, _shards(config), identity, make, gaps=gaps)
     if not merged.table.num_rows:
@@ -140,10 +145,12 @@ def _shards(config: SegmentationConfig) -> list[Shard]:
     return shards_of(config)
 
 
-def _truth_maker(config: SegmentationConfig) -> Callable[[], FindTruth | MatTruth]:
-    if config.mat:
-        return partial(MatTruth, config.mat, config.wnids)
-    return partial(_sample_truth, config)
+def _mat_reader(config: SegmentationConfig, fit: Fit) -> ReadShard[ClassMasks]:
+    return MatReader(config.wnids, fit, config.limit_samples)
+
+
+def _tar_reader(config: SegmentationConfig, fit: Fit) -> ReadShard[ClassMasks]:
+    return ShardReader.of(config, _sample_truth(config), fit)
 
 
 def _sample_truth(config: SegmentationConfig) -> FindTruth:

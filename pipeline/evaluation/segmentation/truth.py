@@ -1,18 +1,16 @@
-"""Ground truth for segmentation: COCO instances, class-index PNGs, ImageNet-Segmentation."""
+"""Ground truth for segmentation, found for the samples of a shard: COCO, class-index PNGs."""
 
 from __future__ import annotations
 
 import io
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
-import torch
 from jaxtyping import Bool, UInt8
 from PIL import Image
 from pycocotools import mask as coco
@@ -20,14 +18,11 @@ from pycocotools import mask as coco
 from pipeline import storage
 from pipeline.errors import ConfigError, Reject
 from pipeline.inputs.classes import load_classes
-from pipeline.inputs.shards import Shard
 from pipeline.inputs.tars import RawSample
 from pipeline.outputs.masks import stretched
 
 IGNORED = 255
 """Value of pixels that do not count, in class-index masks."""
-ENTRIES = 64
-"""Entries of ImageNet-Segmentation in a shard."""
 
 
 @dataclass(frozen=True)
@@ -147,74 +142,6 @@ class IndexTruth:
         masks = np.stack([index == i for i in ids])
         names = [self._names[i] for i in ids]
         return ClassMasks(names, masks, index == IGNORED, self._unnamed(index))
-
-
-class MatTruth:
-    """ImageNet-Segmentation, `gtsegs_ijcv.mat` (MATLAB v7.3): images, masks and classes."""
-
-    def __init__(self, path: str, wnids: str) -> None:
-        """Take the file, and the file of class names (`n01440764 tench, Tinca tinca` per line)."""
-        self.path = path
-        self._names: dict[str, str] = {}
-        for line in storage.read_bytes(wnids).decode().splitlines():
-            wnid, _, names = line.strip().partition(" ")
-            self._names[wnid] = names.partition(",")[0].strip()
-
-    def entries(
-        self, start: int, end: int
-    ) -> Iterator[tuple[int, UInt8[torch.Tensor, "3 height width"], ClassMasks] | Reject]:
-        """Position, pixels and truth of some entries.
-
-        Raises:
-            OSError: the file cannot be read.
-        """
-        with h5py.File(self.path, "r") as file:
-            value = file["value"]
-            for position in range(start, end):
-                try:
-                    yield position, *self._entry(file, value, position)
-                except Reject as reject:
-                    yield reject
-
-    def _entry(
-        self, file: Any, value: Any, position: int
-    ) -> tuple[UInt8[torch.Tensor, "3 height width"], ClassMasks]:
-        """MATLAB is column-major, so that every array comes transposed."""
-        wnid = "".join(chr(int(c)) for c in np.ravel(file[value["target"][position, 0]]))
-        if wnid not in self._names:
-            raise Reject("unknown_class", f"{wnid} has no name in --wnids")
-        image = np.array(file[value["img"][position, 0]]).T
-        if image.ndim == 2:
-            image = np.repeat(image[..., None], 3, axis=-1)
-        truth = np.array(file[file[value["gt"][position, 0]][0, 0]]).T
-        if truth.shape != image.shape[:2]:
-            raise Reject("bad_mask", f"a mask of {truth.shape} for an image of {image.shape}")
-        pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
-        foreground = np.ascontiguousarray(truth) == 1
-        return pixels, ClassMasks([self._names[wnid]], foreground[None], truth < 0)
-
-
-def mat_shards(path: str) -> list[Shard]:
-    """Stretches of the file, as shards.
-
-    Raises:
-        ConfigError: the file is not ImageNet-Segmentation.
-        FileNotFoundError: there is none.
-    """
-    size = Path(path).stat().st_size
-    try:
-        with h5py.File(path, "r") as file:
-            count = len(file["value"]["img"])
-            missing = {"gt", "target"} - set(file["value"])
-    except (OSError, KeyError, TypeError) as error:
-        raise ConfigError(f"--mat {path}: not a v7.3 .mat with /value/img: {error}") from error
-    if missing:
-        raise ConfigError(f"--mat {path}: no /value/{', /value/'.join(sorted(missing))}")
-    uri = storage.normalise(path)
-    return [
-        Shard(f"{start}:{min(start + ENTRIES, count)}", f"{uri}-{start:06d}", size)
-        for start in range(0, count, ENTRIES)
-    ]
 
 
 def _region_mask(segmentation: Any, height: int, width: int) -> Bool[np.ndarray, "height width"]:

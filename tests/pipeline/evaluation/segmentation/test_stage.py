@@ -18,9 +18,12 @@ from torchmetrics.functional.classification import multiclass_accuracy, multicla
 import legrad
 from pipeline.demo.quality import bundled_scenes
 from pipeline.errors import ConfigError, Reject
+from pipeline.evaluation.segmentation.mat import MatReader, mat_shards
 from pipeline.evaluation.segmentation.precision import average_precision, two_channel_precision
 from pipeline.evaluation.segmentation.scores import REGION_COUNTS, region_rows, segmentation_scores
-from pipeline.evaluation.segmentation.truth import ClassMasks, CocoTruth, IndexTruth, MatTruth
+from pipeline.evaluation.segmentation.truth import ClassMasks, CocoTruth, IndexTruth
+from pipeline.inputs.reader import as_stored
+from pipeline.inputs.samples import Sample
 from pipeline.inputs.tars import RawSample
 from pipeline.models.demo import ASSETS
 from tests.pipeline.evaluation.formats import write_mat
@@ -162,12 +165,13 @@ def test_a_mat_file_is_scored_as_its_images(run: Run, tmp_path: Path) -> None:
     names = [next(iter(scene.masks)) for scene in scenes]
     lines = [f"n{i:08d} {name}, also called so\n" for i, name in enumerate(names)]
     (tmp_path / "wnids.txt").write_text("".join(lines))
-    read = MatTruth(str(tmp_path / "gtsegs.mat"), str(tmp_path / "wnids.txt"))
-    for entry, scene, name in zip(read.entries(0, 5), scenes, names, strict=True):
-        assert not isinstance(entry, Reject)
-        np.testing.assert_array_equal(entry[1].permute(1, 2, 0).numpy(), scene.image)
-        np.testing.assert_array_equal(entry[2].masks[0], scene.masks[name])
-        assert entry[2].names == [name]
+    (shard,) = mat_shards(str(tmp_path / "gtsegs.mat"))
+    read = MatReader(str(tmp_path / "wnids.txt"), as_stored)
+    for sample, scene, name in zip(read(shard), scenes, names, strict=True):
+        assert isinstance(sample, Sample)
+        np.testing.assert_array_equal(sample.pixels.permute(1, 2, 0).numpy(), scene.image)
+        np.testing.assert_array_equal(sample.wanted.masks[0], scene.masks[name])
+        assert sample.wanted.names == [name]
     flags = ["--mat", tmp_path / "gtsegs.mat", "--wnids", tmp_path / "wnids.txt"]
     found = run("segmentation", *flags, "--model.image_size", 96)
     assert found["images"] == {"scored": 5}
