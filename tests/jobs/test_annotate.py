@@ -146,11 +146,15 @@ def test_a_class_file_that_is_a_folder(refused: Callable[..., str], tmp_path: Pa
         assert f"--prompts.classes {tmp_path}: is a directory" in message
 
 
-@pytest.mark.parametrize("below", ["", "/deeper"])
-def test_an_output_that_is_a_file(refused: Callable[..., str], tmp_path: Path, below: str) -> None:
+@pytest.mark.parametrize(
+    ("below", "why"), [("", "is a file; name a directory"), ("/deeper", "not usable")]
+)
+def test_an_output_that_is_a_file(
+    refused: Callable[..., str], tmp_path: Path, below: str, why: str
+) -> None:
     (tmp_path / "file").write_text("mine")
     message = refused(*DEMO, "--output", f"{tmp_path}/file{below}")
-    assert f"--output {tmp_path}/file{below}: not usable" in message
+    assert f"--output {tmp_path}/file{below}: {why}" in message
     assert (tmp_path / "file").read_text() == "mine"
 
 
