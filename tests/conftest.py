@@ -3,6 +3,7 @@
 The hook must be installed before the packages are imported, hence here and hence at import.
 """
 
+import importlib
 import logging
 import signal
 import warnings
@@ -13,6 +14,17 @@ import hypothesis
 import pytest
 from jaxtyping import install_import_hook
 
+# Python compiles again whatever is imported for the first time while the hook does one of our modules.
+for library in (
+    "beartype",
+    "h5py",
+    "jsonargparse",
+    "matplotlib.figure",
+    "open_clip",
+    "rich.progress",
+    "webdataset",
+):
+    importlib.import_module(library)
 install_import_hook(["legrad", "pipeline"], "beartype.beartype")
 
 # The same examples in every run, and no deadline: a busy machine is not a wrong result.
