@@ -15,7 +15,6 @@ from functools import partial
 from typing import Any, Protocol
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from pipeline import storage
@@ -29,6 +28,7 @@ from pipeline.outputs.records import Counts, make_commit
 from pipeline.run.progress import print_failures
 from pipeline.run.run import run_shards
 from pipeline.run.worker import ShardWorker
+from pipeline.storage import parquet
 
 
 @dataclass
@@ -116,8 +116,8 @@ class CountingWorker(ShardWorker):
             alive()
 
         counted = self.count(shard, step)
-        data = _to_parquet(counted.rows, self.count.SCHEMA)
-        files = {counts_path(shard.name): data}
+        data = parquet.of_rows(counted.rows, self.count.SCHEMA)
+        files = {f"counts/{shard.name}.parquet": data}
         commit = make_commit(
             shard,
             self._made,
@@ -186,7 +186,7 @@ def count_shards(
     summary = run_shards(config, ledger, shards, partial(CountingWorker, make_counter, made))
     print_failures(ledger.failures(), summary)
     names = sorted({shard.name for shard in shards} - set(summary.missing))
-    tables = [_read_counts(config.output, name) for name in names]
+    tables = [ledger.read("counts", name) for name in names]
     if not tables:
         raise ConfigError(f"no shard could be counted; see {config.output}/failed")
     return Merged(
@@ -213,20 +213,3 @@ def _refuse_annotations(ledger: Ledger) -> None:
             f"--output {ledger.output}: holds an annotation run, which no evaluation deletes; name "
             "another place"
         )
-
-
-def counts_path(shard: str) -> str:
-    """Where the counts of a shard are, below the output."""
-    return f"counts/{shard}.parquet"
-
-
-def _to_parquet(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> bytes:
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), sink, compression="zstd")
-    data: bytes = sink.getvalue().to_pybytes()
-    return data
-
-
-def _read_counts(output: str, shard: str) -> pa.Table:
-    data = storage.read_bytes(storage.join(output, *counts_path(shard).split("/")))
-    return pq.read_table(pa.BufferReader(data))

@@ -5,9 +5,6 @@ from __future__ import annotations
 import posixpath
 from dataclasses import dataclass
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from pipeline import storage
 from pipeline.errors import ConfigError
 from pipeline.inputs.shards import Shard
@@ -79,9 +76,3 @@ def predicted_shards(predictions: str) -> list[Shard]:
         location = storage.join(predictions, *path.split("/"))
         shards.append(Shard(location, commit.uri, int(commit.files[path]["bytes"])))
     return shards
-
-
-def read_table(predictions: str, path: str, columns: list[str] | None = None) -> pa.Table:
-    """A table of the run, by its path below the output, footer and all."""
-    data = storage.read_bytes(storage.join(predictions, *path.split("/")))
-    return pq.read_table(pa.BufferReader(data), columns=columns)

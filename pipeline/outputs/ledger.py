@@ -13,13 +13,13 @@ from importlib.metadata import version
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.config import SCHEMA_VERSION, fingerprint
 from pipeline.errors import ConfigError
 from pipeline.inputs.shards import Shard
 from pipeline.outputs.records import Commit, Summary
+from pipeline.storage import parquet
 
 READERS = 16
 LONGEST_SHOWN = 200
@@ -168,10 +168,9 @@ class Ledger:
         categories: list[dict[str, Any]] = self._read_json("categories.json")
         return categories
 
-    def read(self, folder: str, shard: str) -> pa.Table:
-        """The table of a shard in `annotations` or `images`."""
-        filesystem, path = storage.resolve(self._path(f"{folder}/{shard}.parquet"))
-        return pq.read_table(path, filesystem=filesystem)
+    def read(self, folder: str, shard: str, columns: list[str] | None = None) -> pa.Table:
+        """The table of a shard in one of `TABLES`, or only some of its columns."""
+        return parquet.read(self._path(f"{folder}/{shard}.parquet"), columns)
 
     def commits(self, known: Iterable[Commit] = ()) -> list[Commit]:
         """Every commit, by shard name; those that are `known` are not read again."""

@@ -18,7 +18,8 @@ from pipeline.inputs.classes import load_classes
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.masks import Mask, encode_masks, stored_heat, threshold_maps
 from pipeline.outputs.records import Commit, file_record
-from pipeline.outputs.schema import ANNOTATIONS, IMAGES, footer, is_normalised_first, to_parquet
+from pipeline.outputs.schema import ANNOTATIONS, IMAGES, footer, is_normalised_first
+from pipeline.storage import parquet
 
 Row = dict[str, Any]
 
@@ -111,8 +112,8 @@ def _rewrite(
     for image in images:
         _drop(image, dropped[image["sample_index"]])
     files = {
-        f"annotations/{commit.shard}.parquet": to_parquet(kept, ANNOTATIONS, metadata),
-        f"images/{commit.shard}.parquet": to_parquet(images, IMAGES, metadata),
+        f"annotations/{commit.shard}.parquet": parquet.of_rows(kept, ANNOTATIONS, metadata),
+        f"images/{commit.shard}.parquet": parquet.of_rows(images, IMAGES, metadata),
     }
     statuses = Counter(image["status"] for image in images)
     record = replace(

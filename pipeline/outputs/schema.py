@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.config import fingerprint
-from pipeline.storage import digests
+from pipeline.storage import digests, parquet
 
 SEGMENTATION = pa.struct([("size", pa.list_(pa.int32(), 2)), ("counts", pa.string())])
 WITHOUT_MASK = pa.list_(pa.struct([("reason", pa.string()), ("count", pa.int32())]))
@@ -62,7 +59,7 @@ IMAGES = pa.schema(
 
 def is_normalised_first(table: pa.Table) -> bool:
     """Whether the stored heat of a table is normalised for good, before it is upsampled."""
-    return bool(json.loads((table.schema.metadata or {}).get(b"normalise_first", b"false")))
+    return bool(parquet.footer_value(table, "normalise_first", default=False))
 
 
 def image_id(shard: str, key: str) -> int:
@@ -82,21 +79,3 @@ def footer(results: dict[str, Any]) -> dict[str, Any]:
         "config": results,
         "normalise_first": False,
     }
-
-
-def to_parquet(
-    rows: Sequence[Mapping[str, Any]], schema: pa.Schema, metadata: Mapping[str, Any]
-) -> bytes:
-    """A complete Parquet file.
-
-    Args:
-        rows: one mapping per row with every column of `schema`.
-        schema: `ANNOTATIONS` or `IMAGES`.
-        metadata: for the footer; values are stored as JSON.
-    """
-    encoded = {key: json.dumps(value, sort_keys=True) for key, value in metadata.items()}
-    table = pa.Table.from_pylist(list(rows), schema=schema.with_metadata(encoded))
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    data: bytes = sink.getvalue().to_pybytes()
-    return data

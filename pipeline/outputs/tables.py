@@ -10,7 +10,8 @@ from pipeline.inputs.prompts import PromptedSample
 from pipeline.inputs.samples import Rejected
 from pipeline.outputs.annotations import Annotated, Annotation
 from pipeline.outputs.records import Counts
-from pipeline.outputs.schema import ANNOTATIONS, IMAGES, footer, image_id, to_parquet
+from pipeline.outputs.schema import ANNOTATIONS, IMAGES, footer, image_id
+from pipeline.storage import parquet
 
 Row = dict[str, Any]
 
@@ -57,10 +58,10 @@ class ShardTables:
     def files(self) -> dict[str, bytes]:
         """Path below the output → complete Parquet file."""
         return {
-            f"annotations/{self.shard}.parquet": to_parquet(
+            f"annotations/{self.shard}.parquet": parquet.of_rows(
                 self.annotations, ANNOTATIONS, self.footer
             ),
-            f"images/{self.shard}.parquet": to_parquet(self.images, IMAGES, self.footer),
+            f"images/{self.shard}.parquet": parquet.of_rows(self.images, IMAGES, self.footer),
         }
 
     def counts(self) -> Counts:

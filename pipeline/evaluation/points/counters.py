@@ -14,13 +14,14 @@ from pipeline.evaluation.points.counts import PAIR_COUNTS, Row, pair_counts, swe
 from pipeline.evaluation.points.definition import pixels_of
 from pipeline.evaluation.points.pairs import LabelledPairs, PairPoints
 from pipeline.evaluation.points.pictures import keep_pictures, picture
-from pipeline.evaluation.predictions import image_id_of, predicted_shards, read_table
+from pipeline.evaluation.predictions import image_id_of, predicted_shards
 from pipeline.inputs.reader import ShardReader
 from pipeline.inputs.samples import Sample
 from pipeline.inputs.shards import Shard
 from pipeline.inputs.tars import RawSample
 from pipeline.models.loaded import Query, heatmaps
 from pipeline.models.loading import LoadedClip
+from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.masks import decode, stored_heatmap
 from pipeline.outputs.run_lengths import pixels_set
 from pipeline.outputs.schema import is_normalised_first
@@ -48,14 +49,14 @@ class PredictionCounter:
             gallery: whether to keep the masks of a few images, to draw them.
             limit: take only so many samples of every shard.
         """
-        self._predictions, self._pairs = predictions, make_pairs()
+        self._predictions, self._pairs = Ledger(predictions), make_pairs()
         self._sweep, self._gallery, self._limit = sweep, gallery, limit
 
     def __call__(self, shard: Shard, on_images: Callable[[int], object]) -> Counted:
         """Count the points of every image of the shard."""
         counted = Counted()
         columns = ["key", "status", "reason"]
-        table = read_table(self._predictions, f"images/{shard.name}.parquet", columns)
+        table = self._predictions.read("images", shard.name, columns)
         images = table.to_pylist()[: self._limit]
         pairs = self._pairs.of_images(image_id_of(row["key"]) for row in images)
         masks = self._masks(shard, pairs)
@@ -84,7 +85,7 @@ class PredictionCounter:
         columns = ["key", "category", "score", "segmentation", "threshold"]
         columns += ["height", "width", "heat", "heat_shape"] if self._sweep else []
         masks: dict[tuple[str, int], Row] = {}
-        table = read_table(self._predictions, f"annotations/{shard.name}.parquet", columns)
+        table = self._predictions.read("annotations", shard.name, columns)
         first = is_normalised_first(table)
         for row in table.to_pylist():
             image, name = image_id_of(row["key"]), (row["category"] or "").lower()

@@ -10,11 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Bool, Float64, Int64
 
 from pipeline.evaluation.columns import sorted_codes
-from pipeline.storage import digests
+from pipeline.storage import digests, parquet
 
 STRING_CODES = pa.dictionary(pa.int32(), pa.string())
 
@@ -133,15 +132,12 @@ class LabelledPairs:
             name: pa.ListArray.from_arrays(offsets, pa.array(values))
             for name, values in (("x", self.x), ("y", self.y), ("yes", self.yes))
         }
-        sink = pa.BufferOutputStream()
-        pq.write_table(pa.table(columns), sink, compression="zstd")
-        data: bytes = sink.getvalue().to_pybytes()
-        return data
+        return parquet.to_bytes(pa.table(columns))
 
     @classmethod
     def from_parquet(cls, data: bytes) -> LabelledPairs:
         """Read what `to_parquet` made."""
-        table = pq.read_table(pa.BufferReader(data)).combine_chunks()
+        table = parquet.from_bytes(data).combine_chunks()
         images, image = sorted_codes(table["image"])
         _, label = sorted_codes(table["label"])
         first = np.unique(label, return_index=True)[1]

@@ -11,7 +11,7 @@ from pipeline.errors import Reject
 from pipeline.evaluation.batches import Batches
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.counting import Counted
-from pipeline.evaluation.predictions import image_id_of, read_table
+from pipeline.evaluation.predictions import image_id_of
 from pipeline.evaluation.segmentation.scores import REGION_COUNTS, region_rows
 from pipeline.evaluation.segmentation.truth import ClassMasks, FindTruth
 from pipeline.inputs.reader import Fit, ReadShard
@@ -20,6 +20,7 @@ from pipeline.inputs.shards import Shard
 from pipeline.inputs.tars import RawSample
 from pipeline.models.loaded import Explanation, Query, heatmaps
 from pipeline.models.loading import LoadedClip
+from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.masks import decode, stored_heatmap
 from pipeline.outputs.schema import is_normalised_first
 
@@ -84,17 +85,17 @@ class WrittenCounter:
         self, predictions: str, make_truth: Callable[[], FindTruth], limit: int | None
     ) -> None:
         """Score the run in `predictions`, or only the first `limit` samples of every shard."""
-        self._predictions, self._truth, self._limit = predictions, make_truth(), limit
+        self._predictions, self._truth, self._limit = Ledger(predictions), make_truth(), limit
 
     def __call__(self, shard: Shard, on_images: Callable[[int], object]) -> Counted:
         """Count every image of the shard that has ground truth."""
         counted = Counted()
-        table = read_table(self._predictions, f"annotations/{shard.name}.parquet")
+        table = self._predictions.read("annotations", shard.name)
         first = is_normalised_first(table)
         by_key: dict[str, dict[str, dict[str, Any]]] = {}
         for row in table.to_pylist():
             by_key.setdefault(row["key"], {}).setdefault((row["category"] or "").lower(), row)
-        seen = read_table(self._predictions, f"images/{shard.name}.parquet", ["key"])
+        seen = self._predictions.read("images", shard.name, ["key"])
         images = seen.to_pylist()[: self._limit]
         for image in images:
             try:

@@ -24,7 +24,8 @@ from pipeline.models.demo import ASSETS
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.masks import encode, measure
 from pipeline.outputs.records import Commit, file_record
-from pipeline.outputs.schema import ANNOTATIONS, IMAGES, footer, image_id, to_parquet
+from pipeline.outputs.schema import ANNOTATIONS, IMAGES, footer, image_id
+from pipeline.storage import parquet
 
 LOCAL = ("--engine.executor", "local", "--engine.threads", "1", "--engine.log_seconds", "1000")
 NAMES = 'LabelName,DisplayName\r\n/m/d,Dog\r\n/m/c,Cat\r\n/m/b,"Bird, small"\r\n'
@@ -98,8 +99,8 @@ def write_predictions(tmp_path: Path) -> Callable[..., str]:
                 for category, mask in of_image.items()
             ]
             files = {
-                f"annotations/{shard.name}.parquet": to_parquet(rows, ANNOTATIONS, metadata),
-                f"images/{shard.name}.parquet": to_parquet(images, IMAGES, metadata),
+                f"annotations/{shard.name}.parquet": parquet.of_rows(rows, ANNOTATIONS, metadata),
+                f"images/{shard.name}.parquet": parquet.of_rows(images, IMAGES, metadata),
             }
             counts = dict(samples=len(images), statuses={}, rejects={}, prompts=0, prompts_cut=0)
             end = dict(seconds=0.0, attempt=1, degraded=False, incomplete="", masks=len(rows))

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco
 
 from pipeline.config import SCHEMA_VERSION, AnnotateConfig, ModelConfig
-from pipeline.outputs.schema import ANNOTATIONS, IMAGES, footer, image_id, to_parquet
+from pipeline.outputs.schema import ANNOTATIONS, IMAGES, footer, image_id
+from pipeline.storage import parquet
 
 ANNOTATION_COLUMNS = {
     "shard": "string not null",
@@ -84,35 +85,36 @@ def columns(schema: pa.Schema) -> dict[str, str]:
 def test_columns_and_types(schema: pa.Schema, golden: dict[str, str]) -> None:
     assert columns(schema) == golden
     assert list(columns(schema)) == list(golden)
-    written = pq.read_schema(pa.BufferReader(to_parquet([], schema, {})))
+    written = pq.read_schema(pa.BufferReader(parquet.of_rows([], schema, {})))
     assert columns(written) == golden
 
 
 def test_a_file_without_rows_has_the_same_schema_as_one_with_rows() -> None:
     empty, full = (
-        pq.read_table(pa.BufferReader(to_parquet(rows, ANNOTATIONS, {}))) for rows in ([], [ROW])
+        pq.read_table(pa.BufferReader(parquet.of_rows(rows, ANNOTATIONS, {})))
+        for rows in ([], [ROW])
     )
     assert empty.schema.equals(full.schema, check_metadata=True)
     assert pa.concat_tables([empty, full]).to_pylist() == [ROW]
 
 
 def test_equal_rows_give_equal_bytes() -> None:
-    assert to_parquet([ROW], ANNOTATIONS, {"a": 1}) == to_parquet(
+    assert parquet.of_rows([ROW], ANNOTATIONS, {"a": 1}) == parquet.of_rows(
         [dict(ROW)], ANNOTATIONS, {"a": 1}
     )
 
 
 def test_a_row_of_pandas_decodes_with_coco() -> None:
-    frame = pandas.read_parquet(pa.BufferReader(to_parquet([ROW], ANNOTATIONS, {})))
+    frame = pandas.read_parquet(pa.BufferReader(parquet.of_rows([ROW], ANNOTATIONS, {})))
     assert coco.decode(frame.segmentation[0]).tolist() == [[1, 0, 0], [1, 0, 0]]
     assert isinstance(frame.segmentation[0]["counts"], str)
-    metadata = pq.read_metadata(pa.BufferReader(to_parquet([ROW], ANNOTATIONS, {})))
+    metadata = pq.read_metadata(pa.BufferReader(parquet.of_rows([ROW], ANNOTATIONS, {})))
     assert metadata.row_group(0).column(0).compression == "ZSTD"
 
 
 def test_the_footer_says_what_changes_results_and_nothing_else() -> None:
     config = AnnotateConfig(input="in", output="/out")
-    data = to_parquet([], IMAGES, footer(config.identity()))
+    data = parquet.of_rows([], IMAGES, footer(config.identity()))
     metadata = pq.read_schema(pa.BufferReader(data)).metadata
     assert set(metadata) == {
         b"schema_version",
