@@ -14,7 +14,7 @@ import hypothesis
 import pytest
 from jaxtyping import install_import_hook
 
-# Python compiles again whatever is imported for the first time while the hook does one of our modules.
+# Python compiles again whatever is imported first while the hook works on one of our modules.
 for library in (
     "beartype",
     "h5py",
