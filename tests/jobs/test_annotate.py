@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from jobs import annotate
 from jobs.annotate import main
 from pipeline import storage
 from pipeline.demo.run import SHARDS
 from pipeline.inputs.shards import Shard
 from pipeline.outputs.ledger import Ledger
+from pipeline.run import annotation
 
 ROOT = Path(__file__).parents[2]
 LOCAL = ("--engine.executor", "local", "--engine.threads", "1")
@@ -174,7 +174,7 @@ def test_an_error_in_the_middle_of_a_run_is_not_taken_for_a_setting(
     def fail(*arguments: object) -> None:
         raise PermissionError("later")
 
-    monkeypatch.setattr(annotate, "run_shards", fail)
+    monkeypatch.setattr(annotation, "run_shards", fail)
     with pytest.raises(PermissionError, match="later"):
         main([*DEMO, "--output", str(tmp_path / "out")])
 
