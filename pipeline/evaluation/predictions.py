@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -81,7 +82,19 @@ def predicted_shards(predictions: str) -> list[Shard]:
     return shards
 
 
-def read_table(predictions: str, path: str, columns: list[str] | None = None) -> pa.Table:
-    """A table of the run, by its path below the output, footer and all."""
+def read_table(
+    predictions: str, path: str, columns: Sequence[str] | None = None, optional: Sequence[str] = ()
+) -> pa.Table:
+    """A table of the run, footer and all.
+
+    Args:
+        predictions: output of the run.
+        path: of the table below it.
+        columns: to read; None for all.
+        optional: to read beside `columns` where the table has them.
+    """
     data = storage.read_bytes(storage.join(predictions, *path.split("/")))
+    if columns is not None:
+        names = pq.read_schema(pa.BufferReader(data)).names
+        columns = [*columns, *(name for name in optional if name in names)]
     return pq.read_table(pa.BufferReader(data), columns=columns)
