@@ -6,7 +6,16 @@ Example:
     heat = legrad.heatmap(raw, size=(H, W), order=explainer.heat_order)  # [Q, H, W] in [0, 1]
 """
 
-from legrad.build import ENGINES, METHODS, Encoding, Explainer, build, check_options, options_of
+from legrad.build import (
+    ENGINES,
+    METHODS,
+    Encoding,
+    Explainer,
+    build,
+    check_options,
+    clips,
+    options_of,
+)
 from legrad.errors import UnsupportedModelError
 from legrad.heatmap import HeatOrder, degenerate, heatmap, minmax
 
@@ -19,6 +28,7 @@ __all__ = [
     "UnsupportedModelError",
     "build",
     "check_options",
+    "clips",
     "degenerate",
     "heatmap",
     "minmax",

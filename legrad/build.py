@@ -24,7 +24,16 @@ from legrad.options import LeGradOptions
 from legrad.towers.open import open_tower
 from legrad.towers.tower import Tower
 
-__all__ = ["ENGINES", "METHODS", "Encoding", "Explainer", "build", "check_options", "options_of"]
+__all__ = [
+    "ENGINES",
+    "METHODS",
+    "Encoding",
+    "Explainer",
+    "build",
+    "check_options",
+    "clips",
+    "options_of",
+]
 
 METHODS: tuple[str, ...] = ("legrad", *BASELINES)
 ENGINES: tuple[str, ...] = ("closed_form", "autograd")
@@ -107,6 +116,11 @@ def options_of(method: str) -> dict[str, Any]:
         return {field.name: field.default for field in fields(LeGradOptions)}
     parameters = inspect.signature(BASELINES[method].__init__).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def clips(method: str) -> bool:
+    """Whether a method cuts off what is below 0: `heat_order.clips` of its explainers."""
+    return method in BASELINES and BASELINES[method].heat_order.clips
 
 
 def check_options(method: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -48,11 +48,6 @@ class Explainer(ABC):
     heat_order: HeatOrder = HeatOrder.UPSAMPLE_NORMALISE
     """The method's steps from raw maps to heat, for `heatmap(raw, size, order=...)`."""
 
-    @property
-    def normalise_before_upsampling(self) -> bool:
-        """Whether `heat_order` is `NORMALISE_UPSAMPLE`."""
-        return self.heat_order is HeatOrder.NORMALISE_UPSAMPLE
-
     @abstractmethod
     def encode(self, images: Float[Tensor, "B 3 H W"]) -> Encoding:
         """Run the image encoder once on preprocessed images and keep what `maps` needs.

@@ -44,7 +44,6 @@ def heatmap(
     size: tuple[int, int],
     *,
     order: HeatOrder = HeatOrder.UPSAMPLE_NORMALISE,
-    normalise_first: bool = False,
 ) -> Float32[Tensor, "Q H W"]:
     """Upsample raw maps to `size` = (H, W) and normalise each to [0, 1].
 
@@ -59,7 +58,6 @@ def heatmap(
         raw: any finite values, rows then columns of patches.
         size: (rows, columns) of the result, in pixels.
         order: of the steps, an explainer's `heat_order`.
-        normalise_first: another name of the order `NORMALISE_UPSAMPLE`.
 
     Raises:
         TypeError: an argument of another kind.
@@ -72,7 +70,7 @@ def heatmap(
         return raw.new_empty((0, *size), dtype=torch.float32)
     # Cleared on the grid, for interpolation rounds a constant into something not quite constant.
     maps = _cleared(raw)
-    if normalise_first or order is HeatOrder.NORMALISE_UPSAMPLE:
+    if order is HeatOrder.NORMALISE_UPSAMPLE:
         return _upsampled(_stretch_(maps), size)
     heat = _upsampled(maps, size)
     return _stretch_(heat.clamp_(min=0) if order.clips else heat)

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+import legrad
 from pipeline.config import AnnotateConfig
 from pipeline.inputs.prompts import Prompt, PromptedSample, PromptReader, of_category
 from pipeline.models.loading import LoadedClip
@@ -26,7 +27,7 @@ class Maps:
         scores: cosines of the image's embedding with those of the texts.
         texts: the text of each prompt that fits the image best, as it was encoded.
         cut: prompts that were longer than the model's context.
-        normalise_first: whether the method normalises its maps before they are upsampled.
+        order: the method's steps from raw maps to heat.
     """
 
     prompts: list[Prompt]
@@ -34,7 +35,7 @@ class Maps:
     scores: list[float]
     texts: list[str]
     cut: int
-    normalise_first: bool = False
+    order: legrad.HeatOrder = legrad.HeatOrder.UPSAMPLE_NORMALISE
 
 
 @runtime_checkable
@@ -141,8 +142,8 @@ class PromptExplainer:
                 for prompt, (which, _) in zip(of_sample, best[start:end], strict=True)
             ]
             of_best = [score for _, score in best[start:end]]
-            first = self._explainer.normalise_before_upsampling
-            results.append(Maps(of_sample, maps, of_best, shown, sum(cut[start:end]), first))
+            order = self._explainer.heat_order
+            results.append(Maps(of_sample, maps, of_best, shown, sum(cut[start:end]), order))
             start = end
         return results
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from jaxtyping import UInt8
 from torch import Tensor
 
+from legrad import HeatOrder
 from pipeline.inputs.prompts import Prompt
 from pipeline.outputs.masks import Mask
 
@@ -19,6 +20,7 @@ class Annotation:
         prompt: what was looked for.
         text: the text of the prompt that fits the image best, as it was encoded.
         score: cosine of the image's embedding with that of `text`.
+        raw_min: lowest value of the raw map.
         raw_max: highest value of the raw map, comparable between images.
         heat: the min-max-normalised patch grid in 0..255.
         mask: the foreground; None where there is none to write.
@@ -28,6 +30,7 @@ class Annotation:
     prompt: Prompt
     text: str
     score: float
+    raw_min: float
     raw_max: float
     heat: UInt8[Tensor, "rows columns"]
     mask: Mask | None
@@ -43,10 +46,10 @@ class Annotated:
         cut: prompts that were longer than the model's context.
         degraded: the batch had to be made smaller for want of memory, so that another run may give
             other last digits.
-        normalise_first: the maps were normalised before they were upsampled.
+        order: the steps that made heat of the raw maps.
     """
 
     annotations: list[Annotation]
     cut: int = 0
     degraded: bool = False
-    normalise_first: bool = False
+    order: HeatOrder = HeatOrder.UPSAMPLE_NORMALISE

@@ -168,9 +168,15 @@ class Ledger:
         categories: list[dict[str, Any]] = self._read_json("categories.json")
         return categories
 
-    def read(self, folder: str, shard: str, columns: list[str] | None = None) -> pa.Table:
-        """The table of a shard in one of `TABLES`, or only some of its columns."""
-        return parquet.read(self._path(f"{folder}/{shard}.parquet"), columns)
+    def read(
+        self,
+        folder: str,
+        shard: str,
+        columns: list[str] | None = None,
+        optional: Sequence[str] = (),
+    ) -> pa.Table:
+        """The table of a shard in one of `TABLES`; see `parquet.from_bytes` for its columns."""
+        return parquet.read(self._path(f"{folder}/{shard}.parquet"), columns, optional)
 
     def commits(self, known: Iterable[Commit] = ()) -> list[Commit]:
         """Every commit, by shard name; those that are `known` are not read again."""

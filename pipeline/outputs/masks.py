@@ -14,6 +14,7 @@ from pycocotools import mask as coco
 from torch import Tensor
 
 import legrad
+from legrad import HeatOrder
 from pipeline.config import MaskConfig
 
 CHUNK_PIXELS = 64 << 20
@@ -54,8 +55,8 @@ class Foreground:
         pixels: 0 or 1, Fortran-ordered for COCO's encoder.
         heat_means: mean heat of each foreground, 0..1.
         thresholds: used for each map.
-        empty: what it means where a map has no foreground: `not_finite`, `flat_map` (a constant)
-            or `below_threshold`.
+        empty: what it means where a map has no foreground: `not_finite`, `flat_map` (a constant, or
+            nowhere above 0 where it is cut off there) or `below_threshold`.
     """
 
     pixels: UInt8[np.ndarray, "height width map"]
@@ -70,7 +71,7 @@ def threshold_maps(
     width: int,
     thresholds: Sequence[float | None],
     config: MaskConfig,
-    normalise_first: bool = False,
+    order: HeatOrder = HeatOrder.UPSAMPLE_NORMALISE,
 ) -> Iterator[Foreground]:
     """Upsample, normalise and threshold the maps of one image, on the device they are on.
 
@@ -83,7 +84,7 @@ def threshold_maps(
         width: of the stored image, pixels.
         thresholds: of each map's class; None for the run's.
         config: the run's threshold and rule.
-        normalise_first: normalise the maps on the patch grid instead of after upsampling.
+        order: of the steps from maps to heat.
 
     Yields:
         The maps in order, in as many parts as memory needs.
@@ -92,12 +93,12 @@ def threshold_maps(
     for start in range(0, len(raw), step):
         chunk = slice(start, start + step)
         transposed = raw[chunk].transpose(1, 2)
-        heat = legrad.heatmap(transposed, (width, height), normalise_first=normalise_first)
+        heat = legrad.heatmap(transposed, (width, height), order=order)
         levels = _levels(heat, thresholds[chunk], config)
         foreground = heat > levels[:, None, None]
         heat_means = (heat * foreground).sum((1, 2)) / foreground.sum((1, 2)).clamp(min=1)
         pixels = foreground.to(torch.uint8).cpu().numpy().transpose(2, 1, 0)
-        yield Foreground(pixels, heat_means.tolist(), levels.tolist(), _empty(raw[chunk]))
+        yield Foreground(pixels, heat_means.tolist(), levels.tolist(), _empty(raw[chunk], order))
 
 
 def encode_masks(foreground: Foreground, min_area: float) -> list[Mask | str]:
@@ -127,26 +128,31 @@ def encode_masks(foreground: Foreground, min_area: float) -> list[Mask | str]:
     return masks
 
 
-def stored_heatmap(
-    row: Mapping[str, Any], normalise_first: bool
-) -> Float32[np.ndarray, "height width"]:
+def stored_heatmap(row: Mapping[str, Any], order: HeatOrder) -> Float32[np.ndarray, "height width"]:
     """The heatmap of a row at the size of its image, upsampled as when its mask was made.
 
     Args:
         row: of the annotation table, with `heat`.
-        normalise_first: what `schema.is_normalised_first` says of the table.
+        order: what `schema.heat_order` says of the table.
     """
     transposed = stored_heat(row).transpose(1, 2)
     size = (row["width"], row["height"])
-    (heat,) = legrad.heatmap(transposed, size, normalise_first=normalise_first)
+    (heat,) = legrad.heatmap(transposed, size, order=order)
     upright: np.ndarray = heat.T.numpy()
     return upright
 
 
 def stored_heat(row: Mapping[str, Any]) -> Float[Tensor, "1 rows columns"]:
-    """The patch-grid heat of a row of the annotation table, 0..1."""
+    """The patch-grid map of a row of the annotation table: heat 0..1, or the raw map itself.
+
+    Raw, between `raw_min` and `raw_max`, where the table has both: where maps are cut off at 0.
+    """
     grid = np.frombuffer(row["heat"], dtype=np.uint8).reshape(row["heat_shape"])
-    return torch.from_numpy(grid.astype(np.float32) / 255)[None]
+    heat = torch.from_numpy(grid.astype(np.float32) / 255)[None]
+    if "raw_min" not in row:
+        return heat
+    low, high = float(row["raw_min"]), float(row["raw_max"])
+    return heat * (high - low) + low
 
 
 def encode(pixels: UInt8[np.ndarray, "height width mask"]) -> list[RLE]:
@@ -176,8 +182,9 @@ def measure(segmentation: RLE) -> tuple[int, list[float]]:
     return int(coco.area(rle)), coco.toBbox(rle).tolist()
 
 
-def _empty(raw: Float[Tensor, "map rows columns"]) -> list[str]:
-    finite, flat = raw.isfinite().all(2).all(1).tolist(), legrad.degenerate(raw).tolist()
+def _empty(raw: Float[Tensor, "map rows columns"], order: HeatOrder) -> list[str]:
+    finite = raw.isfinite().all(2).all(1).tolist()
+    flat = legrad.degenerate(raw, order=order).tolist()
     return [
         "not_finite" if not is_finite else "flat_map" if is_flat else "below_threshold"
         for is_finite, is_flat in zip(finite, flat, strict=True)

@@ -10,13 +10,14 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from legrad import HeatOrder
 from pipeline.errors import Reject
 from pipeline.inputs.reader import ShardReader
 from pipeline.inputs.samples import Rejected, Sample
 from pipeline.inputs.shards import Shard
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.masks import decode, stored_heatmap
-from pipeline.outputs.schema import is_normalised_first
+from pipeline.outputs.schema import heat_order
 
 CELL = 200  # pixels, width of a picture
 MARGIN, CAPTION = 8, 22
@@ -55,26 +56,26 @@ def draw_preview(output: str, shard: Shard, images: int) -> Image.Image:
     return sheet
 
 
-def _annotated(output: str, shard: Shard) -> Iterator[tuple[Pixels, Sequence[Row], bool]]:
-    """Pixels, annotation rows and order of normalisation of every sample that has a mask."""
+def _annotated(output: str, shard: Shard) -> Iterator[tuple[Pixels, Sequence[Row], HeatOrder]]:
+    """Pixels, annotation rows and order of the steps to heat of every sample that has a mask."""
     table = Ledger(output).read("annotations", shard.name)
-    first, rows = is_normalised_first(table), table.to_pylist()
+    order, rows = heat_order(table), table.to_pylist()
     by_sample = {index: list(group) for index, group in groupby(rows, lambda r: r["sample_index"])}
     for sample in ShardReader(lambda raw: by_sample.get(raw.index))(shard):
         if isinstance(sample, Sample):
-            yield sample.pixels.permute(1, 2, 0).numpy(), sample.wanted, first
+            yield sample.pixels.permute(1, 2, 0).numpy(), sample.wanted, order
         elif isinstance(sample, Rejected) and sample.index in by_sample:
             raise Reject(sample.reason, f"{sample.key}: {sample.detail}")
 
 
-def _row(pixels: Pixels, annotations: Sequence[Row], normalise_first: bool) -> Image.Image:
+def _row(pixels: Pixels, annotations: Sequence[Row], order: HeatOrder) -> Image.Image:
     shown = sorted(annotations, key=lambda row: -row["score"])[:PROMPTS]
     cells = [_cell(pixels, f"{len(annotations)} prompts")]
     for row in shown:
         title = f"{row['category'] or row['prompt']}  {row['score']:.2f}"
         heated = pixels
         if row["heat"] is not None:
-            heated = _overlay(pixels, stored_heatmap(row, normalise_first))
+            heated = _overlay(pixels, stored_heatmap(row, order))
         cells.append(_cell(heated, title))
         cells.append(_cell(_cut_out(pixels, decode(row["segmentation"])), "mask"))
     strip = Image.new("RGB", (WIDTH, cells[0].height), PAPER)

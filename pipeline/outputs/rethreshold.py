@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from pycocotools import mask as coco
 
+from legrad import HeatOrder
 from pipeline import storage
 from pipeline.config import MaskConfig, fingerprint
 from pipeline.errors import ConfigError, one_line
@@ -18,8 +19,7 @@ from pipeline.inputs.classes import load_classes
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.masks import Mask, encode_masks, stored_heat, threshold_maps
 from pipeline.outputs.records import Commit, file_record
-from pipeline.outputs.schema import ANNOTATIONS, IMAGES, footer, is_normalised_first
-from pipeline.storage import parquet
+from pipeline.outputs.schema import heat_order, to_files
 
 Row = dict[str, Any]
 
@@ -99,22 +99,18 @@ def _rewrite(
     started = time.monotonic()
     images = _read(before, "images", commit.shard).to_pylist()
     table = _read(before, "annotations", commit.shard)
-    first, rows = is_normalised_first(table), table.to_pylist()
-    metadata = footer(results) | {"normalise_first": first}
+    order, rows = heat_order(table), table.to_pylist()
     dropped: dict[int, Counter[str]] = defaultdict(Counter)
     kept: list[Row] = []
     for row in rows:
-        mask = _mask(row, own.get(row["category"]), config.mask, first)
+        mask = _mask(row, own.get(row["category"]), config.mask, order)
         if isinstance(mask, str):
             dropped[row["sample_index"]][mask] += 1
         else:
             kept.append(row | asdict(mask) | ({} if config.mask.heat else NO_HEAT))
     for image in images:
         _drop(image, dropped[image["sample_index"]])
-    files = {
-        f"annotations/{commit.shard}.parquet": parquet.of_rows(kept, ANNOTATIONS, metadata),
-        f"images/{commit.shard}.parquet": parquet.of_rows(images, IMAGES, metadata),
-    }
+    files = to_files(commit.shard, kept, images, results, order)
     statuses = Counter(image["status"] for image in images)
     record = replace(
         commit,
@@ -125,7 +121,7 @@ def _rewrite(
         seconds=round(time.monotonic() - started, 3),
     )
     after.commit(record, files)
-    return [_iou(row, first) for row in rows]
+    return [_iou(row, order) for row in rows]
 
 
 def _read(source: Ledger, folder: str, shard: str) -> pa.Table:
@@ -146,16 +142,16 @@ def _read(source: Ledger, folder: str, shard: str) -> pa.Table:
 NO_HEAT: Row = {"heat": None, "heat_shape": None}
 
 
-def _mask(row: Row, own: float | None, config: MaskConfig, first: bool) -> Mask | str:
+def _mask(row: Row, own: float | None, config: MaskConfig, order: HeatOrder) -> Mask | str:
     """The mask that the stored heat of a row gives, or why it gives none."""
     heat = stored_heat(row)
-    (foreground,) = threshold_maps(heat, row["height"], row["width"], [own], config, first)
+    (foreground,) = threshold_maps(heat, row["height"], row["width"], [own], config, order)
     return encode_masks(foreground, config.min_area)[0]
 
 
-def _iou(row: Row, normalise_first: bool) -> float:
+def _iou(row: Row, order: HeatOrder) -> float:
     """IoU of a mask with what its heat gives at its own threshold."""
-    rebuilt = _mask(row, row["threshold"], MaskConfig(), normalise_first)
+    rebuilt = _mask(row, row["threshold"], MaskConfig(), order)
     if isinstance(rebuilt, str):
         return 0.0
     first: Any = [row["segmentation"]]

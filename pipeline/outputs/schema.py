@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
+import legrad
+from legrad import HeatOrder
 from pipeline.config import fingerprint
 from pipeline.storage import digests, parquet
 
@@ -37,6 +40,9 @@ ANNOTATIONS = pa.schema(
 )
 """One row per mask, sorted by (sample_index, prompt_index)."""
 
+RAW_MIN = pa.field("raw_min", pa.float32(), nullable=False)
+"""Before `raw_max` where maps are cut off at 0, which their heat alone does not tell."""
+
 IMAGES = pa.schema(
     [
         pa.field("shard", pa.string(), nullable=False),
@@ -57,9 +63,29 @@ IMAGES = pa.schema(
 """One row per input sample: annotated, empty (nothing to look for, or nothing found), rejected."""
 
 
-def is_normalised_first(table: pa.Table) -> bool:
-    """Whether the stored heat of a table is normalised for good, before it is upsampled."""
-    return bool(parquet.footer_value(table, "normalise_first", default=False))
+def annotation_schema(order: HeatOrder) -> pa.Schema:
+    """`ANNOTATIONS`, with what it takes to make heat again in this order."""
+    place: int = ANNOTATIONS.get_field_index("raw_max")
+    return ANNOTATIONS.insert(place, RAW_MIN) if order.clips else ANNOTATIONS
+
+
+def known_order(method: str) -> HeatOrder:
+    """The order that a run with a method has before any model says so.
+
+    Whether columns are there follows from this alone: every shard of a run has the same.
+    """
+    if legrad.clips(method):
+        return HeatOrder.UPSAMPLE_CLIP_NORMALISE
+    return HeatOrder.UPSAMPLE_NORMALISE
+
+
+def heat_order(table: pa.Table) -> HeatOrder:
+    """The steps that heat is to be made in of what a table has stored."""
+    if named := parquet.footer_value(table, "heat_order"):
+        return HeatOrder(named)
+    if parquet.footer_value(table, "normalise_first", default=False):
+        return HeatOrder.NORMALISE_UPSAMPLE
+    return HeatOrder.UPSAMPLE_NORMALISE
 
 
 def image_id(shard: str, key: str) -> int:
@@ -68,14 +94,38 @@ def image_id(shard: str, key: str) -> int:
     return int(digest, base=16) % (2**63 - 1) + 1
 
 
-def footer(results: dict[str, Any]) -> dict[str, Any]:
+def footer(results: dict[str, Any], order: HeatOrder) -> dict[str, Any]:
     """What a file says about its making: only what changes results, so that runs compare equal.
 
-    `normalise_first` says whether stored heat is normalised for good, before it is upsampled.
+    `normalise_first` says whether stored heat is normalised for good, before it is upsampled;
+    `heat_order` is there for the order that this does not tell.
     """
     return {
         "schema_version": results["schema_version"],
         "fingerprint": fingerprint(results),
         "config": results,
-        "normalise_first": False,
+        "normalise_first": order is HeatOrder.NORMALISE_UPSAMPLE,
+    } | ({"heat_order": order.value} if order.clips else {})
+
+
+def to_files(
+    shard: str,
+    rows: Sequence[Mapping[str, Any]],
+    images: Sequence[Mapping[str, Any]],
+    results: dict[str, Any],
+    order: HeatOrder,
+) -> dict[str, bytes]:
+    """The two tables of a shard: path below the output → complete Parquet file.
+
+    Args:
+        shard: its name.
+        rows: of `annotations/`.
+        images: rows of `images/`.
+        results: the settings that change results.
+        order: of the steps from raw maps to heat.
+    """
+    metadata = footer(results, order)
+    return {
+        f"annotations/{shard}.parquet": parquet.of_rows(rows, annotation_schema(order), metadata),
+        f"images/{shard}.parquet": parquet.of_rows(images, IMAGES, metadata),
     }

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from legrad import HeatOrder
 from pipeline.config import AnnotateConfig
 from pipeline.inputs.prompts import PromptedSample
 from pipeline.inputs.samples import Rejected
 from pipeline.outputs.annotations import Annotated, Annotation
 from pipeline.outputs.records import Counts
-from pipeline.outputs.schema import ANNOTATIONS, IMAGES, footer, image_id
-from pipeline.storage import parquet
+from pipeline.outputs.schema import image_id, known_order, to_files
 
 Row = dict[str, Any]
 
@@ -27,7 +27,8 @@ class ShardTables:
             config: of the run; the part of it that changes results goes into the footers.
         """
         self.shard, self.mask = shard, config.mask
-        self.footer = footer(config.identity())
+        self.results = config.identity()
+        self.order = known_order(config.method)
         self.images: list[Row] = []
         self.annotations: list[Row] = []
         self.degraded = False
@@ -38,7 +39,8 @@ class ShardTables:
         found = [result for result in results if result.mask is not None]
         dropped = Counter(result.dropped for result in results if result.dropped)
         self.degraded |= annotated.degraded
-        self.footer["normalise_first"] |= annotated.normalise_first
+        if annotated.order is not HeatOrder.UPSAMPLE_NORMALISE:
+            self.order = annotated.order
         self._add_image(
             sample,
             height=sample.height,
@@ -57,12 +59,7 @@ class ShardTables:
 
     def files(self) -> dict[str, bytes]:
         """Path below the output → complete Parquet file."""
-        return {
-            f"annotations/{self.shard}.parquet": parquet.of_rows(
-                self.annotations, ANNOTATIONS, self.footer
-            ),
-            f"images/{self.shard}.parquet": parquet.of_rows(self.images, IMAGES, self.footer),
-        }
+        return to_files(self.shard, self.annotations, self.images, self.results, self.order)
 
     def counts(self) -> Counts:
         """The totals so far."""
@@ -106,6 +103,7 @@ class ShardTables:
             "category": result.prompt.category,
             "category_id": result.prompt.category_id,
             "score": result.score,
+            "raw_min": result.raw_min,
             "raw_max": result.raw_max,
             "heat_mean": result.mask.heat_mean,
             "threshold": result.mask.threshold,

@@ -63,7 +63,7 @@ class Annotator:
                 before.annotations + annotated.annotations,
                 before.cut + annotated.cut,
                 degraded,
-                annotated.normalise_first,
+                annotated.order,
             )
         return [results[sample.index] for sample in batch]
 
@@ -71,28 +71,29 @@ class Annotator:
         """Masks for the maps of one sample."""
         parts = self._foregrounds(sample, maps)
         masks = [mask for part in parts for mask in encode_masks(part, self.mask.min_area)]
-        peaks = maps.raw.amax((1, 2)).tolist()
+        lows, peaks = maps.raw.amin((1, 2)).tolist(), maps.raw.amax((1, 2)).tolist()
         heats = (legrad.minmax(maps.raw) * 255).round().to(torch.uint8).cpu()
         annotations = [
             Annotation(
                 prompt=prompt,
                 text=text,
                 score=score,
+                raw_min=low,
                 raw_max=peak,
                 heat=heat,
                 mask=mask if isinstance(mask, Mask) else None,
                 dropped=mask if isinstance(mask, str) else None,
             )
-            for prompt, text, score, peak, heat, mask in zip(
-                maps.prompts, maps.texts, maps.scores, peaks, heats, masks, strict=True
+            for prompt, text, score, low, peak, heat, mask in zip(
+                maps.prompts, maps.texts, maps.scores, lows, peaks, heats, masks, strict=True
             )
         ]
-        return Annotated(annotations, maps.cut, normalise_first=maps.normalise_first)
+        return Annotated(annotations, maps.cut, order=maps.order)
 
     def _foregrounds(self, sample: PromptedSample, maps: Maps) -> Iterator[Foreground]:
         thresholds = [prompt.threshold for prompt in maps.prompts]
         parts = threshold_maps(
-            maps.raw, sample.height, sample.width, thresholds, self.mask, maps.normalise_first
+            maps.raw, sample.height, sample.width, thresholds, self.mask, maps.order
         )
         while True:
             with self._masking:

@@ -18,7 +18,7 @@ from rich.table import Table
 from pipeline.config import AnnotateConfig
 from pipeline.inputs.shards import Shard
 from pipeline.outputs.records import Summary
-from pipeline.outputs.schema import ANNOTATIONS, IMAGES
+from pipeline.outputs.schema import IMAGES, annotation_schema, known_order
 from pipeline.run.passes import Plan
 from pipeline.run.worker import Outcome
 
@@ -122,7 +122,8 @@ def print_dry_run(config: AnnotateConfig, plan: Plan, changes: Sequence[str]) ->
         state = "to do" if shard.name in names else "skipped"
         print(f"{state:8} {shard.name}  {shard.size:,} bytes  {shard.location}")
     print(f"fingerprint {config.fingerprint()} of {json.dumps(config.identity(), indent=2)}")
-    for title, schema in (("annotations", ANNOTATIONS), ("images", IMAGES)):
+    rows = annotation_schema(known_order(config.method))
+    for title, schema in (("annotations", rows), ("images", IMAGES)):
         print(f"\n{title}/<shard>.parquet")
         print(schema.to_string(show_schema_metadata=False))
 

@@ -37,23 +37,33 @@ def of_rows(
     return to_bytes(pa.Table.from_pylist(list(rows), schema=schema), footer)
 
 
-def from_bytes(data: bytes, columns: list[str] | None = None) -> pa.Table:
+def from_bytes(
+    data: bytes, columns: list[str] | None = None, optional: Sequence[str] = ()
+) -> pa.Table:
     """The table in a file, or only some of its columns, footer and all.
+
+    Args:
+        data: the file.
+        columns: to read; None for all.
+        optional: to read beside `columns` where the file has them.
 
     Raises:
         pyarrow.ArrowException: the bytes are no Parquet file, or it has not these columns.
     """
+    if columns is not None and optional:
+        names = pq.read_schema(pa.BufferReader(data)).names
+        columns = [*columns, *(name for name in optional if name in names)]
     return pq.read_table(pa.BufferReader(data), columns=columns)
 
 
-def read(location: str, columns: list[str] | None = None) -> pa.Table:
+def read(location: str, columns: list[str] | None = None, optional: Sequence[str] = ()) -> pa.Table:
     """The same from where the file lies.
 
     Raises:
         OSError: it cannot be read.
         pyarrow.ArrowException: see `from_bytes`.
     """
-    return from_bytes(read_bytes(location), columns)
+    return from_bytes(read_bytes(location), columns, optional)
 
 
 def footer_value(table: pa.Table, key: str, default: Any = None) -> Any:

@@ -24,7 +24,7 @@ from pipeline.models.loading import LoadedClip
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.masks import decode, stored_heatmap
 from pipeline.outputs.run_lengths import pixels_set
-from pipeline.outputs.schema import is_normalised_first
+from pipeline.outputs.schema import heat_order
 
 
 class PredictionCounter:
@@ -83,17 +83,17 @@ class PredictionCounter:
     ) -> dict[tuple[str, int], Row]:
         """The row of the best mask for every pair that has one."""
         columns = ["key", "category", "score", "segmentation", "threshold"]
-        columns += ["height", "width", "heat", "heat_shape"] if self._sweep else []
+        columns += ["height", "width", "heat", "heat_shape", "raw_max"] if self._sweep else []
         masks: dict[tuple[str, int], Row] = {}
-        table = self._predictions.read("annotations", shard.name, columns)
-        first = is_normalised_first(table)
+        table = self._predictions.read("annotations", shard.name, columns, optional=["raw_min"])
+        order = heat_order(table)
         for row in table.to_pylist():
             image, name = image_id_of(row["key"]), (row["category"] or "").lower()
             for points in pairs.get(image, []):
                 rank = _match(points, name)
                 best = masks.get((image, points.number))
                 if rank and (best is None or (rank, row["score"]) > best["rank"]):
-                    own = {"rank": (rank, row["score"]), "normalise_first": first}
+                    own = {"rank": (rank, row["score"]), "order": order}
                     masks[image, points.number] = row | own
         return masks
 
@@ -162,7 +162,7 @@ def _of_mask(image: str, points: PairPoints, mask: Row | None, sweep: bool) -> R
     counts = pair_counts(image, points, inside, mask["score"])
     if not sweep or mask["heat"] is None:
         return counts
-    heat = stored_heatmap(mask, mask["normalise_first"])
+    heat = stored_heatmap(mask, mask["order"])
     rebuilt, written = heat > np.float32(mask["threshold"]), decode(mask["segmentation"])
     overlap = {
         "rebuilt_intersection": int((rebuilt & written).sum()),

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from legrad import HeatOrder
 from pipeline.errors import Reject
 from pipeline.evaluation.batches import Batches
 from pipeline.evaluation.config import EvaluationConfig
@@ -22,7 +23,7 @@ from pipeline.models.loaded import Explanation, Query, heatmaps
 from pipeline.models.loading import LoadedClip
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.masks import decode, stored_heatmap
-from pipeline.outputs.schema import is_normalised_first
+from pipeline.outputs.schema import heat_order
 
 UNSCORED = "without ground truth"
 
@@ -91,7 +92,7 @@ class WrittenCounter:
         """Count every image of the shard that has ground truth."""
         counted = Counted()
         table = self._predictions.read("annotations", shard.name)
-        first = is_normalised_first(table)
+        order = heat_order(table)
         by_key: dict[str, dict[str, dict[str, Any]]] = {}
         for row in table.to_pylist():
             by_key.setdefault(row["key"], {}).setdefault((row["category"] or "").lower(), row)
@@ -110,13 +111,13 @@ class WrittenCounter:
             counted.statuses["scored"] += 1
             counted.prompts += len(truth.names)
             counted.masks += sum(name.lower() in found for name in truth.names)
-            counted.rows += _written_rows(image_id_of(image["key"]), truth, found, first)
+            counted.rows += _written_rows(image_id_of(image["key"]), truth, found, order)
         on_images(len(images))
         return counted
 
 
 def _written_rows(
-    image: str, truth: ClassMasks, found: dict[str, dict[str, Any]], normalise_first: bool
+    image: str, truth: ClassMasks, found: dict[str, dict[str, Any]], order: HeatOrder
 ) -> list[dict[str, Any]]:
     """The counts of an image; a class without a mask was found nowhere.
 
@@ -137,5 +138,5 @@ def _written_rows(
         if row["heat"] is None:
             heat = None
         if heat is not None:
-            heat[position] = stored_heatmap(row, normalise_first)
+            heat[position] = stored_heatmap(row, order)
     return region_rows(image, truth, heat, fixed)

@@ -44,10 +44,10 @@ def test_coca_inside_its_model_is_accepted() -> None:
 
 
 def test_siglip_normalises_before_upsampling() -> None:
+    before, after = legrad.HeatOrder.NORMALISE_UPSAMPLE, legrad.HeatOrder.UPSAMPLE_NORMALISE
     for engine in legrad.ENGINES:
-        assert legrad.build("legrad", siglip(), engine=engine).normalise_before_upsampling
-        assert not legrad.build("legrad", coca(), engine=engine).normalise_before_upsampling
-        assert not legrad.build("legrad", vit(), engine=engine).normalise_before_upsampling
+        for model, order in ((siglip(), before), (coca(), after), (vit(), after)):
+            assert legrad.build("legrad", model, engine=engine).heat_order is order
 
 
 def test_prefix_tokens_never_become_cells() -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from jobs import evaluate
+from legrad import HeatOrder
 from pipeline.config import AnnotateConfig
 from pipeline.demo.quality import bundled_scenes
 from pipeline.evaluation.points.labels import Cleaning, read_labels
@@ -24,8 +25,7 @@ from pipeline.models.demo import ASSETS
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.masks import encode, measure
 from pipeline.outputs.records import Commit, file_record
-from pipeline.outputs.schema import ANNOTATIONS, IMAGES, footer, image_id
-from pipeline.storage import parquet
+from pipeline.outputs.schema import image_id, to_files
 
 LOCAL = ("--engine.executor", "local", "--engine.threads", "1", "--engine.log_seconds", "1000")
 NAMES = 'LabelName,DisplayName\r\n/m/d,Dog\r\n/m/c,Cat\r\n/m/b,"Bird, small"\r\n'
@@ -83,13 +83,12 @@ def write_predictions(tmp_path: Path) -> Callable[..., str]:
         heat: Mapping[tuple[str, str], np.ndarray] | None = None,
         rejected: tuple[str, ...] = (),
         name: str = "predictions",
-        normalise_first: bool = False,
+        order: HeatOrder = HeatOrder.UPSAMPLE_NORMALISE,
     ) -> str:
         output = str(tmp_path / name)
         config = AnnotateConfig(output=output)
         ledger = Ledger(output)
         ledger.open(config.identity(), {}, [])
-        metadata = footer(config.identity()) | {"normalise_first": normalise_first}
         for number, masks in enumerate(shards if isinstance(shards, list) else [shards]):
             shard = Shard("", f"s{number}.tar", 1)
             images = [image_row(shard.name, key, rejected) for key in masks]
@@ -98,10 +97,7 @@ def write_predictions(tmp_path: Path) -> Callable[..., str]:
                 for key, of_image in masks.items()
                 for category, mask in of_image.items()
             ]
-            files = {
-                f"annotations/{shard.name}.parquet": parquet.of_rows(rows, ANNOTATIONS, metadata),
-                f"images/{shard.name}.parquet": parquet.of_rows(images, IMAGES, metadata),
-            }
+            files = to_files(shard.name, rows, images, config.identity(), order)
             counts = dict(samples=len(images), statuses={}, rejects={}, prompts=0, prompts_cut=0)
             end = dict(seconds=0.0, attempt=1, degraded=False, incomplete="", masks=len(rows))
             records = {path: file_record(data) for path, data in files.items()}
@@ -138,7 +134,7 @@ def mask_row(
         **dict(shard=shard, sample_index=0, key=key, image_id=image_id(shard, key)),
         **dict(height=mask.shape[0], width=mask.shape[1], prompt_index=0, prompt="a photo"),
         **dict(category=category, category_id=None, score=scores.get((key, category or ""), 0.5)),
-        **dict(raw_max=1.0, heat_mean=1.0, threshold=0.5, area=area, bbox=bbox),
+        **dict(raw_min=-1.0, raw_max=1.0, heat_mean=1.0, threshold=0.5, area=area, bbox=bbox),
         **dict(segmentation=segmentation, heat=None if grid is None else grid.tobytes()),
         "heat_shape": None if grid is None else list(grid.shape),
     }

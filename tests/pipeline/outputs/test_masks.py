@@ -137,10 +137,19 @@ def test_a_flat_map_has_no_mask(value: float, reason: str, config: MaskConfig) -
 def test_a_map_that_is_normalised_first_may_stay_below_the_threshold() -> None:
     raw = torch.zeros(1, 4, 4)
     raw[0, 1, 1] = 1.0
-    config = MaskConfig(threshold=0.95)
+    config, first = MaskConfig(threshold=0.95), legrad.HeatOrder.NORMALISE_UPSAMPLE
     (after,) = encode_masks(*threshold_maps(raw, 8, 8, [None], config), min_area=0.0)
-    (before,) = encode_masks(*threshold_maps(raw, 8, 8, [None], config, True), min_area=0.0)
+    (before,) = encode_masks(*threshold_maps(raw, 8, 8, [None], config, first), min_area=0.0)
     assert isinstance(after, Mask) and before == "below_threshold"
+
+
+def test_a_map_that_is_cut_off_at_0_is_flat_where_nothing_is_above() -> None:
+    raw = torch.tensor([[[-3.0, -1.0]], [[-3.0, 1.0]]])
+    order = legrad.HeatOrder.UPSAMPLE_CLIP_NORMALISE
+    parts = threshold_maps(raw, 1, 4, [None, None], MaskConfig(), order)
+    flat, mask = (mask for part in parts for mask in encode_masks(part, min_area=0.0))
+    assert flat == "flat_map"
+    assert isinstance(mask, Mask) and mask.area == 1
 
 
 # --- memory

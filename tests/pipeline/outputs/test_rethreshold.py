@@ -43,6 +43,38 @@ def test_rebuilt_masks_are_those_of_a_direct_run(
         assert coco.decode(row["segmentation"]).sum() == row["area"]
 
 
+@pytest.fixture(scope="module")
+def clipped(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """TextSpan's masks at two thresholds, of raw maps that are cut off at 0."""
+    folder = tmp_path_factory.mktemp("clipped")
+    for threshold in ("0.3", "0.5"):
+        flags = ["--method", "text_span", "--mask.threshold", threshold, "--limit_samples", "20"]
+        assert annotate([*LOCAL, *flags, "--output", str(folder / threshold)]) == 0
+    return {threshold: folder / threshold for threshold in ("0.3", "0.5")}
+
+
+def test_rebuilt_masks_of_clipped_maps_are_those_of_a_direct_run(
+    clipped: dict[str, Path], tmp_path: Path
+) -> None:
+    arguments = ["--source", str(clipped["0.5"]), "--output", str(tmp_path / "a")]
+    assert rethreshold([*arguments, "--mask.threshold", "0.3"]) == 0
+    rebuilt, expected = _masks(tmp_path / "a"), _masks(clipped["0.3"])
+    assert rebuilt.keys() == expected.keys()
+    assert np.mean([_iou(rebuilt[pair], expected[pair]) for pair in expected]) > 0.99
+    assert min(row["raw_min"] for row in rebuilt.values()) < 0
+    again = ["--source", str(tmp_path / "a"), "--output", str(tmp_path / "b")]
+    assert rethreshold([*again, "--mask.threshold", "0.5"]) == 0
+    back, first = _masks(tmp_path / "b"), _masks(clipped["0.5"])
+    assert np.mean([_iou(back[pair], first[pair]) for pair in first]) > 0.99
+
+
+def test_every_shard_of_clipped_maps_has_their_column(clipped: dict[str, Path]) -> None:
+    for path in (clipped["0.5"] / "annotations").iterdir():
+        schema = pq.read_schema(path)
+        assert "raw_min" in schema.names
+        assert json.loads(schema.metadata[b"heat_order"]) == "upsample_clip_normalise"
+
+
 def test_the_printed_iou_is_that_at_the_sources_threshold(
     direct: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

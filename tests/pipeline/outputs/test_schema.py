@@ -10,8 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as coco
 
+from legrad import HeatOrder
 from pipeline.config import SCHEMA_VERSION, AnnotateConfig, ModelConfig
-from pipeline.outputs.schema import ANNOTATIONS, IMAGES, footer, image_id
+from pipeline.outputs.schema import (
+    ANNOTATIONS,
+    IMAGES,
+    annotation_schema,
+    footer,
+    heat_order,
+    image_id,
+    to_files,
+)
 from pipeline.storage import parquet
 
 ANNOTATION_COLUMNS = {
@@ -114,7 +123,7 @@ def test_a_row_of_pandas_decodes_with_coco() -> None:
 
 def test_the_footer_says_what_changes_results_and_nothing_else() -> None:
     config = AnnotateConfig(input="in", output="/out")
-    data = parquet.of_rows([], IMAGES, footer(config.identity()))
+    data = parquet.of_rows([], IMAGES, footer(config.identity(), HeatOrder.UPSAMPLE_NORMALISE))
     metadata = pq.read_schema(pa.BufferReader(data)).metadata
     assert set(metadata) == {
         b"schema_version",
@@ -128,7 +137,33 @@ def test_the_footer_says_what_changes_results_and_nothing_else() -> None:
     assert settings == config.identity()
     assert not {"output", "input", "engine", "input_root"} & settings.keys()
     other = AnnotateConfig(model=ModelConfig(precision="bfloat16"))
-    assert footer(other.identity())["fingerprint"] != config.fingerprint()
+    assert (
+        footer(other.identity(), HeatOrder.UPSAMPLE_NORMALISE)["fingerprint"]
+        != config.fingerprint()
+    )
+
+
+@pytest.mark.parametrize("order", HeatOrder)
+def test_tables_say_in_which_order_heat_is_made(order: HeatOrder) -> None:
+    """The two orders that a flag tells apart have no other key, and no other column."""
+    row = {**ROW, "raw_min": -0.25}
+    files = to_files("s", [row], [], AnnotateConfig().identity(), order)
+    read = [pq.read_table(pa.BufferReader(data)) for data in files.values()]
+    for table in read:
+        assert heat_order(table) is order
+        assert (b"heat_order" in table.schema.metadata) == order.clips
+        first = json.loads(table.schema.metadata[b"normalise_first"])
+        assert first == (order is HeatOrder.NORMALISE_UPSAMPLE)
+    assert read[0].schema.equals(annotation_schema(order))
+    assert read[0].to_pylist() == [row if order.clips else ROW]
+    golden = dict(ANNOTATION_COLUMNS)
+    if order.clips:
+        golden["raw_min"] = "float not null"
+    assert columns(annotation_schema(order)) == golden
+
+
+def test_a_table_without_a_footer_is_of_the_usual_order() -> None:
+    assert heat_order(pa.table({"a": [1]})) is HeatOrder.UPSAMPLE_NORMALISE
 
 
 @given(st.text(max_size=20), st.text(max_size=20))

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import jaccard_score
 
+from legrad import HeatOrder
 from pipeline.evaluation.points.counters import count_predictions
 from pipeline.evaluation.points.counts import PAIR_COUNTS, THRESHOLDS
 from pipeline.evaluation.points.definition import PointCounts
@@ -218,7 +219,7 @@ def test_threshold_sweep_by_hand(csvs: tuple[str, str], write_predictions: Run, 
     assert found["scores"][PER_CLASS] == pytest.approx(2 / (3 + 1))
 
 
-def test_heat_that_was_normalised_first_is_upsampled_so(
+def test_heat_is_upsampled_as_its_order_says(
     csvs: tuple[str, str], write_predictions: Run, run: Run
 ) -> None:
     # Upsampled twofold, a lone peak of 1 becomes four pixels of 0.75 ** 2 = 0.5625.
@@ -227,18 +228,47 @@ def test_heat_that_was_normalised_first_is_upsampled_so(
     middle = np.zeros((6, 6), dtype=bool)
     middle[2:4, 2:4] = True
     files = ("--points", csvs[0], "--descriptions", csvs[1])
-    for first, hottest in ((True, 0.55), (False, 0.95)):
+    for order, hottest in (
+        (HeatOrder.NORMALISE_UPSAMPLE, 0.55),
+        (HeatOrder.UPSAMPLE_NORMALISE, 0.95),
+    ):
         predictions = write_predictions(
             {"0001": {"dog": middle}},
             heat={("0001", "dog"): peak},
-            name=f"predictions-{first}",
-            normalise_first=first,
+            name=f"predictions-{order.value}",
+            order=order,
         )
-        found = run("points", "--predictions", predictions, *files, output=f"scores-{first}")
+        found = run("points", "--predictions", predictions, *files, output=f"scores-{order.value}")
         assert found["rebuilt_mask_iou"] == 1.0
-        rows = pq.read_table(Path(predictions).parent / f"scores-{first}" / "counts").to_pylist()
+        counts = Path(predictions).parent / f"scores-{order.value}" / "counts"
+        rows = pq.read_table(counts).to_pylist()
         (row,) = (row for row in rows if row["label"] == "/m/d")
         assert max(t for t, n in zip(THRESHOLDS, row["fp_at"], strict=True) if n) == hottest
+
+
+def test_heat_that_was_cut_off_at_0_is_rebuilt_so(
+    csvs: tuple[str, str], write_predictions: Run, run: Run
+) -> None:
+    # Of the raw map, from -1 to 1, only the peak is above 0; of heat from 0 to 1 all but a corner
+    # is above a half.
+    grid = np.full((3, 3), 127, dtype=np.uint8)
+    grid[0, 0], grid[1, 1] = 0, 255
+    middle = np.zeros((6, 6), dtype=bool)
+    middle[2:4, 2:4] = True
+    files = ("--points", csvs[0], "--descriptions", csvs[1])
+    found = {}
+    for order in (HeatOrder.UPSAMPLE_CLIP_NORMALISE, HeatOrder.UPSAMPLE_NORMALISE):
+        predictions = write_predictions(
+            {"0001": {"dog": middle}},
+            heat={("0001", "dog"): grid},
+            name=f"predictions-{order.value}",
+            order=order,
+        )
+        output = f"scores-{order.value}"
+        scores = run("points", "--predictions", predictions, *files, output=output)
+        found[order] = scores["rebuilt_mask_iou"]
+    assert found[HeatOrder.UPSAMPLE_CLIP_NORMALISE] == 1.0
+    assert found[HeatOrder.UPSAMPLE_NORMALISE] < 0.2
 
 
 def test_a_mask_without_heat_ends_the_sweep() -> None:
