@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from pipeline.config import AnnotateConfig, RunConfig
-from pipeline.errors import ShardError, Stopped, TooManyRejects
+from pipeline.errors import ShardError, Stopped, TooManyRejects, one_line
 from pipeline.inputs.look_ahead import map_ahead
 from pipeline.inputs.prompts import Prompt, PromptReader
 from pipeline.inputs.reader import Read, ShardReader, in_batches
@@ -86,7 +86,7 @@ class ShardWorker(ABC):
         except Exception as error:  # whatever it is, it must not take other shards with it
             traceback.print_exc()
             self._leave_if_broken()
-            return Outcome(shard.name, shard.size, f"{type(error).__name__}: {error}")
+            return Outcome(shard.name, shard.size, one_line(error, kind=True))
         return Outcome(shard.name, shard.size)
 
     def _leave_if_broken(self) -> None:

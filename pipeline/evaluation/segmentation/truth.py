@@ -16,7 +16,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from pipeline import storage
-from pipeline.errors import ConfigError, Reject
+from pipeline.errors import ConfigError, Reject, one_line
 from pipeline.inputs.classes import load_classes
 from pipeline.inputs.tars import RawSample
 from pipeline.outputs.masks import stretched
@@ -120,7 +120,7 @@ class IndexTruth:
             with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
                 index = np.array(image)
         except Exception as error:  # damaged files lead Pillow's decoders to raise almost anything
-            raise Reject("bad_mask", f"{type(error).__name__}: {error}") from error
+            raise Reject("bad_mask", one_line(error, kind=True)) from error
         if index.ndim != 2:
             raise Reject("bad_mask", f"the mask has {index.ndim} axes, and not one value per pixel")
         truth, unnamed = self.of(index), self._unnamed(index)

@@ -67,7 +67,7 @@ def test_an_exception_is_tried_again_and_touches_no_other_shard(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     folder = write_shards(a=good, b=tar(labelled("poison", ["dog"])), c=good)
-    broken = Broken(explainer, RuntimeError("boom"), times)
+    broken = Broken(explainer, RuntimeError("boom\nand its causes"), times)
     ledger = annotate(make_config(input=folder), lambda config: Worker(config, lambda _: broken))
     assert len(ledger.committed()) == commits
     assert list(ledger.failures().values()) == ["RuntimeError: boom"] * (3 - commits)
