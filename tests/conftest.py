@@ -14,16 +14,9 @@ import hypothesis
 import pytest
 from jaxtyping import install_import_hook
 
-# Python compiles again whatever is imported first while the hook works on one of our modules.
-for library in (
-    "beartype",
-    "h5py",
-    "jsonargparse",
-    "matplotlib.figure",
-    "open_clip",
-    "rich.progress",
-    "webdataset",
-):
+# What our modules import for the first time while the hook is at work, Python compiles once more.
+LIBRARIES = "beartype h5py jsonargparse matplotlib.figure open_clip rich.progress webdataset"
+for library in LIBRARIES.split():
     importlib.import_module(library)
 install_import_hook(["legrad", "pipeline"], "beartype.beartype")
 

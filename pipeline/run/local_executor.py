@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from pipeline.config import RunConfig
 from pipeline.inputs.shards import Shard
 from pipeline.run.progress import Meter, shown
+from pipeline.run.tally import Tally
 from pipeline.run.worker import MakeWorker, Outcome
 
 
@@ -39,20 +39,3 @@ class LocalExecutor:
             finally:
                 pool.shutdown(cancel_futures=True)
         return outcomes
-
-
-class Tally:
-    """Counts images from several threads."""
-
-    def __init__(self) -> None:
-        self._images = 0
-        self._lock = threading.Lock()
-
-    def add(self, images: int) -> None:
-        """Count some more."""
-        with self._lock:
-            self._images += images
-
-    def total(self) -> int:
-        """All that were counted."""
-        return self._images

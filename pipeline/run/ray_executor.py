@@ -26,8 +26,8 @@ from pipeline.config import RunConfig
 from pipeline.errors import ConfigError, ModelError
 from pipeline.inputs.shards import Shard
 from pipeline.outputs.ledger import Ledger
-from pipeline.run.local_executor import Tally
 from pipeline.run.progress import Meter, shown
+from pipeline.run.tally import Register
 from pipeline.run.worker import MakeWorker, Outcome, ShardWorker
 
 
@@ -114,22 +114,6 @@ class RayExecutor:
             )
 
 
-class _Register(Tally):
-    """Counts the images of a pass, and knows its actors."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._actors: dict[str, Any] = {}
-
-    def join(self, name: str, actor: Any) -> None:
-        """Take an actor down; once more when it has been started again."""
-        self._actors[name] = actor
-
-    def actors(self) -> list[Any]:
-        """All that ever joined."""
-        return list(self._actors.values())
-
-
 class _Pool:
     """The actors of a pass, as they report to an actor beside the driver.
 
@@ -138,7 +122,7 @@ class _Pool:
 
     def __init__(self) -> None:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        actor = ray.remote(_Register).options(num_cpus=0, scheduling_strategy=here)
+        actor = ray.remote(Register).options(num_cpus=0, scheduling_strategy=here)
         self.register: Any = actor.remote()
         self._images = 0
 
