@@ -71,7 +71,7 @@ class Reference:
         explainer = legrad.build(method, self.model)
         index = torch.zeros(len(classes), dtype=torch.long)
         raw = explainer(self.normalised(pixels), self.rows[classes], index)
-        maps = legrad.heatmap(raw, (self.side, self.side))
+        maps = legrad.heatmap(raw, (self.side, self.side), order=explainer.heat_order)
         return dict(zip(classes, maps.tolist(), strict=True))
 
 
