@@ -19,14 +19,13 @@ from jaxtyping import Float
 from jsonargparse import auto_cli
 
 import legrad
-from pipeline import storage
 from pipeline.config import ModelConfig, RunConfig
 from pipeline.demo.scenes import Scene, sample_points
 from pipeline.evaluation.points.definition import PointCounts
 from pipeline.evaluation.segmentation.precision import average_precision
-from pipeline.inputs.images import decode as decode_image
+from pipeline.inputs.reader import ShardReader
+from pipeline.inputs.samples import Sample
 from pipeline.inputs.shards import find_shards
-from pipeline.inputs.tars import read_samples
 from pipeline.models.demo import ASSETS, WEIGHTS
 from pipeline.models.loaded import Query, heatmaps
 from pipeline.models.loading import LoadedClip
@@ -131,13 +130,12 @@ def bundled_scenes() -> list[Scene]:
     for annotation in truth["annotations"]:
         mask = decode_mask(annotation["segmentation"])
         objects[annotation["image_id"]][names[annotation["category_id"]]] = mask
-    scenes: list[Scene] = []
+    reader, scenes = ShardReader(lambda raw: raw.key), list[Scene]()
     for shard in find_shards([str(ASSETS / "shards")]):
-        with storage.open_read(shard.location) as stream:
-            for raw in read_samples(stream):
-                pixels = decode_image(raw.fields["jpg"], max_pixels=1 << 20)
-                masks = objects[len(scenes) + 1]
-                scenes.append(Scene(pixels.permute(1, 2, 0).numpy(), masks))
+        for sample in reader(shard):
+            assert isinstance(sample, Sample)
+            masks = objects[len(scenes) + 1]
+            scenes.append(Scene(sample.pixels.permute(1, 2, 0).numpy(), masks))
     return scenes
 
 
