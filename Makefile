@@ -19,16 +19,17 @@ $(READY): requirements.lock
 		echo "Python 3.10 or newer is needed; '$(PYTHON)' is not. Name one: make PYTHON=python3.12" >&2; exit 1; }
 	@echo "Installing the packages of requirements.lock into $(VENV), once: a few minutes and some GB"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock
 	@$(BIN)/python -c 'import os, sysconfig; print(os.getcwd(), file=open(sysconfig.get_path("purelib") + "/this_repository.pth", "w"))'
 	@touch $@
 
 demo: $(READY) ## Annotate the bundled demo shards with the bundled demo model.
 	$(BIN)/python jobs/annotate.py
 
-# One thread: the tests' tensors are tiny, and threads that wait for each other starve on a busy machine.
+# One thread: the tests' tensors are tiny, and threads that wait for each other starve on a busy machine. A file's tests
+# stay in one process, and those on Ray, which share one, are begun first (tests/conftest.py).
 test: lint ## Lint, check types, run the tests.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 lint: $(READY) ## ruff and mypy.
 	$(BIN)/python -m ruff check .
