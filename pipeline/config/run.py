@@ -25,7 +25,8 @@ from pipeline.config.identity import fingerprint
 from pipeline.config.method import MethodConfig
 from pipeline.errors import ConfigError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Of the tables; `pipeline.outputs.versions` reads the older ones."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,11 @@ import yaml
 
 from pipeline import storage
 from pipeline.errors import ConfigError, unwrapped
+from pipeline.storage import digests
 
 FIELDS = {"id", "name", "prompts", "threshold"}
 LARGEST_ID = 2**31 - 1
+"""COCO's readers and Parquet's int32 take no more."""
 EXAMPLE = "- {id: 1, name: dog}"
 QUOTES = "words that YAML takes for something else, such as no or 2024-01-01, need quotes"
 SURROGATES = re.compile("[\ud800-\udfff]")
@@ -25,7 +27,7 @@ class Category:
     """A class that can be looked for.
 
     Attributes:
-        id: the class file's number; what `category_id` says.
+        id: what `category_id` says: the class file's number, or `stable_id`.
         name: unique.
         prompts: names that are looked for; where they differ, the stronger map counts.
         threshold: heat that a foreground pixel exceeds; None for the run's.
@@ -35,6 +37,20 @@ class Category:
     name: str
     prompts: tuple[str, ...]
     threshold: float | None
+
+
+def stable_id(name: str) -> int:
+    """The id of a class that no file gives one: from 1 to `LARGEST_ID`, the same in every run.
+
+    Shards are committed in any order, and by workers that know nothing of each other, so that ids
+    cannot be counted up.
+    """
+    return int(digests.of_text(name), base=16) % LARGEST_ID + 1
+
+
+def unlisted(ids: Mapping[str, int | None]) -> list[str]:
+    """Of some names with their ids those that have it from no class file, sorted."""
+    return sorted(name for name, number in ids.items() if number == stable_id(name))
 
 
 def load_classes(location: str, flag: str = "--prompts.classes") -> list[Category]:

@@ -14,7 +14,7 @@ from jaxtyping import Float32
 
 from pipeline.config import PromptConfig
 from pipeline.errors import Reject, one_line
-from pipeline.inputs.classes import Category, is_text, load_classes
+from pipeline.inputs.classes import Category, is_text, load_classes, stable_id
 from pipeline.inputs.samples import Sample
 
 
@@ -25,7 +25,7 @@ class Prompt:
     Attributes:
         index: position among the prompts of the sample, from 0.
         category: class name; None for a caption.
-        category_id: the class file's number; None without one.
+        category_id: the class file's number, or `stable_id` of the name; None for a caption.
         texts: what to encode: the names of a class, of which the strongest counts, or a caption.
         threshold: the class's own; None for the run's.
         embedding: a vector in the joint space, where the sample brings one instead of a text.
@@ -80,7 +80,7 @@ class PromptReader:
     def named(self, index: int, name: str) -> Prompt:
         """The prompt for a class name, with what the class file says about it."""
         category = self.by_name.get(name)
-        return of_category(index, category) if category else Prompt(index, name, None, (name,))
+        return of_category(index, category or Category(stable_id(name), name, (name,), None))
 
     def _labels(self, fields: Mapping[str, bytes]) -> list[Prompt]:
         names = _names(fields, self.config.field or "labels")

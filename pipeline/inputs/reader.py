@@ -15,7 +15,7 @@ from pipeline.config import RunConfig
 from pipeline.errors import Reject, ShardError
 from pipeline.inputs.images import decode
 from pipeline.inputs.look_ahead import map_ahead
-from pipeline.inputs.samples import Rejected, Sample, Skipped, Wanted, image_bytes
+from pipeline.inputs.samples import Rejected, Sample, Skipped, Wanted, image_bytes, image_name
 from pipeline.inputs.shards import Shard
 from pipeline.inputs.tars import RawSample, read_samples
 
@@ -96,9 +96,10 @@ class ShardReader(Generic[Wanted]):
                 return Skipped(raw.index, raw.key)
             pixels = decode(image_bytes(raw), self.max_pixels)
         except Reject as reject:
-            return Rejected(raw.index, raw.key, reject.reason, reject.detail)
+            return Rejected(raw.index, raw.key, reject.reason, reject.detail, image_name(raw))
         height, width = pixels.shape[1:]
-        return Sample(raw.index, raw.key, height, width, self.fit(pixels), wanted)
+        fitted = self.fit(pixels)
+        return Sample(raw.index, raw.key, height, width, fitted, wanted, image_name(raw))
 
 
 def _marked(raws: Iterable[RawSample]) -> Iterator[tuple[RawSample, bool]]:

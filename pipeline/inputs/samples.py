@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -27,6 +28,7 @@ class Sample(Generic[Wanted]):
         width: stored pixels.
         pixels: RGB, at the size that was asked for.
         wanted: what to look for, or what is known to be there; see `ShardReader`.
+        file_name: of the image in the tar; None where it is no member of its own.
     """
 
     index: int
@@ -35,16 +37,21 @@ class Sample(Generic[Wanted]):
     width: int
     pixels: UInt8[Tensor, "3 rows columns"]
     wanted: Wanted
+    file_name: str | None = None
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """A sample that cannot be used; `reason` and `detail` are those of `Reject`."""
+    """A sample that cannot be used; `reason` and `detail` are those of `Reject`.
+
+    `file_name` is that of its image in the tar, if it has one.
+    """
 
     index: int
     key: str
     reason: str
     detail: str
+    file_name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -55,13 +62,24 @@ class Skipped:
     key: str
 
 
+def image_field(fields: Container[str]) -> str | None:
+    """Which of the fields of a sample is its image; None where none is."""
+    return next((name for name in IMAGE_FIELDS if name in fields), None)
+
+
 def image_bytes(raw: RawSample) -> bytes:
     """The encoded image of a sample.
 
     Raises:
         Reject: `missing_field`.
     """
-    for name in IMAGE_FIELDS:
-        if name in raw.fields:
-            return raw.fields[name]
-    raise Reject("missing_field", f"no image (.{', .'.join(IMAGE_FIELDS)})")
+    name = image_field(raw.fields)
+    if name is None:
+        raise Reject("missing_field", f"no image (.{', .'.join(IMAGE_FIELDS)})")
+    return raw.fields[name]
+
+
+def image_name(raw: RawSample) -> str | None:
+    """Name in the tar of the image of a sample, read or not; None where it has none."""
+    name = image_field(raw.members)
+    return None if name is None else raw.members[name]

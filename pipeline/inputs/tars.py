@@ -10,7 +10,7 @@ import re
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.client import HTTPException
 from typing import BinaryIO, cast
 
@@ -35,6 +35,7 @@ class RawSample:
         index: position among the samples of the shard, from 0.
         key: the common part of the member names, directories included.
         fields: lower-cased extension → bytes.
+        members: lower-cased extension → name in the tar, of fields that were not read too.
         repeated: a field that the sample holds twice, if any.
         too_large: a field that was not read, because of the sample's size, if any.
     """
@@ -42,6 +43,7 @@ class RawSample:
     index: int
     key: str
     fields: dict[str, bytes]
+    members: dict[str, str] = field(default_factory=dict)
     repeated: str | None = None
     too_large: str | None = None
 
@@ -66,7 +68,7 @@ def read_samples(stream: storage.Stream, max_bytes: int = 1 << 40) -> Iterator[R
     sample: RawSample | None = None
     size = 0
     for name, content in _members(stream):
-        key, field = base_plus_ext(name)
+        key, extension = base_plus_ext(name)
         if key is None or META.match(name):
             continue
         if sample is None or key != sample.key:
@@ -75,13 +77,15 @@ def read_samples(stream: storage.Stream, max_bytes: int = 1 << 40) -> Iterator[R
             sample = RawSample(0 if sample is None else sample.index + 1, key, {})
             size = 0
         size += content.size
+        part = extension.lower()
+        sample.members.setdefault(part, name)
         if size > max_bytes:
-            sample.too_large = field.lower()
+            sample.too_large = part
             content.skip()
             continue
-        if field.lower() in sample.fields:
-            sample.repeated = field.lower()
-        sample.fields[field.lower()] = content.read()
+        if part in sample.fields:
+            sample.repeated = part
+        sample.fields[part] = content.read()
     if sample is not None:
         yield sample
 

@@ -18,8 +18,8 @@ from pipeline import storage
 from pipeline.config import SCHEMA_VERSION, fingerprint
 from pipeline.errors import ConfigError
 from pipeline.inputs.shards import Shard
+from pipeline.outputs import index, versions
 from pipeline.outputs.records import Commit, Summary
-from pipeline.storage import parquet
 
 READERS = 16
 LONGEST_SHOWN = 200
@@ -164,9 +164,25 @@ class Ledger:
         return {name: reasons.get(name, "not done yet") for name in sorted(absent)}
 
     def categories(self) -> list[dict[str, Any]]:
-        """Id and name of every class of the class file."""
+        """Id and name of every category; while a run works, of those of the class file."""
         categories: list[dict[str, Any]] = self._read_json("categories.json")
         return categories
+
+    def write_index(self, commits: Sequence[Commit]) -> None:
+        """Write `shards.parquet` and `categories.json` anew.
+
+        Args:
+            commits: all that are here.
+
+        Raises:
+            ConfigError: two categories have one id.
+        """
+        storage.write_bytes(self._path("shards.parquet"), index.shards_file(commits))
+        self._write_json("categories.json", index.categories(self.categories(), commits))
+
+    def write_card(self, card: bytes) -> None:
+        """Write `README.md`, as `pipeline.outputs.card` makes it."""
+        storage.write_bytes(self._path("README.md"), card)
 
     def read(
         self,
@@ -175,8 +191,12 @@ class Ledger:
         columns: list[str] | None = None,
         optional: Sequence[str] = (),
     ) -> pa.Table:
-        """The table of a shard in one of `TABLES`; see `parquet.from_bytes` for its columns."""
-        return parquet.read(self._path(f"{folder}/{shard}.parquet"), columns, optional)
+        """The table of a shard in one of `TABLES`; see `versions.read`.
+
+        Whichever version wrote it, it is as this one would have written it.
+        """
+        data = storage.read_bytes(self._path(f"{folder}/{shard}.parquet"))
+        return versions.read(data, columns, optional)
 
     def commits(self, known: Iterable[Commit] = ()) -> list[Commit]:
         """Every commit, by shard name; those that are `known` are not read again."""

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypedDict
 
 from pipeline.inputs.shards import Shard
 from pipeline.storage import digests
+
+STATUSES = ("annotated", "empty", "rejected")
+"""What can become of a sample."""
+STAGES = ("read", "model", "mask")
+"""What the seconds of a shard go into: waiting for images, explaining them, making masks."""
 
 
 class Counts(TypedDict):
@@ -42,6 +47,8 @@ class Commit:
         attempt: which attempt succeeded, from 1.
         degraded: batches were made smaller for want of memory; last digits may differ.
         incomplete: why the shard could only be read in part; empty when it was read whole.
+        names: categories that were looked for and have their id from their name alone.
+        stages: seconds by `STAGES`; two of them may pass at once.
     """
 
     shard: str
@@ -59,6 +66,8 @@ class Commit:
     attempt: int
     degraded: bool
     incomplete: str
+    names: list[str] = field(default_factory=list)
+    stages: dict[str, float] = field(default_factory=dict)
 
 
 def make_commit(
@@ -71,6 +80,8 @@ def make_commit(
     attempt: int,
     degraded: bool = False,
     incomplete: str = "",
+    names: Sequence[str] = (),
+    stages: Mapping[str, float] | None = None,
 ) -> Commit:
     """The record of a shard, from what is known of it and its complete files by their paths."""
     return Commit(
@@ -84,6 +95,8 @@ def make_commit(
         attempt=attempt,
         degraded=degraded,
         incomplete=incomplete,
+        names=list(names),
+        stages={stage: round(seconds, 3) for stage, seconds in (stages or {}).items()},
     )
 
 

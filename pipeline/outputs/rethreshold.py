@@ -13,9 +13,10 @@ from pycocotools import mask as coco
 
 from legrad import HeatOrder
 from pipeline import storage
-from pipeline.config import MaskConfig, fingerprint
+from pipeline.config import SCHEMA_VERSION, MaskConfig, fingerprint
 from pipeline.errors import ConfigError, one_line
-from pipeline.inputs.classes import load_classes
+from pipeline.inputs.classes import load_classes, unlisted
+from pipeline.outputs.card import ANNOTATIONS_CARD
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.masks import Mask, encode_masks, stored_heat, threshold_maps
 from pipeline.outputs.records import Commit, file_record
@@ -76,14 +77,18 @@ def rethreshold(config: RethresholdConfig) -> float:
     classes = load_classes(config.classes, "--classes") if config.classes else []
     own = {category.name: category.threshold for category in classes}
     results = made_with | {
+        "schema_version": SCHEMA_VERSION,
         "mask": asdict(config.mask),
         "rethresholded": {"mask": made_with["mask"], "thresholds": own},
     }
     after.open(results, config.public(), before.categories())
+    after.write_card(ANNOTATIONS_CARD)
     ious: list[float] = []
     for commit in before.commits():
         ious += _rewrite(config, own, results, commit, before, after)
-    after.summarise(before.committed() | before.missing().keys())
+    commits = after.commits()
+    after.summarise(before.committed() | before.missing().keys(), known=commits)
+    after.write_index(commits)
     return float(np.mean(ious)) if ious else float("nan")
 
 
@@ -100,6 +105,7 @@ def _rewrite(
     images = _read(before, "images", commit.shard).to_pylist()
     table = _read(before, "annotations", commit.shard)
     order, rows = heat_order(table), table.to_pylist()
+    named = [row for row in rows if row["category"] is not None]
     dropped: dict[int, Counter[str]] = defaultdict(Counter)
     kept: list[Row] = []
     for row in rows:
@@ -118,6 +124,7 @@ def _rewrite(
         statuses=dict(sorted(statuses.items())),
         masks=len(kept),
         files={path: file_record(data) for path, data in files.items()},
+        names=commit.names or unlisted({row["category"]: row["category_id"] for row in named}),
         seconds=round(time.monotonic() - started, 3),
     )
     after.commit(record, files)

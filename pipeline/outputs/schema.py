@@ -48,6 +48,7 @@ IMAGES = pa.schema(
         pa.field("shard", pa.string(), nullable=False),
         pa.field("sample_index", pa.int32(), nullable=False),
         pa.field("key", pa.string(), nullable=False),
+        pa.field("file_name", pa.string()),
         pa.field("image_id", pa.int64(), nullable=False),
         pa.field("height", pa.int32()),
         pa.field("width", pa.int32()),
@@ -89,9 +90,11 @@ def heat_order(table: pa.Table) -> HeatOrder:
 
 
 def image_id(shard: str, key: str) -> int:
-    """A positive 63-bit number that is the same in every run over the same shard."""
-    digest = digests.of_text(f"{shard}\0{key}", digits=16)
-    return int(digest, base=16) % (2**63 - 1) + 1
+    """A number from 1 to 2**53 - 1 that is the same in every run over the same shard.
+
+    Float64, and with it JavaScript and careless tables, has all of them.
+    """
+    return int(digests.of_text(f"{shard}\0{key}"), base=16) % (2**53 - 1) + 1
 
 
 def footer(results: dict[str, Any], order: HeatOrder) -> dict[str, Any]:

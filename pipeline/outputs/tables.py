@@ -7,6 +7,7 @@ from typing import Any
 
 from legrad import HeatOrder
 from pipeline.config import AnnotateConfig
+from pipeline.inputs.classes import unlisted
 from pipeline.inputs.prompts import PromptedSample
 from pipeline.inputs.samples import Rejected
 from pipeline.outputs.annotations import Annotated, Annotation
@@ -32,6 +33,7 @@ class ShardTables:
         self.images: list[Row] = []
         self.annotations: list[Row] = []
         self.degraded = False
+        self._categories: dict[str, int | None] = {}
 
     def add(self, sample: PromptedSample, annotated: Annotated) -> None:
         """Add a sample with what was found in it."""
@@ -39,6 +41,9 @@ class ShardTables:
         found = [result for result in results if result.mask is not None]
         dropped = Counter(result.dropped for result in results if result.dropped)
         self.degraded |= annotated.degraded
+        for result in results:
+            if result.prompt.category is not None:
+                self._categories[result.prompt.category] = result.prompt.category_id
         if annotated.order is not HeatOrder.UPSAMPLE_NORMALISE:
             self.order = annotated.order
         self._add_image(
@@ -73,6 +78,10 @@ class ShardTables:
             "masks": len(self.annotations),
         }
 
+    def names(self) -> list[str]:
+        """The categories that were looked for and are in no class file."""
+        return unlisted(self._categories)
+
     def first_reject(self) -> str:
         """Key, reason and detail of the first sample that was rejected."""
         for row in self.images:
@@ -83,7 +92,8 @@ class ShardTables:
     def _add_image(self, sample: PromptedSample | Rejected, **columns: Any) -> None:
         unknown = {"height": None, "width": None, "reason": None, "detail": None}
         nothing = {"prompts": 0, "prompts_cut": 0, "masks": 0, "without_mask": []}
-        self.images.append(self._identity(sample) | unknown | nothing | columns)
+        name = {"file_name": sample.file_name}
+        self.images.append(self._identity(sample) | name | unknown | nothing | columns)
 
     def _identity(self, sample: PromptedSample | Rejected) -> Row:
         return {

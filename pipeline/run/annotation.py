@@ -11,6 +11,7 @@ from pipeline.config import AnnotateConfig
 from pipeline.errors import naming
 from pipeline.inputs.classes import load_classes
 from pipeline.inputs.shards import shards_of
+from pipeline.outputs.card import ANNOTATIONS_CARD
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.records import Summary
 from pipeline.run.passes import plan
@@ -42,6 +43,7 @@ def annotate(config: AnnotateConfig) -> Summary:
     with naming(output):
         redo = config.on_mismatch == "redo"
         ledger.open(config.identity(), config.public(), categories, redo=redo)
+        ledger.write_card(ANNOTATIONS_CARD)
     summary = run_shards(config, ledger, shards, Worker)
     print_summary(summary, config.output, time.monotonic() - started)
     print_failures(ledger.failures(), summary)

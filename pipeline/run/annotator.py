@@ -16,6 +16,7 @@ from pipeline.models.halving import halves, in_halves
 from pipeline.outputs.annotations import Annotated, Annotation
 from pipeline.outputs.masks import Foreground, Mask, encode_masks, threshold_maps
 from pipeline.run.ordering import Priority, PriorityLock, no_op
+from pipeline.run.stages import StageClock
 
 
 class Annotator:
@@ -37,6 +38,7 @@ class Annotator:
         batch: Sequence[PromptedSample],
         priority: Priority = (),
         on_change: Callable[[], None] = no_op,
+        clock: StageClock | None = None,
     ) -> list[Annotated]:
         """The annotations of every sample.
 
@@ -47,14 +49,18 @@ class Annotator:
             batch: in the order of the results.
             priority: of the batch among those that wait for the model.
             on_change: called while it waits, whenever another batch has had the model.
+            clock: is told the time that it takes.
         """
+        clock = clock or StageClock()
         results = {sample.index: Annotated([]) for sample in batch}
         asked = [sample for sample in batch if self.explain.has_prompts(sample)]
 
         def explain_and_mask(samples: Sequence[PromptedSample]) -> list[Annotated]:
             with self._model_lock.take(priority, on_change):
-                maps = self.explain(samples)
-            return [self._annotated(s, m) for s, m in zip(samples, maps, strict=True)]
+                with clock.measure("model"):
+                    maps = self.explain(samples)
+            with clock.measure("mask"):
+                return [self._annotated(s, m) for s, m in zip(samples, maps, strict=True)]
 
         done = in_halves(asked, explain_and_mask, _halve, self.explain.device)
         for sample, annotated, degraded in done:

@@ -33,6 +33,7 @@ def run_shards(
 
     Raises:
         ModelError: the model does not load.
+        ConfigError: two categories have the same id.
     """
     names = [shard.name for shard in shards]
     planned = plan(config, ledger, shards)
@@ -46,5 +47,7 @@ def run_shards(
             run_passes(config, ledger, planned.todo, execute)
         state = "finished"
     finally:
-        summary = ledger.summarise(names, state, planned.known)
+        commits = ledger.commits(planned.known)
+        summary = ledger.summarise(names, state, commits)
+    ledger.write_index(commits)
     return summary

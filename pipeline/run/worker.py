@@ -28,6 +28,7 @@ from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.records import make_commit
 from pipeline.outputs.tables import ShardTables
 from pipeline.run.annotator import Annotator
+from pipeline.run.stages import StageClock
 from pipeline.run.watchdog import Watchdog
 
 BATCHES_AT_ONCE = 2
@@ -151,11 +152,11 @@ class Worker(ShardWorker):
             TooManyRejects: nothing was written.
             OSError: reading or writing failed; nothing was committed.
         """
-        started = time.monotonic()
+        started, clock = time.monotonic(), StageClock()
         tables = ShardTables(shard.name, self.config)
         incomplete = ""
         try:
-            for batch, found in self._annotated(shard, alive):
+            for batch, found in self._annotated(shard, alive, clock):
                 _add(batch, found, tables)
                 on_images(len(batch))
                 alive()
@@ -177,11 +178,13 @@ class Worker(ShardWorker):
             attempt=attempt,
             degraded=tables.degraded,
             incomplete=incomplete,
+            names=tables.names(),
+            stages=clock.seconds,
         )
         self.ledger.commit(commit, files)
 
     def _annotated(
-        self, shard: Shard, alive: Callable[[], None]
+        self, shard: Shard, alive: Callable[[], None], clock: StageClock
     ) -> Iterator[tuple[Batch, list[Annotated]]]:
         """Every batch of the shard in order, with what was found in those not rejected.
 
@@ -196,11 +199,12 @@ class Worker(ShardWorker):
         def annotate(numbered: tuple[int, Batch]) -> tuple[Batch, list[Annotated]]:
             number, batch = numbered
             samples = [sample for sample in batch if isinstance(sample, Sample)]
-            return batch, self.annotator.annotate(samples, (begun, number), alive)
+            return batch, self.annotator.annotate(samples, (begun, number), alive, clock)
 
         with ThreadPoolExecutor(BATCHES_AT_ONCE, thread_name_prefix="annotate") as pool:
             batches = in_batches(self.read(shard), self.config.engine.batch_size)
-            yield from map_ahead(pool, annotate, enumerate(batches), BATCHES_AT_ONCE - 1)
+            arriving = enumerate(clock.waiting("read", batches))
+            yield from map_ahead(pool, annotate, arriving, BATCHES_AT_ONCE - 1)
 
     def _check_rejects(self, tables: ShardTables) -> None:
         counts = tables.counts()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.config import MaskConfig, PromptConfig
+from pipeline.inputs.classes import stable_id
 from pipeline.outputs.masks import decode
 from pipeline.run.worker import Worker
 from tests.pipeline.stand_ins import (
@@ -111,7 +112,7 @@ def test_embeddings_from_the_samples(
     assert [
         (row["prompt"], row["category"], row["category_id"], row["prompt_index"])
         for row in rows(ledger, "annotations")
-    ] == [("bark", "bark", None, i) for i in (0, 1)]
+    ] == [("bark", "bark", stable_id("bark"), i) for i in (0, 1)]
     _, other = rows(ledger, "images")
     assert other["detail"] == "vectors of 64, and the model's are 128"
 

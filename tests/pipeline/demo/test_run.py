@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.config import AnnotateConfig, ExecutionConfig
 from pipeline.demo.run import SHARDS
+from pipeline.inputs.classes import stable_id
 from pipeline.inputs.shards import find_shards
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.masks import measure
@@ -53,11 +54,13 @@ def test_a_run_leaves_these_files_and_no_others(demo: Ledger, tree: Tree) -> Non
     names = [shard.name for shard in find_shards([str(SHARDS)])]
     assert sorted(tree(demo.output)) == sorted(
         [
+            "README.md",
             *(f"annotations/{name}.parquet" for name in names),
             "categories.json",
             *(f"commits/{name}.json" for name in names),
             *(f"images/{name}.parquet" for name in names),
             "run.json",
+            "shards.parquet",
             "summary.json",
         ]
     )
@@ -73,6 +76,7 @@ def test_every_key_is_there_once_and_counts_agree(demo: Ledger) -> None:
     for row in images:
         dropped = sum(reason["count"] for reason in row["without_mask"])
         assert row["image_id"] == image_id(row["shard"], row["key"])
+        assert row["file_name"] == f"{row['key']}.jpg"
         assert row["masks"] == masks[row["key"]]
         assert row["prompts"] == row["masks"] + dropped
         assert row["status"] == ("annotated" if row["masks"] else "empty")
@@ -94,7 +98,7 @@ def test_rows_are_sorted_and_say_what_their_mask_is(demo: Ledger) -> None:
         assert (row["area"], row["bbox"]) == (area, box)
         assert row["segmentation"]["size"] == [row["height"], row["width"]] == [160, 160]
         assert row["prompt"] == f"a photo of a {row['category']}."
-        assert row["category_id"] is None
+        assert row["category_id"] == stable_id(row["category"])
         assert row["threshold"] == 0.5 < row["heat_mean"] <= 1
         assert -1 <= row["score"] <= 1
         heat = np.frombuffer(row["heat"], np.uint8).reshape(row["heat_shape"])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.config import PromptConfig
 from pipeline.errors import Reject
+from pipeline.inputs.classes import stable_id
 from pipeline.inputs.prompts import Prompt, PromptReader
 
 Fields = dict[str, bytes]
@@ -47,9 +48,9 @@ def rejected(config: PromptConfig, fields: Fields, width: int | None = None) -> 
 def test_labels_are_names_each_once() -> None:
     read = PromptReader(PromptConfig())
     assert read(as_json({"labels": ["dog", " cat ", "dog", "собака"]})) == [
-        Prompt(0, "dog", None, ("dog",)),
-        Prompt(1, "cat", None, ("cat",)),
-        Prompt(2, "собака", None, ("собака",)),
+        Prompt(0, "dog", stable_id("dog"), ("dog",)),
+        Prompt(1, "cat", stable_id("cat"), ("cat",)),
+        Prompt(2, "собака", stable_id("собака"), ("собака",)),
     ]
 
 
@@ -65,7 +66,7 @@ def test_no_labels_are_no_prompts() -> None:
 def test_the_class_file_knows_more_about_a_label(classes: str) -> None:
     read = PromptReader(PromptConfig(classes=classes))
     assert read(as_json({"labels": ["bird", "dog"]})) == [
-        Prompt(0, "bird", None, ("bird",)),
+        Prompt(0, "bird", stable_id("bird"), ("bird",)),
         Prompt(1, "dog", 17, ("dog", "puppy"), 0.3),
     ]
 
@@ -168,7 +169,8 @@ def test_vectors_are_normalised_and_named() -> None:
     read = PromptReader(PromptConfig(source="embeddings"), 2)
     fields = {"npy": as_npy([[3, 4], [0, -2]]), **as_json({"labels": ["bark", "bark"]})}
     first, second = read(fields)
-    assert (first.index, first.category, first.category_id, second.index) == (0, "bark", None, 1)
+    assert (first.index, second.index) == (0, 1)
+    assert (first.category, first.category_id) == ("bark", stable_id("bark"))
     assert first.embedding is not None and second.embedding is not None
     np.testing.assert_allclose(first.embedding, [0.6, 0.8], rtol=1e-6)
     np.testing.assert_array_equal(second.embedding, [0, -1])
