@@ -28,7 +28,7 @@ ORDER = {
     ),
     "pipeline": (
         ITSELF, "errors", "storage", "config", "inputs", "cli", "models", "outputs", "run",
-        "evaluation", "demo",
+        "evaluation", "export", "loading", "demo", "report", "student",
     ),
     "pipeline.evaluation": (ITSELF, "points", "segmentation", "perturbation", "layers"),
 }  # fmt: skip

@@ -8,17 +8,17 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from pycocotools import mask as coco
 
 from legrad import HeatOrder
 from pipeline import storage
 from pipeline.config import SCHEMA_VERSION, MaskConfig, fingerprint
-from pipeline.errors import ConfigError, one_line
-from pipeline.inputs.classes import load_classes, unlisted
+from pipeline.errors import ConfigError
+from pipeline.inputs.classes import load_classes
 from pipeline.outputs.card import ANNOTATIONS_CARD
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.masks import Mask, encode_masks, stored_heat, threshold_maps
+from pipeline.outputs.predictions import Predictions
 from pipeline.outputs.records import Commit, file_record
 from pipeline.outputs.schema import heat_order, to_files
 
@@ -63,17 +63,10 @@ def rethreshold(config: RethresholdConfig) -> float:
     Raises:
         ConfigError: the source is no annotation run, has no heat, or a file of it cannot be read.
     """
-    before, after = Ledger(config.source), Ledger(config.output)
-    made_with = before.identity()
-    if not made_with:
-        raise ConfigError(f"--source {config.source}: there is no run.json")
-    if "mask" not in made_with:
-        raise ConfigError(
-            f"--source {config.source}: holds counts of an evaluation; name the output of an "
-            "annotation run"
-        )
+    before, after = Predictions(config.source, "--source"), Ledger(config.output)
+    made_with = before.identity
     if not made_with["mask"]["heat"]:
-        raise ConfigError(f"--source {config.source}: was made with --mask.heat false")
+        raise ConfigError(f"{before}: was made with --mask.heat false")
     classes = load_classes(config.classes, "--classes") if config.classes else []
     own = {category.name: category.threshold for category in classes}
     results = made_with | {
@@ -81,13 +74,14 @@ def rethreshold(config: RethresholdConfig) -> float:
         "mask": asdict(config.mask),
         "rethresholded": {"mask": made_with["mask"], "thresholds": own},
     }
-    after.open(results, config.public(), before.categories())
+    after.open(results, config.public(), _listed(before))
     after.write_card(ANNOTATIONS_CARD)
     ious: list[float] = []
-    for commit in before.commits():
+    for commit in before.commits:
         ious += _rewrite(config, own, results, commit, before, after)
     commits = after.commits()
-    after.summarise(before.committed() | before.missing().keys(), known=commits)
+    planned = {commit.shard for commit in before.commits} | before.missing.keys()
+    after.summarise(planned, known=commits)
     after.write_index(commits)
     return float(np.mean(ious)) if ious else float("nan")
 
@@ -97,15 +91,14 @@ def _rewrite(
     own: dict[str, float | None],
     results: dict[str, Any],
     commit: Commit,
-    before: Ledger,
+    before: Predictions,
     after: Ledger,
 ) -> list[float]:
     """One shard; returns the IoU of every mask of the source with its reconstruction."""
     started = time.monotonic()
-    images = _read(before, "images", commit.shard).to_pylist()
-    table = _read(before, "annotations", commit.shard)
-    order, rows = heat_order(table), table.to_pylist()
-    named = [row for row in rows if row["category"] is not None]
+    source = before.read(commit)
+    images, rows = source.images.to_pylist(), source.annotations.to_pylist()
+    order = heat_order(source.annotations)
     dropped: dict[int, Counter[str]] = defaultdict(Counter)
     kept: list[Row] = []
     for row in rows:
@@ -124,26 +117,14 @@ def _rewrite(
         statuses=dict(sorted(statuses.items())),
         masks=len(kept),
         files={path: file_record(data) for path, data in files.items()},
-        names=commit.names or unlisted({row["category"]: row["category_id"] for row in named}),
         seconds=round(time.monotonic() - started, 3),
     )
     after.commit(record, files)
     return [_iou(row, order) for row in rows]
 
 
-def _read(source: Ledger, folder: str, shard: str) -> pa.Table:
-    """A table of the source.
-
-    Raises:
-        ConfigError: it is not there, or damaged.
-    """
-    try:
-        return source.read(folder, shard)
-    except (OSError, pa.ArrowException) as error:
-        raise ConfigError(
-            f"--source {source.output}: {folder}/{shard}.parquet cannot be read "
-            f"({one_line(error)}); delete commits/{shard}.json and annotate that shard again"
-        ) from error
+def _listed(source: Predictions) -> list[dict[str, Any]]:
+    return [{"id": number, "name": name} for number, name in source.categories.items()]
 
 
 NO_HEAT: Row = {"heat": None, "heat_shape": None}

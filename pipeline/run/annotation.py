@@ -44,7 +44,7 @@ def annotate(config: AnnotateConfig) -> Summary:
         redo = config.on_mismatch == "redo"
         ledger.open(config.identity(), config.public(), categories, redo=redo)
         ledger.write_card(ANNOTATIONS_CARD)
-    summary = run_shards(config, ledger, shards, Worker)
+    summary = run_shards(config, ledger, shards, Worker, ledger.write_index)
     print_summary(summary, config.output, time.monotonic() - started)
     print_failures(ledger.failures(), summary)
     return summary

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pipeline.config import RunConfig
 from pipeline.inputs.shards import Shard
 from pipeline.outputs.ledger import Ledger
-from pipeline.outputs.records import Summary
+from pipeline.outputs.records import Commit, Summary
 from pipeline.run.executors import make_executor
 from pipeline.run.passes import plan, run_passes
 from pipeline.run.progress import print_plan
@@ -19,6 +19,7 @@ def run_shards(
     ledger: Ledger,
     shards: Sequence[Shard],
     make_worker: MakeWorker,
+    finish: Callable[[list[Commit]], object] = list,
 ) -> Summary:
     """Do every shard that is not committed yet, and say how it went.
 
@@ -30,10 +31,10 @@ def run_shards(
         ledger: its output, which has been opened.
         shards: all that the input names.
         make_worker: called in every process that does shards; has to travel there.
+        finish: gets all commits of the output at the end of a run that was not stopped.
 
     Raises:
         ModelError: the model does not load.
-        ConfigError: two categories have the same id.
     """
     names = [shard.name for shard in shards]
     planned = plan(config, ledger, shards)
@@ -49,5 +50,5 @@ def run_shards(
     finally:
         commits = ledger.commits(planned.known)
         summary = ledger.summarise(names, state, commits)
-    ledger.write_index(commits)
+    finish(commits)
     return summary

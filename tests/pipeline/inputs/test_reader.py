@@ -93,7 +93,7 @@ def test_what_cannot_be_used_has_a_reason(members: Members, reason: str, shard: 
 def test_a_large_image_is_rejected(shard: MakeShard, picture: Callable[..., bytes]) -> None:
     at = shard([TEXT, ("k.jpg", picture(size=(101, 100)))])
     (rejected,) = ShardReader(text_of, max_pixels=10_000)(at)
-    assert rejected == Rejected(0, "k", "too_large", "101x100 pixels")
+    assert rejected == Rejected(0, "k", "too_large", "101x100 pixels", "k.jpg")
 
 
 def test_a_key_is_good_for_one_sample(shard: MakeShard, picture: Callable[..., bytes]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +18,7 @@ from pipeline.inputs.classes import LARGEST_ID, stable_id
 from pipeline.outputs.index import SHARDS, categories, shards_file
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.records import STAGES, Commit
+from pipeline.run.annotation import annotate
 
 COMMIT = Commit(
     shard="a-12345678", fingerprint="f", uri="s3://bucket/a.tar", bytes=10, samples=6,
@@ -77,7 +79,6 @@ def test_a_run_ends_with_its_index(
     labelled: Callable[..., list[tuple[str, bytes]]],
     write_shards: Callable[..., str],
     make_config: Callable[..., AnnotateConfig],
-    annotate: Callable[..., Ledger],
 ) -> None:
     """Also a run that is gone on with; ids do not depend on which shards came first."""
     path = tmp_path / "classes.yaml"
@@ -88,13 +89,19 @@ def test_a_run_ends_with_its_index(
     )
     config = make_config(input=shards, prompts=PromptConfig(classes=str(path)))
     annotate(replace(config, input=f"{shards}/b.tar"))
-    ledger = annotate(config)
+    annotate(config)
+    ledger = Ledger(config.output)
     table = pq.read_table(Path(ledger.output, "shards.parquet")).to_pylist()
     assert [row["location"] for row in table] == [f"{shards}/a.tar", f"{shards}/b.tar"]
     assert [(row["annotated"], row["rejected"]) for row in table] == [(1, 1), (1, 0)]
     for row in table:
         assert all(row[f"{stage}_seconds"] >= 0 for stage in STAGES)
         assert row["model_seconds"] > 0
+    card = Path(ledger.output, "README.md").read_text().split("---\n")
+    configs = yaml.safe_load(card[1])["configs"]
+    assert [config["config_name"] for config in configs] == ["annotations", "images", "shards"]
+    for named in configs:
+        assert list(Path(ledger.output).glob(named["data_files"]))
     listed = json.loads(Path(ledger.output, "categories.json").read_text())
     names = {category["name"]: category["id"] for category in listed}
     assert names == {"dog": 5, "cat": stable_id("cat"), "bird": stable_id("bird")}

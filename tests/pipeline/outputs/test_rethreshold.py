@@ -113,7 +113,7 @@ def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "none").mkdir()
     arguments = ["--source", str(tmp_path / "none"), "--output", str(tmp_path / "out")]
     assert rethreshold(arguments) == 2
-    assert "there is no run.json" in capsys.readouterr().err
+    assert "no annotation run has committed there" in capsys.readouterr().err
     source = str(tmp_path / "source")
     one = ["--limit_shards", "1", "--limit_samples", "2", "--mask.heat", "false"]
     assert annotate([*LOCAL, *one, "--output", source]) == 0
