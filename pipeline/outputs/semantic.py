@@ -1,0 +1,149 @@
+"""One label per pixel, out of the masks of an image that may overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+import legrad
+from legrad import HeatOrder
+from pipeline.errors import ConfigError, near
+from pipeline.outputs.masks import decode, stored_heat, stretched
+
+BACKGROUND = 0
+IGNORE = 255
+"""What training leaves out, as mmsegmentation and Detectron2 have it."""
+MOST_LABELS = IGNORE - 1
+
+COLUMNS = (
+    *("sample_index", "prompt_index", "category", "score", "threshold", "heat_mean"),
+    *("height", "width", "segmentation", "heat", "heat_shape"),
+)
+"""Of `annotations/`, that it takes; and `raw_min` and `raw_max` where the table has both."""
+
+
+@dataclass(frozen=True)
+class SemanticConfig:
+    """Which pixel gets which label, and which is background.
+
+    A pixel belongs to the mask with the highest value there; of equal ones to the lower label.
+    """
+
+    winner: Literal["heat", "score"] = "heat"
+    """What masks compete with: their heat at the pixel, or their score wherever they cover it."""
+    background: Literal["constant", "band", "prompts"] = "constant"
+    """constant: pixels whose heat exceeds no level. band: those up to the lower of two; those up to
+    the higher one are ignored. prompts: those that a background category wins."""
+    level: float | None = None
+    """Heat that a label's pixel exceeds; without it each mask's own threshold."""
+    band: tuple[float, float] = (0.4, 0.5)
+    """Levels of --semantic.background band."""
+    prompts: list[str] | None = None
+    """Background categories, which the run has looked for too: sky, grass, wall."""
+
+    def __post_init__(self) -> None:
+        low, high = self.band
+        if not 0 <= low <= high < 1:
+            raise ConfigError(f"--semantic.band {self.band}: two levels from 0 to 1, lower first")
+        if self.level is not None and not 0 <= self.level < 1:
+            raise ConfigError(f"--semantic.level {self.level}: must be from 0 to 1")
+        if bool(self.prompts) != (self.background == "prompts"):
+            raise ConfigError("--semantic.prompts goes with --semantic.background prompts")
+        if self.winner == "score" and (self.background == "band" or self.level is not None):
+            raise ConfigError(
+                "--semantic.winner score takes masks as they are; levels go with winner heat"
+            )
+
+    @property
+    def needs_heat(self) -> bool:
+        """Whether masks alone do not do."""
+        return self.background == "band" or self.level is not None
+
+    def labels(self, categories: Iterable[str]) -> dict[str, int]:
+        """The label of every category: background categories 0, all others 1..K by name.
+
+        Raises:
+            ConfigError: there are more than `MOST_LABELS`, or a background category that the run
+                does not have.
+        """
+        names = sorted(categories)
+        for name in self.prompts or ():
+            if name not in names:
+                raise ConfigError(f"--semantic.prompts: the run has no {name!r}{near(name, names)}")
+        things = [name for name in names if name not in (self.prompts or ())]
+        if len(things) > MOST_LABELS:
+            raise ConfigError(
+                f"{len(things)} categories do not fit into 8 bits (at most {MOST_LABELS}): take "
+                "fewer with --select.categories"
+            )
+        return {name: BACKGROUND for name in self.prompts or ()} | {
+            name: number for number, name in enumerate(things, 1)
+        }
+
+
+def semantic_map(
+    rows: Sequence[Mapping[str, Any]],
+    labels: Mapping[str, int],
+    size: tuple[int, int],
+    config: SemanticConfig,
+    order: HeatOrder = HeatOrder.UPSAMPLE_NORMALISE,
+) -> UInt8[np.ndarray, "height width"]:
+    """The label of every pixel of an image: 0 background, 255 ignored.
+
+    Args:
+        rows: the masks of the image, with `COLUMNS`.
+        labels: of every category; masks of none among them are passed over.
+        size: (height, width) of the map, which need not be the image's.
+        config: the rule.
+        order: what `schema.heat_order` says of the table.
+
+    Raises:
+        ConfigError: the rule needs heat, and the run has stored none.
+    """
+    competing = sorted(
+        (row for row in rows if row["category"] in labels),
+        key=lambda row: (labels[row["category"]], row["prompt_index"]),
+    )
+    best = torch.zeros(size)
+    winner = torch.zeros(size, dtype=torch.uint8)
+    for row in competing:
+        value = _value(row, size, config, order)
+        # Labels rise from mask to mask, so that where a later one is better it is the maximum too;
+        # to select by a mask of bools takes twenty times as long.
+        better = (value > best).to(torch.uint8).mul_(labels[row["category"]])
+        torch.maximum(winner, better, out=winner)
+        torch.maximum(best, value, out=best)
+    if config.background == "band":
+        low, high = config.band
+        ignored = (best > low) & (best <= high) & (winner != BACKGROUND)
+        winner[best <= high] = BACKGROUND
+        winner[ignored] = IGNORE
+    made: np.ndarray = winner.numpy()
+    return made
+
+
+def _value(
+    row: Mapping[str, Any], size: tuple[int, int], config: SemanticConfig, order: HeatOrder
+) -> Float[Tensor, "height width"]:
+    """What a mask competes with at every pixel: above 0 where it may win, else 0."""
+    if config.winner == "score" or row["heat"] is None:
+        if config.needs_heat:
+            raise ConfigError(
+                "--semantic.level and band need heat, and the run was made with --mask.heat false"
+            )
+        # Scores are cosines; what competes is above 0.
+        value = row["heat_mean"] if config.winner == "heat" else row["score"] + 2
+        mask = torch.from_numpy(stretched(decode(row["segmentation"]), *size))
+        return mask.to(torch.float32).mul_(value)
+    heat: Tensor = legrad.heatmap(stored_heat(row), size, order=order)[0]
+    if config.level is None and config.background != "constant":
+        return heat
+    level = row["threshold"] if config.level is None else config.level
+    return F.threshold(heat, level, 0.0, inplace=True)
