@@ -34,9 +34,9 @@ class ClosedFormLeGrad(LayerwiseLeGrad):
     def _temporaries(self, tokens: int) -> tuple[int, int]:
         width, hidden = self._tower.blocks[0].width, self._tower.blocks[0].hidden
         narrow, wide = self._tower.dtype.itemsize, self._tower.wide.itemsize
-        # Of `FoldedBlock.relevance`, per token. An image: a and φ', their product in float32, X̂
-        # and ĥ in both types, H. A pair: G, and y or later the product of one head.
-        per_image = hidden * (2 * narrow + wide) + width * (3 * narrow + 2 * wide)
+        # Of `FoldedBlock.relevance`, per token. An image: a, φ' and their product, X̂ and ĥ in both
+        # types, H. A pair: G, and y or later the product of one head.
+        per_image = hidden * 3 * narrow + width * (3 * narrow + 2 * wide)
         per_pair = (max(hidden, tokens) + width) * narrow
         return tokens * per_image, tokens * per_pair
 

@@ -23,6 +23,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -30,6 +31,7 @@ from legrad.towers.block import Tail, scaled, wide_type
 
 # What stays in a core's cache between the three passes over a tile.
 CPU_TILE_BYTES = 1 << 20
+TENSOR_CORE_TOKENS = 8
 
 
 @dataclass(frozen=True)
@@ -99,16 +101,17 @@ class FoldedBlock:
     ) -> Float[Tensor, "G P N D"]:
         """∂s/∂O, given what g becomes at φ(a) and, past the MLP, at O.
 
-        LayerNorm's statistics and c are computed in float32 whatever the block's type.
+        LayerNorm's statistics are computed in float32 whatever the block's type, and so is what
+        cancels, a − offset, before it is rounded.
         """
         block = self.block
         inverse_sigma, whitened = self._layer_norm(attended)
         h = scaled(whitened, block.scale1) @ block.out.weight
 
         slope = block.activation_gradient(a, inverse_sigma)  # φ'(a) / σ
-        along = (a - self.offset).mul_(slope)
-        c = u.to(along.dtype) @ along.mT / block.width  # [G, P, N]
-        gradient = torch.addcmul(b[:, :, None], c.to(u.dtype)[..., None], h[:, None], value=-1)
+        along = torch.sub(a, self.offset, out=torch.empty_like(a)).mul_(slope)
+        c = u @ along.mT / block.width  # [G, P, N]
+        gradient = torch.addcmul(b[:, :, None], c[..., None], h[:, None], value=-1)
         y = slope[:, None] * u[:, :, None]
         # Added in place: one pass over [N, D] less per text.
         gradient.view(-1, block.width).addmm_(y.view(-1, block.hidden), self.folded.T)
@@ -137,7 +140,7 @@ def positive_sums(
     """
     images, texts, tokens, _ = gradient.shape
     heads = values.shape[1]
-    columns = values.mT  # [G, h, d_h, N]
+    columns = _aligned(values).mT  # [G, h, d_h, N], and some zeros
     at_once = max(1, tile_bytes // (images * tokens**2 * gradient.itemsize))  # pairs of both
     texts_at_once, heads_at_once = min(at_once, texts), max(1, at_once // texts)
     sums = gradient.new_zeros(images, texts, tokens, dtype=wide_type(gradient.dtype))
@@ -147,9 +150,16 @@ def positive_sums(
         for start in range(0, heads, heads_at_once):
             part = slice(start, start + heads_at_once)
             tile = (rows[:, part] @ columns[:, part]).clamp_(min=0)  # [G, part, some x N, N]
-            by_text = tile.view(*tile.shape[:2], -1, tokens, tokens)
-            sums[:, some] += by_text.sum(dim=(1, 3), dtype=sums.dtype)
+            by_text = tile.view(*tile.shape[:2], -1, tokens, tile.shape[-1])
+            sums[:, some] += by_text.sum(dim=(1, 3), dtype=sums.dtype)[..., :tokens]
     return sums
+
+
+def _aligned(values: Float[Tensor, "G h N d_h"]) -> Float[Tensor, "G h padded d_h"]:
+    """V with as many tokens as tensor cores multiply at once: 197 or 257 take twice as long."""
+    if values.device.type != "cuda":
+        return values
+    return F.pad(values, (0, 0, 0, -values.shape[2] % TENSOR_CORE_TOKENS))
 
 
 def signed_sums(
