@@ -22,10 +22,12 @@ from torch.optim import AdamW, Muon, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset
 
+from pipeline.config import ExecutionConfig, ModelConfig, RunConfig
 from pipeline.demo.quality import measure
 from pipeline.demo.scenes import HELD_OUT_SEED, TRAIN_SEED, make_scene
 from pipeline.demo.sprites import CLASSES, load_sprites
 from pipeline.models.demo import TEMPLATE, WEIGHTS, create, normalise, tokenize
+from pipeline.models.loading import LoadedClip
 
 BATCH = 64
 WARM_UP = 100  # steps
@@ -87,7 +89,8 @@ def train(
         progress.update(seen, loss.item())
         if seen % MEASURE_EVERY == 0 or seen == len(scenes):
             _save(model, output)
-            print(f"{seen:>8,} images  held-out scenes: {measure(model, held_out)}", flush=True)
+            found = measure(_loaded(output, device), held_out)
+            print(f"{seen:>8,} images  held-out scenes: {found}", flush=True)
 
 
 def _loss(
@@ -165,6 +168,12 @@ class _Progress:
 def _save(model: nn.Module, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({k: v.half().contiguous().cpu() for k, v in model.state_dict().items()}, path)
+
+
+def _loaded(weights: Path, device: str) -> LoadedClip:
+    """The weights as a run loads them: what is measured is what is kept."""
+    model, engine = ModelConfig(pretrained=str(weights)), ExecutionConfig(device=device)
+    return LoadedClip(RunConfig(model=model, engine=engine))
 
 
 if __name__ == "__main__":
