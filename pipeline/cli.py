@@ -16,9 +16,6 @@ from pipeline.inputs.option_texts import with_names
 
 Config = TypeVar("Config")
 
-NOT_THERE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
-"""A place that a setting names is not what it has to be; the message has the place."""
-
 
 class ExitCode(IntEnum):
     """What a command's exit code says."""
@@ -51,7 +48,7 @@ def run_command(
     """
     try:
         return run(parse(config, command, description, arguments))
-    except (ConfigError, ModelError, *NOT_THERE) as error:
+    except (ConfigError, ModelError) as error:
         print(f"{command}: {error}", file=sys.stderr)
         return ExitCode.BAD_SETTING
     except KeyboardInterrupt:

@@ -13,7 +13,7 @@ import torch
 
 from pipeline import storage
 from pipeline.config.identity import identity_of
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, naming
 from pipeline.storage import digests
 
 DEMO_MODEL = "legrad-demo"
@@ -61,13 +61,18 @@ class ModelConfig:
 
         A local file stands in it by its contents; a remote one, which nobody wants to read for
         this alone, by its name and what `storage.version` says of it.
+
+        Raises:
+            ConfigError: the file cannot be read, or asked about.
         """
         identity = identity_of(self)
-        if storage.is_uri(self.pretrained):
-            name = posixpath.basename(storage.normalise(self.pretrained))
-            identity["pretrained"] = f"{name}, {storage.version(self.pretrained)}"
-        elif os.path.isfile(self.pretrained):
-            identity["pretrained"] = f"sha256 {_digest(self.pretrained, *_age(self.pretrained))}"
+        with naming(f"--model.pretrained {storage.public(self.pretrained)}"):
+            if storage.is_uri(self.pretrained):
+                name = posixpath.basename(storage.normalise(self.pretrained))
+                identity["pretrained"] = f"{name}, {storage.version(self.pretrained)}"
+            elif os.path.isfile(self.pretrained):
+                digest = _digest(self.pretrained, *_age(self.pretrained))
+                identity["pretrained"] = f"sha256 {digest}"
         return identity
 
 

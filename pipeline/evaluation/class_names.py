@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import open_clip
 
-from pipeline.errors import Reject
+from pipeline import storage
+from pipeline.errors import Reject, naming
 from pipeline.inputs.classes import load_classes
 from pipeline.inputs.tars import RawSample
 
@@ -33,7 +34,8 @@ class ClassNames:
         if not classes:
             names = list(open_clip.IMAGENET_CLASSNAMES)
             return cls(names, list(range(len(names))), field)
-        found = load_classes(classes, "--classes")
+        with naming(f"--classes {storage.public(classes)}"):
+            found = load_classes(classes, "--classes")
         return cls([category.name for category in found], [c.id for c in found], field)
 
     def target(self, raw: RawSample) -> int | None:

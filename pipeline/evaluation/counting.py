@@ -19,7 +19,7 @@ import torch
 
 from pipeline import storage
 from pipeline.config import RunConfig, fingerprint
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, naming
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.predictions import Gaps
 from pipeline.inputs.shards import Shard
@@ -172,17 +172,19 @@ def count_shards(
         gaps: of the run whose masks are counted.
 
     Raises:
-        ConfigError: the output holds counts of other settings, or an annotation run.
+        ConfigError: the output cannot be written, or holds counts of other settings, or an
+            annotation run.
         ModelError: the model does not load.
     """
     for note in gaps.notes() if gaps else []:
         print(note)
     made = fingerprint(dict(identity))
     ledger = Ledger(config.output)
-    _refuse_annotations(ledger)
-    ledger.open(dict(identity), config.public(), [], redo=config.on_mismatch == "redo")
-    for path, data in (files or {}).items():
-        storage.write_bytes(storage.join(config.output, *path.split("/")), data)
+    with naming(f"--output {storage.public(config.output)}"):
+        _refuse_annotations(ledger)
+        ledger.open(dict(identity), config.public(), [], redo=config.on_mismatch == "redo")
+        for path, data in (files or {}).items():
+            storage.write_bytes(storage.join(config.output, *path.split("/")), data)
     summary = run_shards(config, ledger, shards, partial(CountingWorker, make_counter, made))
     print_failures(ledger.failures(), summary)
     names = sorted({shard.name for shard in shards} - set(summary.missing))

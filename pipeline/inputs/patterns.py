@@ -39,8 +39,8 @@ def spell_out(patterns: Iterable[str], flag: str) -> list[Place]:
         flag: the setting that they are of, for messages.
 
     Raises:
-        ConfigError: a list cannot be read, or the patterns stand for more than `MOST_NAMES`.
-        FileNotFoundError: nothing is named.
+        ConfigError: nothing is named, a list cannot be read, or the patterns stand for more than
+            `MOST_NAMES`.
     """
     # `--input+ a` puts a behind the empty default.
     expanded = (place for pattern in patterns if pattern for place in _expand(pattern, flag))
@@ -48,7 +48,7 @@ def spell_out(patterns: Iterable[str], flag: str) -> list[Place]:
     if len(places) > MOST_NAMES:
         raise ConfigError(f"{flag}: stands for more than {MOST_NAMES:,} names")
     if not places:
-        raise FileNotFoundError(f"{flag}: no shard is named; give paths, patterns or @list.txt")
+        raise ConfigError(f"{flag}: no shard is named; give paths, patterns or @list.txt")
     return places
 
 
@@ -65,7 +65,7 @@ def _expand(pattern: str, flag: str, lists: tuple[str, ...] = ()) -> Iterator[Pl
             raise ConfigError(f"{flag} {lists[0]}: the list {pattern} names itself")
         lines = _read_list(pattern, flag)
         if not lines:
-            raise FileNotFoundError(f"{flag} {pattern}: no shard is named: the list is empty")
+            raise ConfigError(f"{flag} {pattern}: no shard is named: the list is empty")
         for line in lines:
             yield from _expand(line, flag, (*lists, pattern))
         return

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from pipeline import storage
 from pipeline.config import RunConfig
+from pipeline.errors import ConfigError
 from pipeline.inputs.patterns import Place, spell_out
 from pipeline.storage import digests
 
@@ -50,7 +51,6 @@ def shards_of(config: RunConfig) -> list[Shard]:
 
     Raises:
         ConfigError: see `find_shards`.
-        FileNotFoundError: likewise.
     """
     return find_shards(config.patterns, config.input_root)[: config.limit_shards]
 
@@ -67,10 +67,9 @@ def find_shards(
         flag: the setting that the patterns are of, for messages.
 
     Raises:
-        ConfigError: a list cannot be read, or the patterns stand for more than
+        ConfigError: a pattern matches nothing, a list cannot be read, a server does not answer, two
+            shards would have the same name, or the patterns stand for more than
             `patterns.MOST_NAMES`.
-        FileNotFoundError: a pattern matches nothing, a server does not answer, or two shards would
-            have the same name.
     """
     root = storage.normalise(input_root).rstrip("/") + "/" if input_root else ""
     shards: dict[str, Shard] = {}
@@ -80,9 +79,7 @@ def find_shards(
             uri = uri[len(root) :]
         shard = shards.setdefault(uri, Shard(location, uri, size))
         if _address(shard.location) != _address(location):
-            raise FileNotFoundError(
-                f"{flag}: {shard.location} and {location} would both be called {uri}"
-            )
+            raise ConfigError(f"{flag}: {shard.location} and {location} would both be called {uri}")
     return list(shards.values())
 
 
@@ -108,7 +105,7 @@ def _look_up(places: Sequence[Place]) -> list[tuple[str, int]]:
                 pool.shutdown(cancel_futures=True)
                 break
     if missing:
-        raise FileNotFoundError(_not_found(missing, len(places)))
+        raise ConfigError(_not_found(missing, len(places)))
     shards: list[tuple[str, int]] = []
     for place in places:
         at = place.location
@@ -120,9 +117,7 @@ def _find(place: Place) -> dict[str, int]:
     try:
         return storage.find(place.location, suffix=".tar")
     except OSError as error:
-        raise FileNotFoundError(
-            f"{place.flag} {place.pattern}: {place.location}: {error}"
-        ) from error
+        raise ConfigError(f"{place.flag} {place.pattern}: {place.location}: {error}") from error
 
 
 def _not_found(missing: Sequence[Place], names: int) -> str:

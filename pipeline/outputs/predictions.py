@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import storage
-from pipeline.errors import ConfigError, one_line
+from pipeline.errors import ConfigError, naming, one_line
 from pipeline.inputs.classes import unlisted
 from pipeline.outputs import index
 from pipeline.outputs.ledger import Ledger
@@ -48,18 +48,20 @@ class Predictions:
             flag: the setting that names it, for messages.
 
         Raises:
-            ConfigError: there is no such run, or it has committed nothing.
+            ConfigError: there is no such run, it has committed nothing, or it cannot be read.
         """
         if not location:
             raise ConfigError(f"{flag} is needed: the output of an annotation run")
         self.location, self._flag = location, flag
         self._ledger = Ledger(location)
-        self.identity = self._ledger.identity()
+        with naming(str(self)):
+            self.identity = self._ledger.identity()
         if self.identity and "mask" not in self.identity:
             raise ConfigError(
                 f"{self}: holds counts of an evaluation; name the output of an annotation run"
             )
-        self.commits = self._ledger.commits()
+        with naming(str(self)):
+            self.commits = self._ledger.commits()
         if not self.identity or not self.commits:
             raise ConfigError(f"{self}: no annotation run has committed there")
 

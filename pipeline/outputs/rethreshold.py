@@ -13,7 +13,7 @@ from pycocotools import mask as coco
 from legrad import HeatOrder
 from pipeline import storage
 from pipeline.config import SCHEMA_VERSION, MaskConfig, fingerprint
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, naming
 from pipeline.inputs.classes import load_classes
 from pipeline.outputs.card import ANNOTATIONS_CARD
 from pipeline.outputs.ledger import Ledger
@@ -61,21 +61,26 @@ def rethreshold(config: RethresholdConfig) -> float:
         thresholds: what the eight bits of the stored heat cost.
 
     Raises:
-        ConfigError: the source is no annotation run, has no heat, or a file of it cannot be read.
+        ConfigError: the source is no annotation run, has no heat, or a file of it cannot be read;
+            the output cannot be written.
     """
     before, after = Predictions(config.source, "--source"), Ledger(config.output)
     made_with = before.identity
     if not made_with["mask"]["heat"]:
         raise ConfigError(f"{before}: was made with --mask.heat false")
-    classes = load_classes(config.classes, "--classes") if config.classes else []
+    with naming(f"--classes {storage.public(config.classes)}"):
+        classes = load_classes(config.classes, "--classes") if config.classes else []
     own = {category.name: category.threshold for category in classes}
     results = made_with | {
         "schema_version": SCHEMA_VERSION,
         "mask": asdict(config.mask),
         "rethresholded": {"mask": made_with["mask"], "thresholds": own},
     }
-    after.open(results, config.public(), _listed(before))
-    after.write_card(ANNOTATIONS_CARD)
+    with naming(str(before)):
+        categories = _listed(before)
+    with naming(f"--output {storage.public(config.output)}"):
+        after.open(results, config.public(), categories)
+        after.write_card(ANNOTATIONS_CARD)
     ious: list[float] = []
     for commit in before.commits:
         ious += _rewrite(config, own, results, commit, before, after)

@@ -68,6 +68,5 @@ def _read_settings(config: AnnotateConfig) -> list[dict[str, Any]]:
     """Read the files that settings name, and return the categories of the class file."""
     with naming(f"--prompts.classes {storage.public(config.prompts.classes)}"):
         classes = load_classes(config.prompts.classes) if config.prompts.classes else []
-    with naming(f"--model.pretrained {storage.public(config.model.pretrained)}"):
-        config.identity()  # has digests of the files, and keeps them
+    config.identity()  # has digests of the files, and keeps them
     return [{"id": category.id, "name": category.name} for category in classes]

@@ -23,7 +23,7 @@ from ray.util.annotations import RayDeprecationWarning
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.config import RunConfig
-from pipeline.errors import ConfigError, ModelError
+from pipeline.errors import ConfigError, ModelError, one_line
 from pipeline.inputs.shards import Shard
 from pipeline.outputs.ledger import Ledger
 from pipeline.run.progress import Meter, shown
@@ -176,7 +176,7 @@ class _ShardActor:
         except Exception as error:
             if not isinstance(error, ModelError | ValueError):
                 traceback.print_exc()
-            self._error = str(error)
+            self._error = one_line(error)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
         row = {name: values[0] for name, values in batch.items()}

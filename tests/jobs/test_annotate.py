@@ -17,7 +17,6 @@ from pipeline import storage
 from pipeline.demo.run import SHARDS
 from pipeline.inputs.shards import Shard
 from pipeline.outputs.ledger import Ledger
-from pipeline.run import annotation
 
 ROOT = Path(__file__).parents[2]
 LOCAL = ("--engine.executor", "local", "--engine.threads", "1")
@@ -156,27 +155,6 @@ def test_an_output_that_is_a_file(
     message = refused(*DEMO, "--output", f"{tmp_path}/file{below}")
     assert f"--output {tmp_path}/file{below}: {why}" in message
     assert (tmp_path / "file").read_text() == "mine"
-
-
-def test_an_output_that_may_not_be_written(
-    refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(location: str, data: bytes) -> None:
-        raise PermissionError(13, "Permission denied", location)
-
-    monkeypatch.setattr(storage, "write_bytes", refuse)
-    assert "Permission denied" in refused(*DEMO, "--output", str(tmp_path / "out"))
-
-
-def test_an_error_in_the_middle_of_a_run_is_not_taken_for_a_setting(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*arguments: object) -> None:
-        raise PermissionError("later")
-
-    monkeypatch.setattr(annotation, "run_shards", fail)
-    with pytest.raises(PermissionError, match="later"):
-        main([*DEMO, "--output", str(tmp_path / "out")])
 
 
 def test_a_missing_class_file(refused: Callable[..., str], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +12,9 @@ import pytest
 import torch
 
 import legrad
-from jobs import annotate, evaluate
+import pipeline.run.run
+from jobs import annotate, evaluate, rethreshold
+from pipeline import storage
 from pipeline.config import AnnotateConfig, RunConfig, since
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.models.demo import ASSETS
@@ -37,6 +40,7 @@ COMMANDS: dict[str, tuple[Callable[..., int], tuple[str, ...]]] = {
     "evaluate.py perturbation": (evaluate.main, (*LABELS, "--limit_samples", "16")),
     "evaluate.py layers": (evaluate.main, ("--study", "gradient", *COCO)),
 }
+RETHRESHOLD = "rethreshold.py"
 each_command = pytest.mark.parametrize("command", list(COMMANDS))
 
 
@@ -55,6 +59,63 @@ def test_a_size_that_the_model_cannot_have_is_one_line_before_any_shard(
     assert "\n" not in said and "multiple" in said
     ledger = Ledger(str(tmp_path / "out"))
     assert ledger.committed() == ledger.failed() == set()
+
+
+def prepared(command: str, folder: Path) -> Callable[..., int]:
+    """`command(*flags)`, with what it needs; rethreshold.py needs the output of annotate.py."""
+    output = folder / "out"
+    if command != RETHRESHOLD:
+        return lambda *flags: run(command, output, *flags)
+    assert run("annotate.py", folder / "source") == 0
+    places = ("--source", str(folder / "source"), "--output", str(output))
+    return lambda *flags: rethreshold.main([*places, *flags])
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, RETHRESHOLD])
+def test_an_output_that_may_not_be_written_is_one_line(
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refuse(location: str, data: bytes) -> None:
+        raise PermissionError(13, "Permission denied", location)
+
+    main = prepared(command, tmp_path)
+    monkeypatch.setattr(storage, "write_bytes", refuse)
+    capsys.readouterr()
+    assert main() == 2
+    said = capsys.readouterr().err.strip()
+    assert said.startswith(f"{command}: --output {tmp_path}/out: not usable (")
+    assert "Permission denied" in said and "\n" not in said
+
+
+@each_command
+def test_weights_on_a_server_that_does_not_answer_are_one_line(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:  # nobody listens there afterwards
+        port = server.getsockname()[1]
+    weights = f"http://127.0.0.1:{port}/weights.pt"
+    assert run(command, tmp_path / "out", "--model.pretrained", weights) == 2
+    said = capsys.readouterr().err.strip()
+    assert said.startswith(f"{command}: --model.pretrained {weights}: not usable (")
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, RETHRESHOLD])
+@pytest.mark.parametrize("kind", [PermissionError, FileNotFoundError])
+def test_an_error_in_the_middle_of_a_run_is_not_taken_for_a_setting(
+    command: str, kind: type[OSError], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise kind("later")
+
+    main = prepared(command, tmp_path)
+    monkeypatch.setattr(pipeline.run.run, "run_passes", fail)
+    monkeypatch.setattr(Ledger, "commit", fail)
+    with pytest.raises(kind, match="later"):
+        main()
 
 
 @each_command
@@ -106,7 +167,9 @@ def test_a_new_setting_of_a_run_is_a_flag_of_every_command_by_being_written_once
     program = f"""
 import contextlib, io, sys
 sys.path.insert(0, {str(tmp_path)!r})
-from jobs import annotate, evaluate
+import pipeline.run.run
+from jobs import annotate, evaluate, rethreshold
+from pipeline import storage
 for main, own in ((annotate.main, []), *((evaluate.main, [name]) for name in evaluate.COMMANDS)):
     shown = io.StringIO()
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(shown):

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float64, Int64
 from pyarrow import csv
 
 from pipeline import storage
-from pipeline.errors import ConfigError, one_line
+from pipeline.errors import ConfigError, naming, one_line
 from pipeline.evaluation.columns import sorted_codes
 from pipeline.evaluation.points.pairs import Label, LabelledPairs
 
@@ -63,8 +63,8 @@ def read_labels(points: str, descriptions: str) -> tuple[LabelledPairs, Cleaning
             first two columns.
 
     Raises:
-        ConfigError: a file is empty, has not the columns it needs, or a value that is no number.
-        OSError: a file cannot be read.
+        ConfigError: a file cannot be read, is empty, has not the columns it needs, or a value that
+            is no number.
     """
     display = read_descriptions(descriptions)
     left_out: Counter[str] = Counter()
@@ -92,16 +92,16 @@ def read_descriptions(location: str) -> dict[str, str]:
     """Label → display name.
 
     Raises:
-        ConfigError: the file is empty, or has fewer than two columns.
+        ConfigError: the file cannot be read, is empty, or has fewer than two columns.
     """
     try:
-        with storage.open_read(location) as stream:
+        with naming(f"--descriptions {location}"), storage.open_read(location) as stream:
             table = csv.read_csv(
                 pa.input_stream(stream),
                 parse_options=csv.ParseOptions(newlines_in_values=True),
                 convert_options=csv.ConvertOptions(strings_can_be_null=False),
             )
-    except (IsADirectoryError, pa.ArrowInvalid) as error:
+    except pa.ArrowInvalid as error:
         raise ConfigError(f"--descriptions {location}: {one_line(error)}") from error
     if table.num_columns < 2:
         raise ConfigError(f"--descriptions {location}: needs the columns LabelName, DisplayName")
@@ -140,7 +140,7 @@ def _batches(location: str) -> Iterator[pa.RecordBatch]:
     types = COLUMNS | ({NAME_COLUMN: pa.string()} if NAME_COLUMN in header else {})
     options = csv.ConvertOptions(include_columns=list(types), column_types=types)
     try:
-        with storage.open_read(location) as stream:
+        with naming(f"--points {location}"), storage.open_read(location) as stream:
             yield from csv.open_csv(
                 pa.input_stream(stream),
                 read_options=csv.ReadOptions(block_size=BLOCK),
@@ -152,11 +152,8 @@ def _batches(location: str) -> Iterator[pa.RecordBatch]:
 
 def _header(location: str) -> list[str]:
     """Names of the columns of a CSV file, without a byte-order mark."""
-    try:
-        with storage.open_read(location) as stream:
-            start = stream.read(1 << 16)
-    except IsADirectoryError as error:
-        raise ConfigError(f"--points {error}") from error
+    with naming(f"--points {location}"), storage.open_read(location) as stream:
+        start = stream.read(1 << 16)
     first = start.decode("utf-8-sig", errors="replace").splitlines()[:1]
     if not first or not first[0].strip():
         raise ConfigError(f"--points {location}: is empty")

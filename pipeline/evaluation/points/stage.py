@@ -95,7 +95,7 @@ def _pictured(config: PointsConfig) -> list[Shard]:
     """The shards that --images names, looked up before anything is counted.
 
     Raises:
-        FileNotFoundError: a pattern of --images matches nothing.
+        ConfigError: a pattern of --images matches nothing.
     """
     images = [config.images] if isinstance(config.images, str) else config.images
     return find_shards(images, flag="--images") if config.images else []
