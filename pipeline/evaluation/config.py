@@ -9,7 +9,9 @@ from typing import Any, ClassVar
 
 from pipeline import storage
 from pipeline.config import DEFAULT_TEMPLATES, MethodConfig, RunConfig, check_templates
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, naming
+from pipeline.evaluation.digests import digests_of
+from pipeline.outputs.ledger import Ledger
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,8 @@ class EvaluationConfig(RunConfig):
     """Sentences that a class name is put into; several are averaged as embeddings."""
 
     NO_RESULT: ClassVar[tuple[str, ...]] = (*RunConfig.NO_RESULT, "limit_shards")
+    BY_CONTENTS: ClassVar[tuple[str, ...]] = ()
+    """Settings that name files or folders: what these hold decides about counts, wherever it is."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -31,9 +35,14 @@ class EvaluationConfig(RunConfig):
         return self.templates
 
     def identity(self) -> dict[str, Any]:
-        """What decides the maps of a method; a stage adds what its own settings decide."""
-        common = {field.name for field in dataclasses.fields(EvaluationConfig)}
-        return {name: value for name, value in super().identity().items() if name in common}
+        """The settings that decide about counts, as JSON values; files by their digests.
+
+        Raises:
+            ConfigError: a file or folder is not there.
+        """
+        settings = super().identity()
+        others = {name: value for name, value in settings.items() if name not in self.BY_CONTENTS}
+        return others | digests_of(self, *self.BY_CONTENTS)
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,10 @@ class ScoringConfig(EvaluationConfig):
 
     LOCATIONS: ClassVar[tuple[str, ...]] = (*EvaluationConfig.LOCATIONS, "predictions")
     READ_BY_WORKERS: ClassVar[tuple[str, ...]] = (*EvaluationConfig.READ_BY_WORKERS, "predictions")
+    # Of --predictions, what made them is in the identity.
+    NO_RESULT: ClassVar[tuple[str, ...]] = (*EvaluationConfig.NO_RESULT, "predictions")
+    IMAGE_SETTINGS: ClassVar[tuple[str, ...]] = ("max_pixels", "max_sample_bytes")
+    """Settings about the images of --input: beside --predictions none is read."""
     MAP_SETTINGS: ClassVar[tuple[str, ...]] = (
         *(field.name for field in dataclasses.fields(MethodConfig)),
         *("model", "templates"),
@@ -69,6 +82,21 @@ class ScoringConfig(EvaluationConfig):
         if self.predictions:
             self._refuse_map_settings()
         return super().absolute()
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide about counts; of written masks, those that made them.
+
+        Raises:
+            ConfigError: a file or folder is not there, or the predictions cannot be read.
+        """
+        settings = super().identity()
+        if not self.predictions:
+            return settings
+        idle = {*self.MAP_SETTINGS, *self.IMAGE_SETTINGS}
+        with naming(f"--predictions {storage.public(self.predictions)}"):
+            made_with = Ledger(self.predictions).identity()
+        own = {name: value for name, value in settings.items() if name not in idle}
+        return own | {"predictions": made_with}
 
     def _refuse_map_settings(self) -> None:
         """Written masks are scored as they are.

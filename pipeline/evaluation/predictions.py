@@ -6,8 +6,9 @@ import posixpath
 from dataclasses import dataclass
 
 from pipeline import storage
-from pipeline.errors import ConfigError
-from pipeline.inputs.shards import Shard
+from pipeline.errors import ConfigError, naming
+from pipeline.evaluation.config import ScoringConfig
+from pipeline.inputs.shards import Shard, shards_of
 from pipeline.outputs.ledger import Ledger
 
 SHOWN = 5
@@ -54,6 +55,19 @@ class Gaps:
             )
             if shards
         ]
+
+
+def scored_shards(config: ScoringConfig) -> tuple[list[Shard], Gaps | None]:
+    """What is counted: tables of the run in --predictions, and its gaps, or shards of images.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    if not config.predictions:
+        return shards_of(config), None
+    with naming(f"--predictions {storage.public(config.predictions)}"):
+        shards = predicted_shards(config.predictions)[: config.limit_shards]
+        return shards, Gaps.of(config.predictions)
 
 
 def predicted_shards(predictions: str) -> list[Shard]:

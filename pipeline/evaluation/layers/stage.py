@@ -13,7 +13,6 @@ from pipeline.errors import ConfigError
 from pipeline.evaluation import paper, report
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.counting import Merged, count_shards
-from pipeline.evaluation.digests import digests_of
 from pipeline.evaluation.layers.counters import GradientCounter, gradient_distribution
 from pipeline.evaluation.perturbation.stage import PerturbationConfig, score_perturbation
 from pipeline.evaluation.points.stage import PointsConfig, score_points
@@ -92,6 +91,12 @@ class LayersConfig(EvaluationConfig):
         *READ_BY_WORKERS,
         *("points", "descriptions"),
     )
+    # The evaluations of a study have settings of their own; counted here is the gradient alone.
+    NO_RESULT: ClassVar[tuple[str, ...]] = (
+        *EvaluationConfig.NO_RESULT,
+        *("study", "points", "descriptions", "label_field", "last"),
+    )
+    BY_CONTENTS: ClassVar[tuple[str, ...]] = ("coco", "classes", "masks")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -203,12 +208,7 @@ def _areas(config: LayersConfig, folder: str, **changes: Any) -> tuple[dict[str,
 
 def _gradient(config: LayersConfig) -> tuple[dict[str, Any], list[Merged]]:
     """Mean raw map inside the objects, layer by layer."""
-    identity = {
-        "metric": "gradient",
-        **digests_of(config, "coco", "classes", "masks"),
-        "per_layer_minmax": config.per_layer_minmax,
-        **config.identity(),
-    }
+    identity = {"metric": "gradient", **config.identity()}
     truth = partial(_truth, config)
     make = partial(GradientCounter, config, config.per_layer_minmax, truth)
     merged = count_shards(config, shards_of(config), identity, make)

@@ -58,9 +58,8 @@ def score_perturbation(config: PerturbationConfig) -> PerturbationResult:
     names = "\n".join(f"{i} {name}" for i, name in zip(classes.ids, classes.names, strict=True))
     identity = {
         "metric": "perturbation",
-        "classes": digests.of_text(names),
-        "label_field": config.label_field,
         **config.identity(),
+        "classes": digests.of_text(names),
     }
     make = partial(PerturbationCounter, config, classes)
     shards = shards_of(config)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import pyarrow as pa
 
@@ -20,9 +20,8 @@ from pipeline.evaluation.points.pairs import LabelledPairs
 from pipeline.evaluation.points.pictures import kept_masks, worst_and_best
 from pipeline.evaluation.points.report import PointResult, write_points
 from pipeline.evaluation.points.scores import PairCounts, confidence_interval, unseen
-from pipeline.evaluation.predictions import Gaps, predicted_shards
+from pipeline.evaluation.predictions import scored_shards
 from pipeline.inputs.shards import Shard, find_shards, shards_of
-from pipeline.outputs.ledger import Ledger
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,10 @@ class PointsConfig(ScoringConfig):
     LOCATIONS: ClassVar[tuple[str, ...]] = (
         *ScoringConfig.LOCATIONS,
         *("points", "descriptions", "images"),
+    )
+    NO_RESULT: ClassVar[tuple[str, ...]] = (
+        *ScoringConfig.NO_RESULT,
+        *("descriptions", "missing_images", "bootstrap", "seed", "images"),
     )
     IMAGE_SIZE: ClassVar[int | None] = 448
 
@@ -103,18 +106,11 @@ def _pictured(config: PointsConfig) -> list[Shard]:
 
 def _count(config: PointsConfig, pairs: LabelledPairs) -> Merged:
     """Count all shards, with the points as a file that the workers read."""
-    data = pairs.to_parquet()
-    identity: dict[str, Any] = {
-        "metric": "points",
-        "points": pairs.digest(),
-        "sweep": config.sweep,
-        "gallery": config.gallery,
-    }
+    identity = {"metric": "points", **config.identity(), "points": pairs.digest()}
+    shards, gaps = scored_shards(config)
     make: MakeCounter
     make_pairs = partial(load_pairs, config.output)
     if config.predictions:
-        identity["predictions"] = Ledger(config.predictions).identity()
-        identity["limit_samples"] = config.limit_samples
         make = partial(
             PredictionCounter,
             config.predictions,
@@ -124,17 +120,8 @@ def _count(config: PointsConfig, pairs: LabelledPairs) -> Merged:
             config.limit_samples,
         )
     else:
-        identity |= config.identity()
         make = partial(MapCounter, config, make_pairs, config.gallery)
-    gaps = Gaps.of(config.predictions) if config.predictions else None
-    return count_shards(config, _shards(config), identity, make, {PAIRS_FILE: data}, gaps)
-
-
-def _shards(config: PointsConfig) -> list[Shard]:
-    """What is counted: tables of a run, or shards of images."""
-    if config.predictions:
-        return predicted_shards(config.predictions)[: config.limit_shards]
-    return shards_of(config)
+    return count_shards(config, shards, identity, make, {PAIRS_FILE: pairs.to_parquet()}, gaps)
 
 
 def _score(config: PointsConfig, pairs: LabelledPairs, merged: Merged) -> PointResult:
@@ -177,5 +164,5 @@ def _draw(config: PointsConfig, result: PointResult, pictured: list[Shard]) -> N
     if config.predictions:
         shards = pictured
     else:
-        shards = [shard for shard in _shards(config) if shard.name in having]
+        shards = [shard for shard in shards_of(config) if shard.name in having]
     draw_gallery(config.output, shards, wanted, result.pairs, masks)

@@ -13,8 +13,7 @@ from pipeline.evaluation import paper, report
 from pipeline.evaluation.columns import repeated_images
 from pipeline.evaluation.config import ScoringConfig
 from pipeline.evaluation.counting import MakeCounter, Merged, count_shards
-from pipeline.evaluation.digests import digests_of
-from pipeline.evaluation.predictions import Gaps, image_id_of, predicted_shards
+from pipeline.evaluation.predictions import image_id_of, scored_shards
 from pipeline.evaluation.segmentation.counters import RegionCounter, WrittenCounter
 from pipeline.evaluation.segmentation.mat import MatReader, mat_shards
 from pipeline.evaluation.segmentation.scores import RULES, segmentation_scores, unpredicted
@@ -25,8 +24,6 @@ from pipeline.evaluation.segmentation.truth import (
     IndexTruth,
 )
 from pipeline.inputs.reader import Fit, ReadShard, ShardReader
-from pipeline.inputs.shards import Shard, shards_of
-from pipeline.outputs.ledger import Ledger
 
 
 @dataclass(frozen=True)
@@ -54,6 +51,7 @@ class SegmentationConfig(ScoringConfig):
     )
     LOCATIONS: ClassVar[tuple[str, ...]] = (*ScoringConfig.LOCATIONS, *READ_BY_WORKERS)
     MAP_SETTINGS: ClassVar[tuple[str, ...]] = (*ScoringConfig.MAP_SETTINGS, "threshold")
+    BY_CONTENTS: ClassVar[tuple[str, ...]] = ("mat", "wnids", "coco", "masks", "classes")
     IMAGE_SIZE: ClassVar[int | None] = 224
 
     def __post_init__(self) -> None:
@@ -88,27 +86,23 @@ class SegmentationResult:
 
 def score_segmentation(config: SegmentationConfig) -> SegmentationResult:
     """Run the stage: count, score, write metrics and plots."""
-    identity: dict[str, Any] = {
-        "metric": "segmentation",
-        "mask_field": config.mask_field,
-        **digests_of(config, "mat", "wnids", "coco", "classes", "masks"),
-    }
+    identity = {"metric": "segmentation", **config.identity()}
     make: MakeCounter
     if config.predictions:
-        identity["predictions"] = Ledger(config.predictions).identity()
-        identity["limit_samples"] = config.limit_samples
         truth = partial(_sample_truth, config)
         make = partial(WrittenCounter, config.predictions, truth, config.limit_samples)
     else:
-        identity |= config.identity() | {"threshold": config.threshold}
         make = partial(
             RegionCounter,
             config,
             config.threshold,
             partial(_mat_reader if config.mat else _tar_reader, config),
         )
-    gaps = Gaps.of(config.predictions) if config.predictions else None
-    merged = count_shards(config, _shards(config), identity, make, gaps=gaps)
+    if config.mat:
+        shards, gaps = mat_shards(config.mat)[: config.limit_shards], None
+    else:
+        shards, gaps = scored_shards(config)
+    merged = count_shards(config, shards, identity, make, gaps=gaps)
     if not merged.table.num_rows:
         found = report.in_words(merged.samples | merged.rejects)
         raise ConfigError(f"no image of the shards has ground truth (images: {found})")
@@ -135,14 +129,6 @@ def _refuse_repeated(table: pa.Table) -> None:
             f"{len(repeated)} image ids are the key of several samples (the first: {repeated[0]}): "
             "their ground truth cannot be told apart"
         )
-
-
-def _shards(config: SegmentationConfig) -> list[Shard]:
-    if config.mat:
-        return mat_shards(config.mat)[: config.limit_shards]
-    if config.predictions:
-        return predicted_shards(config.predictions)[: config.limit_shards]
-    return shards_of(config)
 
 
 def _mat_reader(config: SegmentationConfig, fit: Fit) -> ReadShard[ClassMasks]:

@@ -3,15 +3,17 @@
 Outputs of before are gone on with only while this stays as it is: `since` is for what is new.
 """
 
+import dataclasses
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from pipeline.config import AnnotateConfig
+from pipeline.config import AnnotateConfig, since
 from pipeline.evaluation.layers import stage as layers
 from pipeline.evaluation.perturbation import stage as perturbation
 from pipeline.evaluation.points import stage as points
@@ -37,11 +39,8 @@ MAPS: dict[str, Any] = {
     "model": MODEL | {"image_size": None},
     "templates": ["a photo of a {}."],
 }
-COCO_DIGEST, CLASSES_DIGEST, POINTS_DIGEST = (
-    "7b806254d698f0c1",
-    "1cd7b19335ee866f",
-    "2cb7596f36d9442a",
-)
+COCO_DIGEST, CLASSES_DIGEST = "7b806254d698f0c1", "1cd7b19335ee866f"
+POINTS_DIGEST, MASKS_DIGEST = "2cb7596f36d9442a", "23d1dfe640b68db5"
 
 
 class _Seen(Exception):
@@ -120,7 +119,7 @@ def test_segmentation_on_maps(identity_of: Callable[..., dict[str, Any]], folder
     coco = {"coco": COCO_DIGEST, "mask_field": "", "threshold": 0.4}
     assert found(coco=COCO, threshold=0.4) == common | coco
     masks = {
-        "masks": "23d1dfe640b68db5",
+        "masks": MASKS_DIGEST,
         "classes": CLASSES_DIGEST,
         "mask_field": "",
         "threshold": 0.5,
@@ -182,5 +181,35 @@ def test_the_gradient_over_the_layers(
     common = MAPS | {"metric": "gradient"}
     coco = {"coco": COCO_DIGEST, "per_layer_minmax": True}
     assert found(coco=COCO, per_layer_minmax=True) == common | coco
-    masks = {"masks": "23d1dfe640b68db5", "classes": CLASSES_DIGEST, "per_layer_minmax": False}
+    masks = {"masks": MASKS_DIGEST, "classes": CLASSES_DIGEST, "per_layer_minmax": False}
     assert found(masks=folder, classes=CLASSES) == common | masks
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        partial(points.PointsConfig, points="p", descriptions="d", input="i"),
+        partial(segmentation.SegmentationConfig, mask_field="png", classes=CLASSES, input="i"),
+        partial(perturbation.PerturbationConfig, input="i"),
+        partial(layers.LayersConfig, input="i"),
+    ],
+)
+def test_a_new_setting_of_a_stage_is_in_the_identity_by_being_written(kind: partial[Any]) -> None:
+    field = ("spice", int, since(default=7, before=0))
+    later = dataclasses.make_dataclass("Later", [field], bases=(kind.func,), frozen=True)
+    before = kind().identity()
+    assert later(**kind.keywords, spice=0).identity() == before
+    assert later(**kind.keywords).identity() == before | {"spice": 7}
+
+
+def test_a_new_setting_is_in_the_identity_beside_masks(
+    predictions: tuple[str, dict[str, Any]],
+) -> None:
+    field = ("spice", int, since(default=7, before=0))
+    for kind, own in (
+        (points.PointsConfig, {"points": "p", "descriptions": "d"}),
+        (segmentation.SegmentationConfig, {"coco": COCO}),
+    ):
+        later = dataclasses.make_dataclass("Later", [field], bases=(kind,), frozen=True)
+        settings = own | {"predictions": predictions[0]}
+        assert later(**settings).identity() == kind(**settings).identity() | {"spice": 7}
