@@ -18,14 +18,15 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
+from benchmarks.timing import table
 from pipeline.config import AnnotateConfig, ExecutionConfig
 from pipeline.inputs.images import squash
 from pipeline.inputs.prompts import PromptedSample
 from pipeline.inputs.shards import find_shards
 from pipeline.models.explain import Maps
 from pipeline.outputs.ledger import Ledger
-from pipeline.run.local_executor import LocalExecutor
-from pipeline.run.passes import Execute, run_passes
+from pipeline.run.executors import make_executor
+from pipeline.run.passes import run_passes
 from pipeline.run.worker import Worker
 
 WIDTH, HEIGHT, INPUT, GRID = 500, 375, 224, 16
@@ -107,10 +108,11 @@ def make_shards(folder: Path, shards: int, images: int) -> None:
 
 def markdown(results: dict[str, dict[str, float]]) -> str:
     """The table."""
-    lines = ["| executor, workers x shards in flight | images/s | busy |", "|---|---|---|"]
-    for design, figures in results.items():
-        lines.append(f"| {design} | {figures['images_per_s']:.0f} | {figures['busy']:.2f} |")
-    return "\n".join(lines)
+    rows = [
+        [design, f"{figures['images_per_s']:.0f}", f"{figures['busy']:.2f}"]
+        for design, figures in results.items()
+    ]
+    return table(["executor, workers x shards in flight", "images/s", "busy"], rows)
 
 
 def _jpeg(random: np.random.Generator) -> bytes:
@@ -128,14 +130,7 @@ def _run(data: Path, output: Path, engine: ExecutionConfig) -> dict[str, float]:
     shards = find_shards(config.patterns)
     ledger = Ledger(config.output)
     ledger.open(config.identity(), config.public(), [])
-    executor: Execute
-    if engine.executor == "local":
-        executor = LocalExecutor(config, make_worker)
-    else:
-        from pipeline.run.ray_executor import RayExecutor
-
-        executor = RayExecutor(config, ledger, make_worker)
-    run_passes(config, ledger, shards, executor)
+    run_passes(config, ledger, shards, make_executor(config, ledger, make_worker))
     return _busy(log, engine.workers)
 
 

@@ -92,13 +92,18 @@ def _best(side: Ours, images: int, prompts: int) -> dict[str, Action]:
         def run(images: Tensor, text: Tensor, of: legrad.Explainer = explainer) -> Tensor:
             return of(images, text, index)
 
-        actions[name] = _timed(_heated(run, batch, text))
+        actions[name] = _timed(_heated(run, batch, text, explainer.heat_order))
     return actions
 
 
-def _heated(run: loops.Run, images: Tensor, text: Tensor) -> Callable[[], Tensor]:
+def _heated(
+    run: loops.Run,
+    images: Tensor,
+    text: Tensor,
+    order: legrad.HeatOrder = legrad.HeatOrder.UPSAMPLE_NORMALISE,
+) -> Callable[[], Tensor]:
     height, width = images.shape[2:]
-    return lambda: legrad.heatmap(run(images, text).detach(), (height, width))
+    return lambda: legrad.heatmap(run(images, text).detach(), (height, width), order=order)
 
 
 def _timed(run: Callable[[], Tensor]) -> Action:

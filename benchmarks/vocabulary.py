@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import torch
 import yaml
 
-from benchmarks.timing import interleaved
+from benchmarks.timing import interleaved, table
 from pipeline.config import AnnotateConfig, MaskConfig, PromptConfig
 from pipeline.demo.run import SHARDS
 from pipeline.demo.sprites import CLASSES
@@ -62,14 +62,11 @@ def measure(classes: int, rounds: int, threads: int) -> dict[str, float]:
 
 def markdown(results: Mapping[str, float]) -> str:
     """The table."""
-    return "\n".join(
-        [
-            "| prompts | ms per image | ratio |",
-            "|---|---|---|",
-            f"| named | {results['labels_ms']:.1f} | 1 |",
-            f"| chosen | {results['vocabulary_ms']:.1f} | {results['ratio']:.2f} |",
-        ]
-    )
+    rows = [
+        ["named", f"{results['labels_ms']:.1f}", "1"],
+        ["chosen", f"{results['vocabulary_ms']:.1f}", f"{results['ratio']:.2f}"],
+    ]
+    return table(["prompts", "ms per image", "ratio"], rows)
 
 
 def _vocabulary(classes: int) -> list[dict[str, object]]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
-from legrad.arguments import check_floats, check_kind, whole
+from legrad.arguments import check_floats, check_kind, number, whole
 from legrad.baselines import BASELINES
 from legrad.baselines.base import AttentionMethod
 from legrad.correction import EmptyPromptCorrection
@@ -19,6 +19,7 @@ from legrad.engines.autograd import AutogradLeGrad
 from legrad.engines.closed_form import ClosedFormLeGrad
 from legrad.engines.pooled import PooledLeGrad
 from legrad.engines.readout import check_for_tower
+from legrad.errors import near
 from legrad.explainer import Encoding, Explainer, select_layers
 from legrad.options import LeGradOptions
 from legrad.towers.open import open_tower
@@ -126,7 +127,8 @@ def clips(method: str) -> bool:
 def check_options(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options as the method takes them; refuses what cannot be right whatever the model is.
 
-    A whole number is good for an option that is a float, and becomes one.
+    A whole number is good for an option that is a float, and becomes one; NumPy's numbers become
+    Python's.
 
     Raises:
         ValueError: an unknown method or option, with the nearest one that there is, or a value of
@@ -134,31 +136,37 @@ def check_options(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """
     check_kind("method", method, str, "its name")
     if method not in METHODS:
-        hint = _near(method, METHODS)
+        hint = near(method, METHODS)
         raise ValueError(f"unknown method {method!r}{hint}; known: {', '.join(METHODS)}")
     known = options_of(method)
     checked: dict[str, Any] = {}
     for name, value in options.items():
         if name not in known:
-            hint = _near(name, known)
+            hint = near(name, known)
             if not hint and (own := difflib.get_close_matches(name, ARGUMENTS, 1)):
                 hint = f" ({own[0]} is a setting beside the options)"
             listed = ", ".join(known) or "none"
             raise ValueError(f"{method} has no option {name!r}{hint}; known: {listed}")
         kind = Tensor if known[name] is None else type(known[name])  # tensors have no default
-        accepted = int | float if kind is float else kind
-        # To Python a bool is an int, too.
-        if not isinstance(value, accepted) or isinstance(value, bool) != (kind is bool):
-            raise ValueError(f"{name}={value!r}: must be of type {kind.__name__}")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"{name}={value!r}: must be a finite number")
-        checked[name] = float(value) if kind is float else value
+        checked[name] = _checked(name, value, kind)
     return checked
 
 
-def _near(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, known, 1)
-    return f" (did you mean {near[0]}?)" if near else ""
+def _checked(name: str, value: Any, kind: type) -> Any:
+    """An option's value, as one of its kind."""
+    try:
+        if kind is int:
+            return whole(name, value, "a whole number")
+        if kind is float:
+            real = number(name, value, "a number")
+            if not math.isfinite(real):
+                raise ValueError(f"{name}={value!r}: must be a finite number")
+            return real
+    except TypeError as error:
+        raise ValueError(str(error)) from error
+    if not isinstance(value, kind):
+        raise ValueError(f"{name}={value!r}: must be of type {kind.__name__}")
+    return value
 
 
 def _legrad(

@@ -10,8 +10,9 @@ from typing import Any, NoReturn, TypeVar
 
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
+from legrad.errors import near
 from pipeline.config import MethodConfig
-from pipeline.errors import ConfigError, ModelError, near, unwrapped
+from pipeline.errors import ConfigError, ModelError, unwrapped
 from pipeline.inputs.option_texts import with_names
 
 Config = TypeVar("Config")

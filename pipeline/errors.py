@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 
@@ -68,21 +67,3 @@ def one_line(error: BaseException, kind: bool = False) -> str:
 def unwrapped(text: object) -> str:
     """All the lines of a text as one, where the first alone would not say what is wrong."""
     return " ".join(str(text).split())
-
-
-def near(name: str, known: Iterable[str], most: int = 1, cutoff: float = 0.6) -> str:
-    """The end of a message about an unknown name: which ones may be meant; empty if none is near.
-
-    Args:
-        name: what was given.
-        known: the names that there are.
-        most: so many are shown, the nearest first.
-        cutoff: how similar they have to be, from 0 to 1 (the same).
-    """
-    names = difflib.get_close_matches(name, list(known), most, cutoff)
-    return f" (did you mean {_or(names)}?)" if names else ""
-
-
-def _or(names: list[str]) -> str:
-    *others, last = names
-    return f"{', '.join(others)} or {last}" if others else last

@@ -11,7 +11,7 @@ import functools
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pipeline import storage
 from pipeline.config.groups import (
@@ -27,6 +27,9 @@ from pipeline.errors import ConfigError
 
 SCHEMA_VERSION = 2
 """Of the tables; `pipeline.outputs.versions` reads the older ones."""
+
+Run = TypeVar("Run", bound="RunConfig")
+Annotation = TypeVar("Annotation", bound="AnnotateConfig")
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class RunConfig(MethodConfig):
         """Sentences that a class name is put into."""
         return DEFAULT_TEMPLATES
 
-    def absolute(self) -> RunConfig:
+    def absolute(self: Run) -> Run:
         """The same settings with absolute paths: workers have other working directories.
 
         Raises:
@@ -157,11 +160,9 @@ class AnnotateConfig(RunConfig):
         """Sentences that a class name is put into."""
         return self.prompts.templates
 
-    def absolute(self) -> AnnotateConfig:
+    def absolute(self: Annotation) -> Annotation:
         """The same settings with absolute paths; see `RunConfig.absolute`."""
-        made = super().absolute()
-        assert isinstance(made, AnnotateConfig)
-        return dataclasses.replace(made, prompts=self.prompts.absolute())
+        return dataclasses.replace(super().absolute(), prompts=self.prompts.absolute())
 
     def identity(self) -> dict[str, Any]:
         """The settings that change what is written for a shard; files are read for it once."""

@@ -13,6 +13,9 @@ from pipeline.errors import Reject, naming
 from pipeline.inputs.classes import load_classes
 from pipeline.inputs.tars import RawSample
 
+BAD_LABEL = "bad_label"
+"""Why a sample is rejected whose label is none of the classes."""
+
 
 @dataclass(frozen=True)
 class ClassNames:
@@ -50,16 +53,16 @@ class ClassNames:
             return None
         text = raw.fields["cls"].decode("ascii", "replace").strip()
         if not re.fullmatch("[0-9]{1,18}", text) or int(text) not in self.ids:
-            raise Reject("bad_label", f".cls {text[:40]!r} is no class")
+            raise Reject(BAD_LABEL, f".cls {text[:40]!r} is no class")
         return self.ids.index(int(text))
 
     def _named(self, raw: RawSample) -> int | None:
         try:
             labels = json.loads(raw.fields.get("json", b"{}")).get(self.field, [])
         except (ValueError, AttributeError, RecursionError) as error:
-            raise Reject("bad_label", f"the .json does not parse: {error}") from error
+            raise Reject(BAD_LABEL, f"the .json does not parse: {error}") from error
         if not isinstance(labels, list) or len(labels) != 1:
             return None
         if labels[0] not in self.names:
-            raise Reject("bad_label", f"{str(labels[0])[:40]!r} is no class")
+            raise Reject(BAD_LABEL, f"{str(labels[0])[:40]!r} is no class")
         return self.names.index(labels[0])

@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from pipeline import storage
 from pipeline.config import DEFAULT_TEMPLATES, MethodConfig, RunConfig, check_templates
 from pipeline.errors import ConfigError, naming
 from pipeline.evaluation.digests import digests_of
 from pipeline.outputs.ledger import Ledger
+
+Scoring = TypeVar("Scoring", bound="ScoringConfig")
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class ScoringConfig(EvaluationConfig):
     # Of --predictions, what made them is in the identity.
     NO_RESULT: ClassVar[tuple[str, ...]] = (*EvaluationConfig.NO_RESULT, "predictions")
     IMAGE_SETTINGS: ClassVar[tuple[str, ...]] = ("max_pixels", "max_sample_bytes")
-    """Settings about the images of --input: beside --predictions none is read."""
+    """Settings about reading images: of written masks, no count depends on them."""
     MAP_SETTINGS: ClassVar[tuple[str, ...]] = (
         *(field.name for field in dataclasses.fields(MethodConfig)),
         *("model", "templates"),
@@ -73,7 +75,7 @@ class ScoringConfig(EvaluationConfig):
                 f"--output {self.output}: is --predictions itself; name another place"
             )
 
-    def absolute(self) -> RunConfig:
+    def absolute(self: Scoring) -> Scoring:
         """The same settings with absolute paths; see `RunConfig.absolute`.
 
         Raises:

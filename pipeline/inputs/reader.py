@@ -53,8 +53,8 @@ class ShardReader(Generic[Wanted]):
     want: Want[Wanted]
     fit: Fit = as_stored
     limit_samples: int | None = None
-    max_pixels: int = 1 << 30
-    max_sample_bytes: int = 1 << 40
+    max_pixels: int = RunConfig.max_pixels
+    max_sample_bytes: int = RunConfig.max_sample_bytes
     ahead: int = AHEAD
 
     @classmethod

@@ -15,9 +15,10 @@ import open_clip
 import torch
 from filelock import FileLock
 
+from legrad.errors import near
 from pipeline import storage
 from pipeline.config import ModelConfig
-from pipeline.errors import ModelError, near, one_line
+from pipeline.errors import ModelError, one_line
 from pipeline.models import demo
 from pipeline.storage import digests
 

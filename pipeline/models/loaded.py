@@ -19,6 +19,7 @@ from pipeline.errors import ConfigError
 from pipeline.models.halving import halves, in_halves
 from pipeline.models.malloc import keep_freed_memory
 from pipeline.models.method import make_explainer
+from pipeline.models.preprocess import Preprocess
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -80,10 +81,13 @@ class LoadedModel(ABC):
         size: side of its input, in pixels.
     """
 
-    size: int
-
     def __init__(
-        self, config: RunConfig, model: nn.Module, device: torch.device, dtype: torch.dtype
+        self,
+        config: RunConfig,
+        model: nn.Module,
+        device: torch.device,
+        dtype: torch.dtype,
+        preprocess: Preprocess,
     ) -> None:
         """Take a model that is on `device`."""
         if device.type == "cpu":
@@ -91,6 +95,7 @@ class LoadedModel(ABC):
         self.lock = threading.Lock()
         self.device, self.dtype = device, dtype
         self.config, self.model = config, model
+        self._preprocess, self.size = preprocess, preprocess.size
 
     def explainer(self, **changes: Any) -> legrad.Explainer:
         """The explainer of the configuration, with other `MethodConfig` settings if wanted.
@@ -166,9 +171,9 @@ class LoadedModel(ABC):
     def fit(self, pixels: UInt8[Tensor, "3 height width"]) -> UInt8[Tensor, "3 size size"]:
         """The image at the model's size, as the accuracy of such a model is measured."""
 
-    @abstractmethod
     def images(self, pixels: UInt8[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch 3 h w"]:
         """Model input of pixels."""
+        return self._preprocess.normalise(pixels, self.device, self.dtype)
 
     @abstractmethod
     def embed(self, images: Float[Tensor, "batch 3 h w"]) -> Float32[Tensor, "batch embed"]:
@@ -202,5 +207,5 @@ def _joined(parts: Sequence[Explanation]) -> Explanation:
 def heatmaps(
     explainer: legrad.Explainer, raw: Float[Tensor, "map rows columns"], size: tuple[int, int]
 ) -> Float32[Tensor, "map height width"]:
-    """Raw maps at pixel size, 0..1, normalised when the explainer says."""
+    """Raw maps at pixel size, 0..1, by the steps that the explainer asks for in their order."""
     return legrad.heatmap(raw, size, order=explainer.heat_order)

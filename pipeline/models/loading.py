@@ -8,12 +8,10 @@ from typing import Any
 import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
 
 from legrad.towers.open import open_tower
 from pipeline.config import DEFAULT_TEMPLATES, ModelConfig, RunConfig
 from pipeline.errors import ConfigError
-from pipeline.inputs.images import normalise, squash
 from pipeline.models.classifier import (
     class_layer,
     classifier_skeleton,
@@ -60,9 +58,8 @@ class LoadedClip(LoadedModel):
         """
         device, dtype = choose_device(config.engine.device), DTYPES[config.model.precision]
         model = load_model(config.model, device, dtype)
-        super().__init__(config, model, device, dtype)
-        self._preprocess = Preprocess.of_clip(model, config.sized_model().image_size)
-        self.size = self._preprocess.size
+        preprocess = Preprocess.of_clip(model, config.sized_model().image_size)
+        super().__init__(config, model, device, dtype, preprocess)
         self.encode_text = TextEncoder(model, config.model.name, config.name_templates)
 
     def text(self, names: Sequence[str]) -> Float32[Tensor, "name embed"]:
@@ -80,10 +77,6 @@ class LoadedClip(LoadedModel):
     def fit(self, pixels: UInt8[Tensor, "3 height width"]) -> UInt8[Tensor, "3 size size"]:
         """The image as the model's own preprocessing has it: zero-shot accuracy is measured so."""
         return self._preprocess.fit(pixels)
-
-    def images(self, pixels: UInt8[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch 3 h w"]:
-        """Model input of pixels."""
-        return self._preprocess.normalise(pixels, self.device, self.dtype)
 
     @torch.inference_mode()
     def embed(self, images: Float[Tensor, "batch 3 h w"]) -> Float32[Tensor, "batch embed"]:
@@ -116,12 +109,8 @@ class LoadedClassifier(LoadedModel):
             )
         device, dtype = choose_device(config.engine.device), DTYPES[config.model.precision]
         model: Any = load_classifier(config.sized_model(), device, dtype)
-        super().__init__(config, model, device, dtype)
-        settings = model.pretrained_cfg
-        self.size = config.sized_model().image_size or settings["input_size"][-1]
-        self._mean, self._std = (
-            torch.tensor(settings[name]).view(3, 1, 1) for name in ("mean", "std")
-        )
+        preprocess = Preprocess.of_classifier(model, config.sized_model().image_size)
+        super().__init__(config, model, device, dtype, preprocess)
 
     def caption(self, text: str) -> Float32[Tensor, " embed"]:
         """There is none.
@@ -141,16 +130,8 @@ class LoadedClassifier(LoadedModel):
         raise ConfigError(f"--options {options}: {self.config.model.name} takes no texts")
 
     def fit(self, pixels: UInt8[Tensor, "3 height width"]) -> UInt8[Tensor, "3 size size"]:
-        """The whole image, squashed bilinearly.
-
-        So did the code that Table 8's protocol is from (hila-chefer/Transformer-Explainability,
-        generate_visualizations.py), where timm would crop.
-        """
-        return squash(pixels, self.size, InterpolationMode.BILINEAR)
-
-    def images(self, pixels: UInt8[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch 3 h w"]:
-        """Model input of pixels."""
-        return normalise(pixels, self._mean, self._std, self.device, self.dtype)
+        """The whole image; see `Preprocess.of_classifier`."""
+        return self._preprocess.squash(pixels)
 
     @torch.inference_mode()
     def embed(self, images: Float[Tensor, "batch 3 h w"]) -> Float32[Tensor, "batch embed"]:

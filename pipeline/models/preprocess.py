@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
 from open_clip.transform import center_crop_or_pad
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
@@ -53,6 +54,25 @@ class Preprocess:
             interpolation=InterpolationMode(settings["interpolation"]),
             resize_mode=settings["resize_mode"],
             fill=settings["fill_color"],
+        )
+
+    @classmethod
+    def of_classifier(cls, model: nn.Module, image_size: int | None = None) -> Preprocess:
+        """That of a timm classifier: every image is squashed bilinearly.
+
+        So did the code that Table 8's protocol is from (hila-chefer/Transformer-Explainability,
+        generate_visualizations.py), where timm would crop.
+
+        Args:
+            model: a model with `pretrained_cfg`.
+            image_size: another side than the model's own.
+        """
+        settings: Any = model.pretrained_cfg
+        return cls(
+            size=image_size or settings["input_size"][-1],
+            mean=torch.tensor(settings["mean"]).view(3, 1, 1),
+            std=torch.tensor(settings["std"]).view(3, 1, 1),
+            interpolation=InterpolationMode.BILINEAR,
         )
 
     def squash(

@@ -130,7 +130,7 @@ def print_dry_run(config: AnnotateConfig, plan: Plan, changes: Sequence[str]) ->
 
 def print_summary(summary: Summary, output: str, seconds: float | None = None) -> None:
     """The closing table: totals over what is committed in `output`."""
-    table = Table(title=f"Annotations in {output}", title_justify="left", show_header=False)
+    table = Table(title=f"Results in {output}", title_justify="left", show_header=False)
     for name, value in _lines(summary):
         table.add_row(name, value)
     if seconds is not None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -236,10 +237,10 @@ def test_unknown_options_are_answered_with_the_known_ones(case: Case, method: st
         ("legrad", {"pool": "max"}, "pool='max'; known: mean, cls"),
         ("legrad", {"pool": "cls"}, 'use engine="autograd"'),
         ("legrad", {"score_layer": "last"}, 'use engine="autograd"'),
-        ("naclip", {"std": "5"}, "std='5': must be of type float"),
-        ("naclip", {"std": True}, "std=True: must be of type float"),
-        ("gem", {"iterations": 1.0}, "iterations=1.0: must be of type int"),
-        ("gem", {"iterations": True}, "iterations=True: must be of type int"),
+        ("naclip", {"std": "5"}, "std='5': give a number"),
+        ("naclip", {"std": True}, "std=True: give a number"),
+        ("gem", {"iterations": 1.0}, "iterations=1.0: give a whole number"),
+        ("gem", {"iterations": True}, "iterations=True: give a whole number"),
         ("rollout", {"row0": 1}, "row0=1: must be of type bool"),
         ("text_span", {"background": [[0.0]]}, "must be of type Tensor"),
         ("gem", {"iteration": 1}, r"no option 'iteration' \(did you mean iterations\?\)"),
@@ -255,9 +256,11 @@ def test_options_that_cannot_be(
         legrad.build(method, case.model, **options)
 
 
-def test_whole_numbers_and_parameters_are_good_options(case: Case) -> None:
+def test_whole_numbers_those_of_numpy_and_parameters_are_good_options(case: Case) -> None:
     for method, option, same in [
         ("naclip", {"std": 5}, {"std": 5.0}),
+        ("naclip", {"std": np.float32(5)}, {"std": 5.0}),
+        ("gem", {"iterations": np.int64(2)}, {"iterations": 2}),
         ("text_span", {"background": nn.Parameter(case.text[3:])}, {"background": case.text[3:]}),
     ]:
         maps = legrad.build(method, case.model, **option)(*case.arguments)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.errors import ConfigError, naming, near, one_line, unwrapped
+from pipeline.errors import ConfigError, naming, one_line, unwrapped
 
 
 def test_an_error_is_told_by_its_first_line() -> None:
@@ -23,15 +23,3 @@ def test_a_setting_is_named_where_what_it_says_cannot_be_read() -> None:
     with pytest.raises(ConfigError, match=r"^--classes x: not usable \(no such thing\)"):
         with naming("--classes x"):
             raise FileNotFoundError("no such thing")
-
-
-@pytest.mark.parametrize(
-    ("most", "hint"),
-    [(1, " (did you mean batch_size?)"), (2, " (did you mean batch_size or batch_sizes?)")],
-)
-def test_the_nearest_names_are_proposed(most: int, hint: str) -> None:
-    assert near("batchsize", ["device", "batch_sizes", "batch_size"], most) == hint
-
-
-def test_no_name_is_proposed_where_none_is_near() -> None:
-    assert near("batchsize", ["device", "layers"]) == ""

@@ -16,7 +16,7 @@ from pipeline.evaluation.counting import Merged, count_shards
 from pipeline.evaluation.layers.counters import GradientCounter, gradient_distribution
 from pipeline.evaluation.perturbation.stage import PerturbationConfig, score_perturbation
 from pipeline.evaluation.points.stage import PointsConfig, score_points
-from pipeline.evaluation.segmentation.truth import CocoTruth, FindTruth, IndexTruth
+from pipeline.evaluation.segmentation.truth import truth_of
 from pipeline.inputs.shards import shards_of
 from pipeline.models.classifier import is_classifier
 from pipeline.models.loading import depth_of
@@ -209,7 +209,7 @@ def _areas(config: LayersConfig, folder: str, **changes: Any) -> tuple[dict[str,
 def _gradient(config: LayersConfig) -> tuple[dict[str, Any], list[Merged]]:
     """Mean raw map inside the objects, layer by layer."""
     identity = {"metric": "gradient", **config.identity()}
-    truth = partial(_truth, config)
+    truth = partial(truth_of, config.coco, config.masks, config.classes)
     make = partial(GradientCounter, config, config.per_layer_minmax, truth)
     merged = count_shards(config, shards_of(config), identity, make)
     if not merged.table.num_rows:
@@ -225,12 +225,6 @@ def _gradient(config: LayersConfig) -> tuple[dict[str, Any], list[Merged]]:
     series = {"all classes": (layers, found["layers"])}
     report.plot_lines(config.output, "layers.png", series, "layer", "gradient inside the object")
     return found, [merged]
-
-
-def _truth(config: LayersConfig) -> FindTruth:
-    if config.coco:
-        return CocoTruth(config.coco)
-    return IndexTruth(config.masks, "", config.classes)
 
 
 def _of(config: LayersConfig, kind: Any, folder: str, **changes: Any) -> Any:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from typing import Any, ClassVar
 
-from pipeline import storage
-from pipeline.errors import ConfigError, Reject, ShardError
+from pipeline.errors import ConfigError
 from pipeline.evaluation import paper, report
-from pipeline.evaluation.class_names import ClassNames
+from pipeline.evaluation.class_names import BAD_LABEL, ClassNames
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.counting import Merged, count_shards
 from pipeline.evaluation.perturbation.counters import (
@@ -21,8 +17,9 @@ from pipeline.evaluation.perturbation.counters import (
     PerturbationCounter,
     perturbation_scores,
 )
+from pipeline.inputs.reader import ShardReader, as_stored
+from pipeline.inputs.samples import Rejected
 from pipeline.inputs.shards import Shard, shards_of
-from pipeline.inputs.tars import read_samples
 from pipeline.storage import digests
 
 
@@ -65,25 +62,21 @@ def score_perturbation(config: PerturbationConfig) -> PerturbationResult:
     shards = shards_of(config)
     merged = count_shards(config, shards, identity, make)
     if not merged.table.num_rows:
+        counted = next(shard for shard in shards if shard.name not in merged.missing)
         raise ConfigError(
-            f"no image of the shards has exactly one class{_example(config, classes, shards)}"
+            f"no image of the shards has exactly one class{_example(config, classes, counted)}"
         )
     result = PerturbationResult(perturbation_scores(merged.table), merged)
     _write(config, result)
     return result
 
 
-def _example(config: PerturbationConfig, classes: ClassNames, shards: Sequence[Shard]) -> str:
-    """What is wrong with the label of the first sample with a bad one, if any."""
+def _example(config: PerturbationConfig, classes: ClassNames, shard: Shard) -> str:
+    """What is wrong with the label of a shard's first sample with a bad one, if any."""
     known = config.classes or "ImageNet's"
-    for shard in shards:
-        with suppress(ShardError, OSError), storage.open_read(shard.location) as stream:
-            samples = read_samples(stream, config.max_sample_bytes)
-            for raw in islice(samples, config.limit_samples):
-                try:
-                    classes.target(raw)
-                except Reject as reject:
-                    return f": {raw.key}, for example: {reject.detail} (classes: {known})"
+    for sample in ShardReader.of(config, classes.target, as_stored)(shard):
+        if isinstance(sample, Rejected) and sample.reason == BAD_LABEL:
+            return f": {sample.key}, for example: {sample.detail} (classes: {known})"
     return ""
 
 

@@ -1,7 +1,7 @@
 """Point-wise mIoU (p-mIoU): masks scored by yes/no point labels, as in OpenImages V7.
 
-The definition is the foreground IoU per class, summed over images, then the mean over classes.
-Counts are the state, so shards and processes merge by addition.
+The definition is the foreground IoU per class, of counts summed over images, then the mean over
+classes.
 """
 
 from __future__ import annotations
@@ -62,7 +62,10 @@ def mean_over_classes(ious: Iterable[float]) -> float:
 
 @dataclass
 class PointCounts:
-    """True positives, false positives and false negatives per class."""
+    """True positives, false positives and false negatives per class, counted point by point.
+
+    The readable form of what `PairCounts` does with columns, and its oracle in the tests.
+    """
 
     tp: Counter[str] = field(default_factory=Counter)
     fp: Counter[str] = field(default_factory=Counter)
@@ -80,9 +83,6 @@ class PointCounts:
                 self.fn[name] += 1
             elif predicted:
                 self.fp[name] += 1
-
-    def __add__(self, other: PointCounts) -> PointCounts:
-        return PointCounts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn)
 
     def iou(self) -> dict[str, float]:
         """IoU in 0..1 of every class that has a yes point."""

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pipeline.config import RunConfig
 from pipeline.errors import ShardError
 from pipeline.evaluation import report
 from pipeline.evaluation.points.pairs import LabelledPairs, PairPoints
@@ -35,7 +36,7 @@ class Picture(NamedTuple):
 
 
 def draw_gallery(
-    output: str,
+    config: RunConfig,
     shards: Sequence[Shard],
     wanted: Mapping[str, float],
     pairs: LabelledPairs,
@@ -44,13 +45,13 @@ def draw_gallery(
     """Write gallery.png: a row per image, a picture per class.
 
     Args:
-        output: of the evaluation.
+        config: of the evaluation.
         shards: where to look for the images; those that are not there are left out.
         wanted: the images in their order, with their IoU.
         pairs: the points.
         masks: of the images, of any size: they are stretched.
     """
-    found = dict(_pixels(shards, set(wanted)))
+    found = dict(_pixels(config, shards, set(wanted)))
     points = pairs.of_images(found)
     shown = [
         Picture(image, iou, found[image], points[image], masks.get(image, {}))
@@ -58,27 +59,35 @@ def draw_gallery(
         if image in found
     ]
     if shown:
-        _draw(output, shown)
+        _draw(config.output, shown)
 
 
-def _pixels(shards: Sequence[Shard], left: set[str]) -> Iterator[tuple[str, np.ndarray]]:
+def _pixels(
+    config: RunConfig, shards: Sequence[Shard], left: set[str]
+) -> Iterator[tuple[str, np.ndarray]]:
     """The pixels of the images in `left`, which loses those that were found."""
     for shard in shards:
         if not left:
             return
         try:
-            yield from _pixels_of_shard(shard, left)
+            yield from _pixels_of_shard(config, shard, left)
         except ShardError as error:
             print(f"not drawn: the rest of {shard.uri}: {error}")
 
 
-def _pixels_of_shard(shard: Shard, left: set[str]) -> Iterator[tuple[str, np.ndarray]]:
+def _pixels_of_shard(
+    config: RunConfig, shard: Shard, left: set[str]
+) -> Iterator[tuple[str, np.ndarray]]:
     wanted = frozenset(left)
 
     def image_of(raw: RawSample) -> str | None:
         return image if (image := image_id_of(raw.key)) in wanted else None
 
-    for sample in ShardReader(image_of)(shard):
+    # Not `ShardReader.of`: --limit_samples is about the samples that were scored.
+    read = ShardReader(
+        image_of, max_pixels=config.max_pixels, max_sample_bytes=config.max_sample_bytes
+    )
+    for sample in read(shard):
         image = image_id_of(sample.key)
         if image not in left:
             continue

@@ -15,8 +15,6 @@ from jaxtyping import Bool, Float64, Int64
 from pipeline.evaluation.columns import sorted_codes
 from pipeline.storage import digests, parquet
 
-STRING_CODES = pa.dictionary(pa.int32(), pa.string())
-
 
 class Label(NamedTuple):
     """A class that points are about.

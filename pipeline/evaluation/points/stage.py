@@ -165,4 +165,4 @@ def _draw(config: PointsConfig, result: PointResult, pictured: list[Shard]) -> N
         shards = pictured
     else:
         shards = [shard for shard in shards_of(config) if shard.name in having]
-    draw_gallery(config.output, shards, wanted, result.pairs, masks)
+    draw_gallery(config, shards, wanted, result.pairs, masks)

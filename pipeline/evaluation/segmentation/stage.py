@@ -19,9 +19,8 @@ from pipeline.evaluation.segmentation.mat import MatReader, mat_shards
 from pipeline.evaluation.segmentation.scores import RULES, segmentation_scores, unpredicted
 from pipeline.evaluation.segmentation.truth import (
     ClassMasks,
-    CocoTruth,
     FindTruth,
-    IndexTruth,
+    truth_of,
 )
 from pipeline.inputs.reader import Fit, ReadShard, ShardReader
 
@@ -89,7 +88,7 @@ def score_segmentation(config: SegmentationConfig) -> SegmentationResult:
     identity = {"metric": "segmentation", **config.identity()}
     make: MakeCounter
     if config.predictions:
-        truth = partial(_sample_truth, config)
+        truth = partial(_truth, config)
         make = partial(WrittenCounter, config.predictions, truth, config.limit_samples)
     else:
         make = partial(
@@ -136,13 +135,11 @@ def _mat_reader(config: SegmentationConfig, fit: Fit) -> ReadShard[ClassMasks]:
 
 
 def _tar_reader(config: SegmentationConfig, fit: Fit) -> ReadShard[ClassMasks]:
-    return ShardReader.of(config, _sample_truth(config), fit)
+    return ShardReader.of(config, _truth(config), fit)
 
 
-def _sample_truth(config: SegmentationConfig) -> FindTruth:
-    if config.coco:
-        return CocoTruth(config.coco)
-    return IndexTruth(config.masks, config.mask_field, config.classes)
+def _truth(config: SegmentationConfig) -> FindTruth:
+    return truth_of(config.coco, config.masks, config.classes, config.mask_field)
 
 
 def _class_notes(scores: dict[str, Any]) -> list[str]:

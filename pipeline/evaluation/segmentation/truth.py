@@ -17,6 +17,7 @@ from pycocotools import mask as coco
 
 from pipeline import storage
 from pipeline.errors import ConfigError, Reject, one_line
+from pipeline.evaluation.predictions import image_id_of
 from pipeline.inputs.classes import load_classes
 from pipeline.inputs.tars import RawSample
 from pipeline.outputs.masks import stretched
@@ -50,6 +51,21 @@ class ClassMasks:
 FindTruth = Callable[[RawSample], ClassMasks | None]
 
 
+def truth_of(coco_file: str, masks: str, classes: str, field: str = "") -> FindTruth:
+    """The ground truth that settings name: a COCO file, or class-index masks.
+
+    Args:
+        coco_file: location of the COCO file; empty for masks.
+        masks: folder of the masks.
+        classes: class file of the masks.
+        field: of the samples, with the masks, instead of a folder.
+
+    Raises:
+        ConfigError: a file is not what it should be.
+    """
+    return CocoTruth(coco_file) if coco_file else IndexTruth(masks, field, classes)
+
+
 class CocoTruth:
     """COCO instances: the regions of a class in an image are one mask, crowds do not count."""
 
@@ -74,7 +90,7 @@ class CocoTruth:
 
     def __call__(self, raw: RawSample) -> ClassMasks | None:
         """The classes of a sample, by the base name of its key."""
-        return self.of(raw.key.rpartition("/")[2])
+        return self.of(image_id_of(raw.key))
 
     def of(self, image: str) -> ClassMasks | None:
         """The classes of an image; None where it is not in the file, or has none."""

@@ -98,7 +98,8 @@ def test_points_on_maps(identity_of: Callable[..., dict[str, Any]]) -> None:
 def test_points_on_masks(
     identity_of: Callable[..., dict[str, Any]], predictions: tuple[str, dict[str, Any]]
 ) -> None:
-    own = {"points": POINTS, "descriptions": NAMES, "predictions": predictions[0]}
+    own: dict[str, Any] = {"points": POINTS, "descriptions": NAMES}
+    own |= {"predictions": predictions[0]}
     own |= {"sweep": False, "gallery": False, "images": SHARDS}
     assert identity_of(points.score_points, points.PointsConfig, **own) == {
         "metric": "points",

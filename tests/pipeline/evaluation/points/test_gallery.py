@@ -107,6 +107,16 @@ def test_the_written_mask_that_was_scored_is_drawn(
     assert counts["tp"] == counts["yes"] and counts["fp"] == 0
 
 
+def test_an_image_that_the_settings_reject_is_not_drawn_either(
+    run: Run, drawn: list[Picture], write_predictions: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, mask = next(iter(bundled_scenes()[0].masks.items()))
+    predictions = write_predictions({"scene00000": {name: mask}})
+    flags = ("--predictions", predictions, "--images", SHARD, *POINTS, "--max_pixels", 100)
+    assert run("points", *flags)["images"] == {"scored": 1}
+    assert "not drawn: scene00000: too_large" in capsys.readouterr().out and not drawn
+
+
 def test_counts_keep_few_masks_and_none_without_a_gallery(run: Run, tmp_path: Path) -> None:
     flags = ("--input", SHARD, *POINTS, *SMALL, "--limit_samples", 2 * EACH + 3)
     with_masks = run("points", *flags, output="with")
