@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.errors import ConfigError, near
+from legrad.errors import near
+from pipeline.errors import ConfigError
 
 COLUMNS = (
     *("sample_index", "prompt_index", "category", "score"),

@@ -14,7 +14,8 @@ from torch import Tensor
 
 import legrad
 from legrad import HeatOrder
-from pipeline.errors import ConfigError, near
+from legrad.errors import near
+from pipeline.errors import ConfigError
 from pipeline.outputs.masks import decode, stored_heat, stretched
 
 BACKGROUND = 0
