@@ -162,6 +162,20 @@ def vocabulary(
     return report(choosing.markdown(results), results, json)
 
 
+def masks(maps: int = 5, rounds: int = 21, json: Path | None = None) -> int:
+    """Measure what a mask costs, from raw map to run lengths, on one core.
+
+    Args:
+        maps: of one image.
+        rounds: how often each way is measured, in turns.
+        json: also write the figures to this file.
+    """
+    from benchmarks import masks as making
+
+    results = making.measure(maps, rounds)
+    return report(making.markdown(results), results, json)
+
+
 def points(rows: int = 5_000_000, images: int = 100_000, json: Path | None = None) -> int:
     """Measure the points stage of evaluate.py on a synthetic file of point labels.
 
@@ -198,6 +212,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "gpu": gpu,
     "executors": executors,
     "vocabulary": vocabulary,
+    "masks": masks,
     "points": points,
 }
 

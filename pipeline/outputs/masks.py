@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -15,10 +16,6 @@ from torch import Tensor
 
 import legrad
 from legrad import HeatOrder
-from pipeline.config import MaskConfig
-
-CHUNK_PIXELS = 64 << 20
-"""Heatmap pixels upsampled at once (4 bytes each)."""
 
 
 class RLE(TypedDict):
@@ -49,56 +46,19 @@ class Mask:
 
 @dataclass(frozen=True)
 class Foreground:
-    """The thresholded heatmaps of one image, on their way from the model's device.
+    """The thresholded heatmaps of one image, off the model's device.
 
     Attributes:
-        pixels: 0 or 1, Fortran-ordered for COCO's encoder.
         heat_means: mean heat of each foreground, 0..1.
         thresholds: used for each map.
-        empty: what it means where a map has no foreground: `not_finite`, `flat_map` (a constant, or
-            nowhere above 0 where it is cut off there) or `below_threshold`.
+        empty: what it means where a map has no foreground; see `why_empty`.
+        encode: makes the run lengths of each.
     """
 
-    pixels: UInt8[np.ndarray, "height width map"]
     heat_means: list[float]
     thresholds: list[float]
     empty: list[str]
-
-
-def threshold_maps(
-    raw: Float[Tensor, "map rows columns"],
-    height: int,
-    width: int,
-    thresholds: Sequence[float | None],
-    config: MaskConfig,
-    order: HeatOrder = HeatOrder.UPSAMPLE_NORMALISE,
-) -> Iterator[Foreground]:
-    """Upsample, normalise and threshold the maps of one image, on the device they are on.
-
-    The maps are upsampled transposed: [map, width, height] in C order is the Fortran-ordered
-    [height, width, map] that COCO's encoder wants, so that nothing has to be copied.
-
-    Args:
-        raw: maps on the patch grid.
-        height: of the stored image, pixels.
-        width: of the stored image, pixels.
-        thresholds: of each map's class; None for the run's.
-        config: the run's threshold and rule.
-        order: of the steps from maps to heat.
-
-    Yields:
-        The maps in order, in as many parts as memory needs.
-    """
-    step = max(1, CHUNK_PIXELS // (height * width))
-    for start in range(0, len(raw), step):
-        chunk = slice(start, start + step)
-        transposed = raw[chunk].transpose(1, 2)
-        heat = legrad.heatmap(transposed, (width, height), order=order)
-        levels = _levels(heat, thresholds[chunk], config)
-        foreground = heat > levels[:, None, None]
-        heat_means = (heat * foreground).sum((1, 2)) / foreground.sum((1, 2)).clamp(min=1)
-        pixels = foreground.to(torch.uint8).cpu().numpy().transpose(2, 1, 0)
-        yield Foreground(pixels, heat_means.tolist(), levels.tolist(), _empty(raw[chunk], order))
+    encode: Callable[[], list[RLE]]
 
 
 def encode_masks(foreground: Foreground, min_area: float) -> list[Mask | str]:
@@ -108,17 +68,16 @@ def encode_masks(foreground: Foreground, min_area: float) -> list[Mask | str]:
         foreground: thresholded maps of one image.
         min_area: smaller masks are dropped; pixels from 1 up, a fraction of the image below 1.
     """
-    height, width = foreground.pixels.shape[:2]
-    least = min_area if min_area >= 1 else min_area * height * width
     masks: list[Mask | str] = []
     for segmentation, heat_mean, threshold, empty in zip(
-        encode(foreground.pixels),
+        foreground.encode(),
         foreground.heat_means,
         foreground.thresholds,
         foreground.empty,
         strict=True,
     ):
         area, bbox = measure(segmentation)
+        least = min_area if min_area >= 1 else min_area * math.prod(segmentation["size"])
         if area == 0:
             masks.append(empty)
         elif area < least:
@@ -182,19 +141,15 @@ def measure(segmentation: RLE) -> tuple[int, list[float]]:
     return int(coco.area(rle)), coco.toBbox(rle).tolist()
 
 
-def _empty(raw: Float[Tensor, "map rows columns"], order: HeatOrder) -> list[str]:
+def why_empty(raw: Float[Tensor, "map rows columns"], order: HeatOrder) -> list[str]:
+    """What it means where a map has no foreground.
+
+    `not_finite`, `flat_map` (a constant, or nowhere above 0 where it is cut off there) or
+    `below_threshold`.
+    """
     finite = raw.isfinite().all(2).all(1).tolist()
     flat = legrad.degenerate(raw, order=order).tolist()
     return [
         "not_finite" if not is_finite else "flat_map" if is_flat else "below_threshold"
         for is_finite, is_flat in zip(finite, flat, strict=True)
     ]
-
-
-def _levels(
-    heat: Float[Tensor, "map width height"], own: Sequence[float | None], config: MaskConfig
-) -> Float[Tensor, " map"]:
-    """The threshold of each map."""
-    if config.rule == "mean":
-        return heat.mean((1, 2))
-    return heat.new_tensor([config.threshold if t is None else t for t in own])

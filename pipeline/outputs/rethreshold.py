@@ -17,10 +17,11 @@ from pipeline.errors import ConfigError, naming
 from pipeline.inputs.classes import load_classes
 from pipeline.outputs.card import ANNOTATIONS_CARD
 from pipeline.outputs.ledger import Ledger
-from pipeline.outputs.masks import Mask, encode_masks, stored_heat, threshold_maps
+from pipeline.outputs.masks import Mask, encode_masks, stored_heat
 from pipeline.outputs.predictions import Predictions
 from pipeline.outputs.records import Commit, file_record
 from pipeline.outputs.schema import heat_order, to_files
+from pipeline.outputs.thresholding import threshold_maps
 
 Row = dict[str, Any]
 

@@ -1,6 +1,8 @@
 """Masks of heatmaps, against slow and literal ways to make them."""
 
 import math
+import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +13,10 @@ from pycocotools import mask as coco
 
 import legrad
 from pipeline.config import MaskConfig
-from pipeline.outputs import masks
-from pipeline.outputs.masks import Mask, decode, encode, encode_masks, measure, threshold_maps
+from pipeline.outputs.level_sets import level_sets
+from pipeline.outputs.masks import Mask, decode, encode, encode_masks, measure
+from pipeline.outputs.raster import rasters
+from pipeline.outputs.thresholding import threshold_maps
 
 
 def masks_of(
@@ -156,19 +160,26 @@ def test_a_map_that_is_cut_off_at_0_is_flat_where_nothing_is_above() -> None:
 
 
 @pytest.mark.parametrize("rule", ["fixed", "mean"])
-def test_parts_change_nothing(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("make", "limit", "size"),
+    [(rasters, "CHUNK_PIXELS", 50 * 40), (level_sets, "CHUNK_VALUES", 12 * 40)],
+)
+def test_parts_change_nothing(
+    rule: str, make: Any, limit: str, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     raw = torch.rand(7, 12, 12, generator=torch.Generator().manual_seed(0))
     raw[3] = 1.0
-    config = MaskConfig(rule=rule)
     thresholds = [None, 0.1, 0.2, 0.3, None, 0.9, 0.5]
-    whole = list(threshold_maps(raw, 50, 40, thresholds, config))
-    monkeypatch.setattr(masks, "CHUNK_PIXELS", 50 * 40 * 2)
-    parts = list(threshold_maps(raw, 50, 40, thresholds, config))
+    arguments = (raw, 50, 40, thresholds, MaskConfig(rule=rule))
+    module = sys.modules[make.__module__]
+    whole = list(make(*arguments))
+    monkeypatch.setattr(module, limit, 2 * size)
+    parts = list(make(*arguments))
     assert (len(whole), len(parts)) == (1, 4)
     together = [mask for part in parts for mask in encode_masks(part, 0.0)]
     assert together == encode_masks(whole[0], 0.0)
-    monkeypatch.setattr(masks, "CHUNK_PIXELS", 1)  # one map does not fit: it is taken all the same
-    assert len(list(threshold_maps(raw, 50, 40, thresholds, config))) == 7
+    monkeypatch.setattr(module, limit, 1)  # one map does not fit: it is taken all the same
+    assert len(list(make(*arguments))) == 7
 
 
 def test_no_maps_have_no_masks() -> None:
