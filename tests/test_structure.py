@@ -80,7 +80,7 @@ def test_the_order(importer: str, imports: str, against: bool) -> None:
 
 def test_a_new_room_has_no_place_yet() -> None:
     assert has_place("pipeline.inputs.tars") and has_place("benchmarks.run") and has_place("legrad")
-    assert not has_place("pipeline.export.coco") and not has_place("legrad.digits")
+    assert not has_place("pipeline.exports.coco") and not has_place("legrad.digits")
 
 
 def test_the_report_says_the_numbers(house: Path) -> None:
