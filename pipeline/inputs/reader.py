@@ -48,6 +48,7 @@ class ShardReader(Generic[Wanted]):
         max_pixels: larger images are rejected.
         max_sample_bytes: larger samples are rejected unread.
         ahead: samples that are decoded before they are asked for.
+        threads: that decode, for every shard that is being read.
     """
 
     want: Want[Wanted]
@@ -56,6 +57,7 @@ class ShardReader(Generic[Wanted]):
     max_pixels: int = RunConfig.max_pixels
     max_sample_bytes: int = RunConfig.max_sample_bytes
     ahead: int = AHEAD
+    threads: int = DECODE_THREADS
 
     @classmethod
     def of(cls, config: RunConfig, want: Want[Wanted], fit: Fit) -> ShardReader[Wanted]:
@@ -67,6 +69,7 @@ class ShardReader(Generic[Wanted]):
             max_pixels=config.max_pixels,
             max_sample_bytes=config.max_sample_bytes,
             ahead=2 * config.engine.batch_size,
+            threads=max(DECODE_THREADS, config.engine.cpu_threads()),
         )
 
     def __call__(self, shard: Shard) -> Iterator[Read[Wanted]]:
@@ -77,7 +80,7 @@ class ShardReader(Generic[Wanted]):
         """
         with (
             storage.open_read(shard.location) as stream,
-            ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode") as pool,
+            ThreadPoolExecutor(self.threads, thread_name_prefix="decode") as pool,
         ):
             raws = islice(read_samples(stream, self.max_sample_bytes), self.limit_samples)
             yield from map_ahead(pool, self._read, _marked(raws), self.ahead)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 
 import torch
 
@@ -61,7 +63,7 @@ class Annotator:
                 with clock.measure("model"):
                     maps = self.explain(samples)
             with clock.measure("mask"):
-                return [self._annotated(s, m) for s, m in zip(samples, maps, strict=True)]
+                return self._annotated(samples, maps)
 
         done = in_halves(asked, explain_and_mask, _halve, self.explain.device)
         for sample, annotated, degraded in done:
@@ -74,34 +76,54 @@ class Annotator:
             )
         return [results[sample.index] for sample in batch]
 
-    def _annotated(self, sample: PromptedSample, maps: Maps) -> Annotated:
-        """Masks for the maps of one sample."""
-        parts = self._foregrounds(sample, maps)
-        masks = [mask for part in parts for mask in encode_masks(part, self.mask.min_area)]
-        lows, peaks = maps.raw.amin((1, 2)).tolist(), maps.raw.amax((1, 2)).tolist()
-        heats = (legrad.minmax(maps.raw) * 255).round().to(torch.uint8).cpu()
-        annotations = [
-            Annotation(
-                prompt=prompt,
-                text=text,
-                score=score,
-                raw_min=low,
-                raw_max=peak,
-                heat=heat,
-                mask=mask if isinstance(mask, Mask) else None,
-                dropped=mask if isinstance(mask, str) else None,
-            )
-            for prompt, text, score, low, peak, heat, mask in zip(
-                maps.prompts, maps.texts, maps.scores, lows, peaks, heats, masks, strict=True
-            )
-        ]
-        return Annotated(annotations, maps.cut, order=maps.order)
+    def _annotated(
+        self, samples: Sequence[PromptedSample], maps: Sequence[Maps]
+    ) -> list[Annotated]:
+        """Masks for the maps of each sample."""
+        raw = torch.cat([of_sample.raw for of_sample in maps])
+        ranges = zip(raw.amin((1, 2)).tolist(), raw.amax((1, 2)).tolist(), strict=True)
+        heats = (legrad.minmax(raw) * 255).round().to(torch.uint8).cpu()
+        results = zip(ranges, heats, self._masks(samples, maps), strict=True)
+        made = []
+        for of_sample in maps:
+            named = zip(of_sample.prompts, of_sample.texts, of_sample.scores, strict=True)
+            annotations = [
+                Annotation(
+                    prompt=prompt,
+                    text=text,
+                    score=score,
+                    raw_min=low,
+                    raw_max=peak,
+                    heat=heat,
+                    mask=mask if isinstance(mask, Mask) else None,
+                    dropped=mask if isinstance(mask, str) else None,
+                )
+                for (prompt, text, score), ((low, peak), heat, mask) in zip(
+                    named, islice(results, len(of_sample.prompts)), strict=True
+                )
+            ]
+            made.append(Annotated(annotations, of_sample.cut, order=of_sample.order))
+        return made
 
-    def _foregrounds(self, sample: PromptedSample, maps: Maps) -> Iterator[Foreground]:
-        thresholds = [prompt.threshold for prompt in maps.prompts]
-        parts = threshold_maps(
-            maps.raw, sample.height, sample.width, thresholds, self.mask, maps.order
-        )
+    def _masks(
+        self, samples: Sequence[PromptedSample], maps: Sequence[Maps]
+    ) -> Iterator[Mask | str]:
+        """The masks of all maps in order; those of images of one size are made together."""
+        sizes: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for place, sample in enumerate(samples):
+            sizes[sample.height, sample.width].append(place)
+        masks: dict[int, Iterator[Mask | str]] = {}
+        for size, places in sizes.items():
+            parts = self._foregrounds([maps[place] for place in places], *size)
+            together = iter([m for part in parts for m in encode_masks(part, self.mask.min_area)])
+            masks |= dict.fromkeys(places, together)
+        for place, of_sample in enumerate(maps):
+            yield from islice(masks[place], len(of_sample.prompts))
+
+    def _foregrounds(self, maps: Sequence[Maps], height: int, width: int) -> Iterator[Foreground]:
+        raw = torch.cat([of_sample.raw for of_sample in maps])
+        thresholds = [prompt.threshold for of_sample in maps for prompt in of_sample.prompts]
+        parts = threshold_maps(raw, height, width, thresholds, self.mask, maps[0].order)
         while True:
             with self._masking:
                 part = next(parts, None)

@@ -1,6 +1,7 @@
 """Batches become masks, whatever memory there is."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -31,6 +32,13 @@ class Limited:
         return self.explainer(samples)
 
 
+def with_maps(explainer: PromptExplainer, maps: list[Maps]) -> Limited:
+    """The explainer with maps that were made before."""
+    limited = Limited(explainer, 1000)
+    limited.explainer = lambda samples: maps
+    return limited
+
+
 @pytest.fixture
 def batch(picture: Callable[..., bytes], explainer: PromptExplainer) -> list[Sample]:
     """Four samples with 2, 0, 5 and 1 prompts."""
@@ -55,6 +63,24 @@ def test_annotations_are_in_the_order_of_samples_and_prompts(
         assert annotation.raw_max > 0
         assert annotation.text == f"a photo of a {annotation.prompt.category}."
     assert not any(one.degraded for one in found)
+
+
+def test_images_of_several_sizes_get_the_masks_that_each_gets_alone(
+    explainer: PromptExplainer, batch: list[Sample]
+) -> None:
+    sizes = [(30, 40), (40, 30), (30, 40), (64, 64)]
+    resized = [replace(s, height=h, width=w) for s, (h, w) in zip(batch, sizes, strict=True)]
+    maps = explainer([sample for sample in resized if sample.wanted])
+    annotator = Annotator(with_maps(explainer, maps), MaskConfig())
+    together = annotator.annotate(resized)
+    for sample, found in zip(resized, together, strict=True):
+        mine = [m for m in maps if m.prompts == sample.wanted]
+        (alone,) = Annotator(with_maps(explainer, mine), MaskConfig()).annotate([sample])
+        for ours, own in zip(found.annotations, alone.annotations, strict=True):
+            assert (ours.prompt, ours.mask, ours.dropped) == (own.prompt, own.mask, own.dropped)
+            assert ours.mask is None or ours.mask.segmentation["size"] == [
+                *(sample.height, sample.width),
+            ]
 
 
 def test_an_empty_batch_asks_nothing_of_the_model(explainer: PromptExplainer) -> None:
