@@ -81,11 +81,16 @@ class Ledger:
             },
         )
 
-    def identity(self) -> dict[str, Any]:
-        """The settings that made what is here; empty where there is no run."""
+    def run(self) -> dict[str, Any]:
+        """What `run.json` says: settings, fingerprint, versions; empty where there is no run."""
         if not storage.exists(self._path("run.json")):
             return {}
-        identity: dict[str, Any] = self._read_json("run.json")["results"]
+        content: dict[str, Any] = self._read_json("run.json")
+        return content
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that made what is here; empty where there is no run."""
+        identity: dict[str, Any] = self.run().get("results", {})
         return identity
 
     def is_here(self) -> bool:
@@ -97,7 +102,7 @@ class Ledger:
         before = self.identity()
         if not before:
             return self._changed_fingerprint(fingerprint(identity))
-        old, new = _flatten(before), _flatten(json.loads(json.dumps(identity)))
+        old, new = flattened(before), flattened(json.loads(json.dumps(identity)))
         return [
             f"{key}: {_shown(old.get(key))} there, {_shown(new.get(key))} now"
             for key in sorted(old.keys() | new.keys())
@@ -294,11 +299,12 @@ def _shown(value: Any) -> str:
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
 
 
-def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings in groups as one mapping, under dotted names."""
     flat: dict[str, Any] = {}
     for key, value in settings.items():
         if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
+            flat |= flattened(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value
     return flat

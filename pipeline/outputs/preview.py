@@ -75,7 +75,7 @@ def _row(pixels: Pixels, annotations: Sequence[Row], order: HeatOrder) -> Image.
         title = f"{row['category'] or row['prompt']}  {row['score']:.2f}"
         heated = pixels
         if row["heat"] is not None:
-            heated = _overlay(pixels, stored_heatmap(row, order))
+            heated = overlay(pixels, stored_heatmap(row, order))
         cells.append(_cell(heated, title))
         cells.append(_cell(_cut_out(pixels, decode(row["segmentation"])), "mask"))
     strip = Image.new("RGB", (WIDTH, cells[0].height), PAPER)
@@ -95,15 +95,15 @@ def _cell(pixels: Pixels, title: str) -> Image.Image:
     return cell
 
 
-def _overlay(pixels: Pixels, heat: Float[np.ndarray, "height width"]) -> Pixels:
+def overlay(pixels: Pixels, heat: Float[np.ndarray, "height width"]) -> Pixels:
     """Heat as colour over a grey copy of the image."""
     position = heat * (len(STOPS) - 1)
     lower = position.astype(int).clip(max=len(STOPS) - 2)
     mix = (position - lower)[..., None]
     colour = STOPS[lower] * (1 - mix) + STOPS[lower + 1] * mix
     grey = pixels.mean(-1, keepdims=True)
-    overlay: Pixels = (0.65 * colour + 0.35 * grey).astype(np.uint8)
-    return overlay
+    blended: Pixels = (0.65 * colour + 0.35 * grey).astype(np.uint8)
+    return blended
 
 
 def _cut_out(pixels: Pixels, mask: np.ndarray) -> Pixels:
