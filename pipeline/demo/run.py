@@ -13,6 +13,8 @@ from pipeline.evaluation.points.scores import PairCounts
 from pipeline.inputs.shards import find_shards
 from pipeline.models.demo import ASSETS
 from pipeline.outputs.preview import draw_preview
+from pipeline.report.build import PAGE, write_report
+from pipeline.report.config import ReportConfig
 
 SHARDS = ASSETS / "shards"
 OUTPUT = "out/demo"
@@ -25,7 +27,7 @@ def configure(config: AnnotateConfig) -> AnnotateConfig:
 
 
 def report(output: str) -> None:
-    """Print how well the masks fit the bundled points, and draw some of them."""
+    """Print how well the masks fit the bundled points, draw some, and write a report on all."""
     pairs, _ = read_labels(str(ASSETS / "points.csv"), str(ASSETS / "class-descriptions.csv"))
     counts = PairCounts.of(count_predictions(output, pairs))
     print(f"p-mIoU on the bundled points: {counts.p_miou():.3f}")
@@ -34,4 +36,6 @@ def report(output: str) -> None:
     png = io.BytesIO()
     draw_preview(output, find_shards([str(SHARDS)])[0], PREVIEWED).save(png, "PNG")
     storage.write_bytes(path, png.getvalue())
-    print(f"Look at {path}")
+    for note in write_report(ReportConfig(predictions=output, output=output)).notes:
+        print(note)
+    print(f"Look at {path} and {storage.join(output, PAGE)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 
 from pipeline.report.contents import Histogram
 
@@ -12,7 +13,8 @@ WIDTH, HEIGHT = 360, 150
 LEFT, RIGHT, TOP, BOTTOM = 8, 8, 16, 22
 """Space around the bars."""
 MOST_BARS = 40
-TICKS = 5
+APART = 80
+"""Between the numbers below the bars, at least."""
 STEPS = (1, 2, 5)
 
 
@@ -84,8 +86,8 @@ def draw_histogram(
     step = (WIDTH - LEFT - RIGHT) / max(bars, 1)
     room = HEIGHT - TOP - BOTTOM
     drawn = []
-    for place, count in enumerate(counts):
-        height = round(room * count / most, 2) if most else 0.0
+    for place, number in enumerate(counts):
+        height = round(room * number / most, 2) if most else 0.0
         drawn.append(
             Bar(
                 x=round(LEFT + place * step, 2),
@@ -94,7 +96,7 @@ def draw_histogram(
                 height=height,
                 low=show(edges[place]),
                 high=show(edges[place + 1] - 1 if whole else edges[place + 1]),
-                count=count,
+                count=number,
             )
         )
     return Chart(
@@ -109,36 +111,33 @@ def draw_histogram(
 
 
 def _merged(counted: Histogram) -> tuple[list[float], list[int]]:
-    """Edges and counts of equal groups of bins, as few as a chart has room for."""
-    bins, size = len(counted.counts), 1
-    for exponent in range(math.ceil(math.log10(max(bins, 1))) + 1):
-        size = next((s * 10**exponent for s in STEPS if bins <= MOST_BARS * s * 10**exponent), size)
-        if bins <= MOST_BARS * size:
-            break
-    edges = [counted.edges[min(at, bins)] for at in range(0, bins + size, size)] if bins else []
-    counts = [sum(counted.counts[at : at + size]) for at in range(0, bins, size)]
-    return edges, counts
+    """Edges and counts of equal groups of bins, as few as a chart has room for.
+
+    Groups begin at multiples of their size, so that their edges are round numbers.
+    """
+    bins = len(counted.counts)
+    if not bins:
+        return [], []
+    sizes = (step * 10**exponent for exponent in count() for step in STEPS)
+    size = next(size for size in sizes if bins + counted.first_bin % size <= MOST_BARS * size)
+    groups: list[list[int]] = []
+    for at, number in enumerate(counted.counts, start=counted.first_bin):
+        if not groups or at % size == 0:
+            groups.append([])
+        groups[-1].append(number)
+    starts = [max(0, place * size - counted.first_bin % size) for place in range(len(groups))]
+    return [counted.edges[at] for at in [*starts, bins]], [sum(group) for group in groups]
 
 
 def _ticks(bars: list[Bar], step: float, whole: bool) -> list[Tick]:
     """Some edges between bars; of whole numbers, the numbers themselves below their bars."""
-    if not bars:
-        return []
-    every = max(1, math.ceil(len(bars) / TICKS))
+    every = max(1, math.ceil(APART / step))
     if whole:
-        return [
-            Tick(round(bar.x + step / 2, 2), bar.low, "middle") for bar in bars[:: max(1, every)]
-        ]
-    marks = [(bar.x, bar.low) for bar in bars[::every]]
-    end = (bars[-1].x + step, bars[-1].high)
-    if len(bars) % every == 0 or len(marks) == 1:
-        marks.append(end)
-    elif end[0] - marks[-1][0] > (WIDTH - LEFT - RIGHT) / TICKS * 0.7:
-        marks.append(end)
-    anchors = ["start"] + ["middle"] * (len(marks) - 2) + ["end" if marks[-1] == end else "middle"]
-    return [
-        Tick(round(x, 2), text, anchor) for (x, text), anchor in zip(marks, anchors, strict=True)
-    ]
+        return [Tick(round(bar.x + step / 2, 2), bar.low, "middle") for bar in bars[::every]]
+    marks = [Tick(bar.x, bar.low, "middle" if bar.x > LEFT else "start") for bar in bars[::every]]
+    if bars and (len(bars) - 1) % every * step >= APART * 0.7:
+        marks.append(Tick(WIDTH - RIGHT, bars[-1].high, "end"))
+    return marks
 
 
 def _summary(counted: Histogram, show: Callable[[float], str]) -> str:

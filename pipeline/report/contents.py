@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,6 @@ from pipeline.config import fingerprint
 from pipeline.outputs.ledger import Ledger, flattened
 from pipeline.outputs.predictions import Predictions
 from pipeline.outputs.records import STAGES, Commit, Summary
-from pipeline.outputs.selection import UNNAMED
 from pipeline.report.bins import AREA, HEAT, MASKS, RAW_MAX, SCORE, Bins
 from pipeline.report.statistics import Statistics
 
@@ -23,7 +23,7 @@ SHARES = (0.05, 0.1, 0.25, 0.5, 0.75)
 LISTED = 50
 """Shards and names that are listed at the most."""
 SLOWEST = 5
-LONGEST = 300
+LONGEST = 160
 """Characters of a text out of data."""
 
 
@@ -38,7 +38,7 @@ class Listing:
     def of(cls, texts: Mapping[str, str]) -> Listing:
         """All of them, the first ones listed by name."""
         names = sorted(texts)[:LISTED]
-        return cls(len(texts), {name: cut(texts[name]) for name in names})
+        return cls(len(texts), {cut(name): cut(texts[name]) for name in names})
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Run:
     planned: int
     fingerprint: str
     schema_version: int
-    settings: dict[str, Any]
+    settings: dict[str, str]
     versions: dict[str, str]
 
 
@@ -124,8 +124,12 @@ class Level:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts from each edge to the next, from the first to the last that is not empty."""
+    """Counts from each edge to the next, from the first to the last that is not empty.
 
+    `first_bin` is the number of the first among all bins, from 0.
+    """
+
+    first_bin: int
     edges: list[float]
     counts: list[int]
     p10: float | None
@@ -138,6 +142,7 @@ class Histogram:
         used = np.flatnonzero(counts)
         start, end = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 0)
         return cls(
+            start,
             bins.edges[start : end + 1].tolist() if end else [],
             counts[start:end].tolist(),
             *(bins.quantile(counts, share) for share in (0.1, 0.5, 0.9)),
@@ -190,7 +195,10 @@ def make_contents(predictions: Predictions, counted: Statistics) -> Contents:
     totals = Summary.of(commits, missing, state)
     levels = _levels(counted)
     rows = _class_rows(counted, levels)
-    without = {*predictions.categories.values()} - {row.name for row in rows}
+    found = {
+        name for name, masks in zip(counted.classes.names, counted.masks, strict=False) if masks
+    }
+    without = {*predictions.categories.values()} - found
     return Contents(
         report_version=VERSION,
         run=_run(predictions, ledger.run(), state, max(planned, totals.planned)),
@@ -228,12 +236,12 @@ def _run(predictions: Predictions, record: Mapping[str, Any], state: str, planne
     given = record.get("config", {}).get("input", [])
     patterns = [given] if isinstance(given, str) else list(given)
     settings = {
-        name: cut(value) if isinstance(value, str) else cut(repr(value))
+        name: cut(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
         for name, value in sorted(flattened(identity).items())
     }
     return Run(
         location=storage.public(predictions.location),
-        input=[cut(pattern) for pattern in patterns[:LISTED]],
+        input=[cut(pattern) for pattern in patterns[:LISTED] if pattern],
         state=state,
         planned=planned,
         fingerprint=fingerprint(identity),
@@ -288,7 +296,7 @@ def _class_row(counted: Statistics, levels: list[Level], code: int, name: str) -
     below = np.append(0, np.cumsum(scores))
     edges = [int(np.searchsorted(SCORE.edges, level.limit)) for level in levels]
     return ClassRow(
-        name=name if name == UNNAMED else cut(name),
+        name=cut(name),
         masks=masks,
         images=int(counted.images[code]),
         score=Scores(

@@ -25,6 +25,7 @@ from pipeline.report.pictures import Pictures, draw_masks
 
 MOST_CHARACTERS = 4_000_000
 """Of all pictures together."""
+FULL = f"others have taken the {MOST_CHARACTERS // 10**6} MB that pictures may have"
 NOTES = 10
 
 Place = tuple[int, int, int]
@@ -104,17 +105,22 @@ def hang_gallery(
 
 
 class _Notes:
-    """Lines, of which only the first ones are kept."""
+    """Why there are no pictures of what, each reason once."""
 
     def __init__(self) -> None:
-        self._lines: list[str] = []
+        self._of: dict[str, list[str]] = {}
 
-    def add(self, line: str) -> None:
-        self._lines.append(line)
+    def add(self, what: str, reason: str) -> None:
+        self._of.setdefault(reason, []).append(what)
 
     def lines(self) -> list[str]:
-        more = len(self._lines) - NOTES
-        return self._lines[:NOTES] + ([f"… and {more} more lines like these"] if more > 0 else [])
+        """A line for every reason, the first ones."""
+        lines = []
+        for reason, what in list(self._of.items())[:NOTES]:
+            others = f" and of {len(what) - 1} more like it" if len(what) > 1 else ""
+            lines.append(f"No pictures of {cut(what[0])}{others}: {cut(reason)}")
+        more = len(self._of) - len(lines)
+        return lines + ([f"There are {more} more reasons like these"] if more else [])
 
 
 def _shown(
@@ -138,18 +144,16 @@ def _shown(
                 by_sample[row["sample_index"]].append(row)
             limits = _limits(predictions.identity)
             for row, drawn in draw_masks(shard, by_sample, heat_order(table), limits):
+                image = f"image {row['key']} in {commit.shard}"
                 if isinstance(drawn, str):
-                    notes.add(f"No pictures of {row['key']} in {commit.shard}: {drawn}")
+                    notes.add(image, drawn)
                 elif drawn.size > left:
-                    notes.add(
-                        f"No pictures of {row['key']} in {commit.shard}: those before it have "
-                        f"taken the {MOST_CHARACTERS // 10**6} MB that pictures may have"
-                    )
+                    notes.add(image, FULL)
                 else:
                     left -= drawn.size
                     pictures[number, row["sample_index"], row["prompt_index"]] = drawn
         except (OSError, ShardError, _NotLocatedError) as error:
-            notes.add(f"No pictures of images in {commit.shard}: {one_line(error)}")
+            notes.add(f"images in shard {commit.shard}", one_line(error))
         for place, row in rows.items():
             yield place, _of(row, pictures.get(place))
 
@@ -204,7 +208,7 @@ class _Located:
         if not storage.is_uri(location) and not os.path.isabs(location):
             if not self._root:
                 raise _NotLocatedError(
-                    f"{location} lay below the run's --input_root; give --input_root"
+                    "the shards lay below the run's --input_root; give --input_root, or --images"
                 )
             location = storage.join(self._root, location)
         return Shard(location, commit.uri, commit.bytes)

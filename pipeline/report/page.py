@@ -117,7 +117,7 @@ def count(value: int) -> str:
 
 def percent(value: float | None) -> str:
     """0.123 → 12.3 %; None is a dash."""
-    return NOTHING if value is None else f"{100 * value:.1f} %"
+    return NOTHING if value is None else f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
 
 
 def decimals(value: float | None, digits: int = 3) -> str:

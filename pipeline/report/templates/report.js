@@ -11,7 +11,7 @@ function sort(button) {
   const heading = button.closest("th");
   const table = heading.closest("table");
   const body = table.tBodies[0];
-  const column = heading.cellIndex;
+  const column = Number(heading.dataset.column);
   const isNumber = heading.classList.contains("number");
   const first = isNumber ? "descending" : "ascending";
   const other = isNumber ? "ascending" : "descending";
