@@ -136,7 +136,7 @@ def _ticks(bars: list[Bar], step: float, whole: bool) -> list[Tick]:
         return [Tick(round(bar.x + step / 2, 2), bar.low, "middle") for bar in bars[::every]]
     marks = [Tick(bar.x, bar.low, "middle" if bar.x > LEFT else "start") for bar in bars[::every]]
     if bars and (len(bars) - 1) % every * step >= APART * 0.7:
-        marks.append(Tick(WIDTH - RIGHT, bars[-1].high, "end"))
+        marks.append(Tick(float(WIDTH - RIGHT), bars[-1].high, "end"))
     return marks
 
 

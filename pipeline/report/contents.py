@@ -29,16 +29,16 @@ LONGEST = 160
 
 @dataclass(frozen=True)
 class Listing:
-    """Things with a text each, the first of them listed."""
+    """Names with a text each, the first of them listed."""
 
     total: int
-    listed: dict[str, str]
+    listed: list[tuple[str, str]]
 
     @classmethod
     def of(cls, texts: Mapping[str, str]) -> Listing:
         """All of them, the first ones listed by name."""
         names = sorted(texts)[:LISTED]
-        return cls(len(texts), {cut(name): cut(texts[name]) for name in names})
+        return cls(len(texts), [(cut(name), cut(texts[name])) for name in names])
 
 
 @dataclass(frozen=True)
@@ -311,8 +311,9 @@ def _class_row(counted: Statistics, levels: list[Level], code: int, name: str) -
 
 def _times(commits: Iterable[Commit]) -> Times:
     commits = list(commits)
-    seconds, samples = sum(c.seconds for c in commits), sum(c.samples for c in commits)
-    stages = {stage: sum(c.stages.get(stage, 0.0) for c in commits) for stage in STAGES}
+    seconds = sum((commit.seconds for commit in commits), 0.0)
+    samples = sum(commit.samples for commit in commits)
+    stages = {stage: sum((c.stages.get(stage, 0.0) for c in commits), 0.0) for stage in STAGES}
     slowest = sorted(commits, key=lambda commit: (-commit.seconds, commit.shard))[:SLOWEST]
     return Times(
         seconds=seconds,

@@ -172,15 +172,22 @@ def _limits(identity: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _of(row: Row, pictures: Pictures | None) -> Shown:
-    numbers = ("score", "raw_max", "heat_mean")
     return Shown(
-        **{name: cut(row[name]) for name in ("shard", "key", "prompt")},
-        **{name: row[name] if math.isfinite(row[name]) else None for name in numbers},
+        shard=row["shard"],
+        key=cut(row["key"]),
         prompt_index=row["prompt_index"],
+        prompt=cut(row["prompt"]),
         category=None if row["category"] is None else cut(row["category"]),
+        score=_finite(row["score"]),
+        raw_max=_finite(row["raw_max"]),
+        heat_mean=_finite(row["heat_mean"]),
         area=row["area"] / (row["height"] * row["width"]),
         pictures=pictures,
     )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 class _NotLocatedError(Exception):

@@ -102,7 +102,7 @@ def _environment() -> Environment:
 
 
 def _asset(name: str) -> str:
-    return resources.files("pipeline.report").joinpath(TEMPLATES, name).read_text("utf-8")
+    return (resources.files("pipeline.report") / TEMPLATES / name).read_text("utf-8")
 
 
 def _hash(text: str) -> str:

@@ -48,7 +48,8 @@ class Classes:
     def codes(self, table: pa.Table) -> np.ndarray:
         """The row of every mask, from 0."""
         found = pc.index_in(table["category"].fill_null(UNNAMED), pa.array(self.names, pa.string()))
-        return found.fill_null(len(self.names)).to_numpy().astype(np.int64)
+        codes: np.ndarray = found.fill_null(len(self.names)).to_numpy().astype(np.int64)
+        return codes
 
     @classmethod
     def of(cls, predictions: Predictions, most: int) -> Classes:
