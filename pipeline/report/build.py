@@ -30,11 +30,7 @@ def write_report(config: ReportConfig) -> Gallery:
         FileNotFoundError: a pattern of --images matches nothing.
     """
     predictions = Predictions(config.predictions)
-    classes = Classes.of(predictions, config.classes)
-    counted, picks = Statistics(classes), Picks(config, classes, predictions.commits)
-    for shard in read_ahead(predictions, IMAGES, ANNOTATIONS):
-        counted.add(shard)
-        picks.add(shard)
+    counted, picks = count_shards(config, predictions)
     contents = make_contents(predictions, counted)
     gallery = hang_gallery(config, predictions, picks, _pictured(config, counted))
     numbers = _numbers(contents, gallery)
@@ -44,6 +40,16 @@ def write_report(config: ReportConfig) -> Gallery:
         page = render_page(contents, gallery).encode()
         storage.write_bytes(storage.join(config.output, PAGE), page)
     return gallery
+
+
+def count_shards(config: ReportConfig, predictions: Predictions) -> tuple[Statistics, Picks]:
+    """Read every shard once, a few at a time: what there is, and which masks to show of it."""
+    classes = Classes.of(predictions, config.classes)
+    counted, picks = Statistics(classes), Picks(config, classes, predictions.commits)
+    for shard in read_ahead(predictions, IMAGES, ANNOTATIONS):
+        counted.add(shard)
+        picks.add(shard)
+    return counted, picks
 
 
 def _pictured(config: ReportConfig, counted: Statistics) -> list[tuple[int, str]]:

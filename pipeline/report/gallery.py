@@ -91,7 +91,7 @@ def hang_gallery(
          picks.highest.of(0)),
         ("Lowest score", "Where they agree least, often because the thing is not there. If most of "
          "these are wrong, filter by score.", picks.lowest.of(0)),
-        *((f"Class: {name}", "", picks.of_classes.of(code)) for code, name in classes),
+        *((f"Class: {cut(name)}", "", picks.of_classes.of(code)) for code, name in classes),
     ]  # fmt: skip
     notes = _Notes()
     wanted = {place for _, _, places in plan for place in places}

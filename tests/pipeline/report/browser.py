@@ -1,14 +1,18 @@
 """A headless Chromium that tests drive: its DevTools protocol over two pipes, without a port."""
 
 import base64
+import fcntl
 import json
 import os
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = (
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
+    *("--no-first-run", "--remote-debugging-pipe"),
+)
 KEYS = {"Tab": 9, "Enter": 13}
 
 
@@ -17,15 +21,18 @@ class Browser:
 
     def __init__(self, profile: Path) -> None:
         assert CHROMIUM is not None
-        commands, self._commands = os.pipe()
-        self._answers, answers = os.pipe()
-        flags = "--headless=new --no-sandbox --disable-gpu --remote-debugging-pipe --no-first-run"
-        line = f'exec "$0" {flags} --user-data-dir="$1" 3<&{commands} 4>&{answers}'
-        self._process = subprocess.Popen(
-            ["sh", "-c", line, CHROMIUM, str(profile)],
-            pass_fds=(commands, answers),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+        commands, self._commands = _pipe()
+        self._answers, answers = _pipe()
+        self._process = os.posix_spawn(
+            CHROMIUM,
+            [CHROMIUM, *FLAGS, f"--user-data-dir={profile}"],
+            os.environ,
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, commands, 3),
+                (os.POSIX_SPAWN_DUP2, answers, 4),
+                (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
+            ],
         )
         os.close(commands)
         os.close(answers)
@@ -43,7 +50,7 @@ class Browser:
         """End the browser."""
         self._session = ""
         self.call("Browser.close")
-        self._process.wait(30)
+        os.waitpid(self._process, 0)
         os.close(self._commands)
         os.close(self._answers)
 
@@ -108,3 +115,12 @@ class Browser:
             case "Network.requestWillBeSent":
                 self.requests.append(message["params"]["request"]["url"])
         return message
+
+
+def _pipe() -> tuple[int, int]:
+    """Ends of a pipe that are none of 3 and 4, where the browser reads and writes."""
+    ends = os.pipe()
+    reading, writing = (fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 9) for end in ends)
+    for end in ends:
+        os.close(end)
+    return reading, writing

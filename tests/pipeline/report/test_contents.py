@@ -2,7 +2,6 @@
 
 import json
 import tracemalloc
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.outputs.predictions import Predictions
 from pipeline.outputs.selection import SelectionConfig
-from pipeline.report.build import NUMBERS, PAGE, write_report
+from pipeline.report.build import NUMBERS, PAGE, count_shards, write_report
 from pipeline.report.config import ReportConfig
 from pipeline.report.picks import Smallest
 from tests.pipeline.report.conftest import MakeOutput, Row, image_row
@@ -168,13 +168,13 @@ def test_masks_at_random_are_drawn_evenly() -> None:
     assert abs(counts - 200).max() < 5 * np.sqrt(200)
 
 
-def peaks(make: Callable[[], Any]) -> tuple[int, int]:
-    """The most bytes that Python and that Arrow had taken meanwhile."""
+def peaks(predictions: Predictions) -> tuple[int, int]:
+    """The most bytes that Python and that Arrow take while shards are counted."""
     usual = pa.default_memory_pool()
     pool = pa.proxy_memory_pool(usual)
     pa.set_memory_pool(pool)
     tracemalloc.start()
-    make()
+    count_shards(ReportConfig(predictions=predictions.location, output="none"), predictions)
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     pa.set_memory_pool(usual)
@@ -182,15 +182,21 @@ def peaks(make: Callable[[], Any]) -> tuple[int, int]:
 
 
 @pytest.mark.slow
-def test_neither_memory_nor_page_grows_with_the_shards(make_output: MakeOutput) -> None:
-    few = make_output(20, images=8)
-    report(few)  # imports and caches
-    at_first = peaks(lambda: report(few))
-    size = (Path(few).parent / "report" / PAGE).stat().st_size
-    many = make_output(200, images=8)
-    assert report(many)["totals"]["shards"] == 200
-    later = peaks(lambda: report(many))
-    assert later[0] < at_first[0] + (1 << 20), "of that, 180 more commits are the most"
-    assert later[1] < 2 * at_first[1], "tables are let go of"
-    assert (Path(many).parent / "report" / PAGE).stat().st_size < 1.1 * size
-    assert (Path(many).parent / "report" / NUMBERS).stat().st_size < 200_000
+def test_memory_does_not_grow_with_the_shards(make_output: MakeOutput) -> None:
+    made = Predictions(make_output(200, images=4))
+    every, made.commits = made.commits, made.commits[:20]
+    peaks(made)  # imports and caches
+    few = peaks(made)
+    made.commits = every
+    many = peaks(made)
+    assert many[0] < few[0] + (256 << 10) and many[1] < 2 * few[1]
+
+
+def test_files_do_not_grow_with_the_shards(make_output: MakeOutput) -> None:
+    sizes = []
+    for shards in (20, 60):
+        output = make_output(shards, images=4)
+        assert report(output)["totals"]["shards"] == shards
+        folder = Path(output).parent / "report"
+        sizes.append([(folder / name).stat().st_size for name in (PAGE, NUMBERS)])
+    assert all(more < 1.2 * less for less, more in zip(*sizes, strict=True))
