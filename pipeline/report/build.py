@@ -25,13 +25,13 @@ def write_report(config: ReportConfig) -> Gallery:
         What is shown, and why some of it has no pictures.
 
     Raises:
-        ConfigError: there is no annotation run, or a table of it cannot be read; or the report
-            cannot be written.
-        FileNotFoundError: a pattern of --images matches nothing.
+        ConfigError: there is no annotation run, a table of it cannot be read, a pattern of --images
+            matches nothing, or the report cannot be written.
     """
     predictions = Predictions(config.predictions)
     counted, picks = count_shards(config, predictions)
-    contents = make_contents(predictions, counted)
+    with naming(str(predictions)):
+        contents = make_contents(predictions, counted)
     gallery = hang_gallery(config, predictions, picks, _pictured(config, counted))
     numbers = _numbers(contents, gallery)
     text = json.dumps(numbers, indent=2, ensure_ascii=False, allow_nan=False)

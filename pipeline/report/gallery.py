@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from legrad import HeatOrder
 from pipeline import storage
 from pipeline.errors import ShardError, one_line
 from pipeline.inputs.shards import Shard, find_shards
@@ -78,8 +79,7 @@ def hang_gallery(
         classes: number and name of those to show, in their order.
 
     Raises:
-        ConfigError: a table cannot be read.
-        FileNotFoundError: a pattern of --images matches nothing.
+        ConfigError: a table cannot be read, or a pattern of --images matches nothing.
     """
     drawn = "of all shards"
     if len(picks.drawn) == DRAWN:
@@ -126,36 +126,54 @@ class _Notes:
 def _shown(
     config: ReportConfig, predictions: Predictions, wanted: Iterable[Place], notes: _Notes
 ) -> Iterator[tuple[Place, Shown]]:
+    """The masks at some places, shard by shard."""
     by_shard: dict[int, list[Place]] = defaultdict(list)
     for place in sorted(wanted):
         by_shard[place[0]].append(place)
-    located = _Located(config) if by_shard else None
-    left = MOST_CHARACTERS
+    if not by_shard:
+        return
+    painter = _Painter(config, predictions.identity, notes)
     for number, places in by_shard.items():
         commit = predictions.commits[number]
         table = predictions.read(commit, ["sample_index"]).annotations
         rows = _rows(table, places)
-        pictures: dict[Place, Pictures] = {}
-        try:
-            assert located is not None
-            shard = located(commit)
-            by_sample: dict[int, list[Row]] = defaultdict(list)
-            for row in rows.values():
-                by_sample[row["sample_index"]].append(row)
-            limits = _limits(predictions.identity)
-            for row, drawn in draw_masks(shard, by_sample, heat_order(table), limits):
-                image = f"image {row['key']} in {commit.shard}"
-                if isinstance(drawn, str):
-                    notes.add(image, drawn)
-                elif drawn.size > left:
-                    notes.add(image, FULL)
-                else:
-                    left -= drawn.size
-                    pictures[number, row["sample_index"], row["prompt_index"]] = drawn
-        except (OSError, ShardError, _NotLocatedError) as error:
-            notes.add(f"images in shard {commit.shard}", one_line(error))
+        pictures = painter.draw(commit, rows, heat_order(table))
         for place, row in rows.items():
             yield place, _of(row, pictures.get(place))
+
+
+class _Painter:
+    """Draws masks until there is no room for more; what it cannot draw, it notes."""
+
+    def __init__(self, config: ReportConfig, identity: Mapping[str, Any], notes: _Notes) -> None:
+        self._located, self._notes = _Located(config), notes
+        self._left = MOST_CHARACTERS
+        names = ("max_pixels", "max_sample_bytes")
+        self._limits = {name: int(identity[name]) for name in names if name in identity}
+
+    def draw(
+        self, commit: Commit, rows: Mapping[Place, Row], order: HeatOrder
+    ) -> dict[Place, Pictures]:
+        """Pictures of some rows of a shard, as far as there are any."""
+        by_sample: dict[int, list[Row]] = defaultdict(list)
+        for row in rows.values():
+            by_sample[row["sample_index"]].append(row)
+        places = {place[1:]: place for place in rows}
+        found: dict[Place, Pictures] = {}
+        try:
+            shard = self._located(commit)
+            for row, drawn in draw_masks(shard, by_sample, order, self._limits):
+                image = f"image {row['key']} in {commit.shard}"
+                if isinstance(drawn, str):
+                    self._notes.add(image, drawn)
+                elif drawn.size > self._left:
+                    self._notes.add(image, FULL)
+                else:
+                    self._left -= drawn.size
+                    found[places[row["sample_index"], row["prompt_index"]]] = drawn
+        except (OSError, ShardError) as error:
+            self._notes.add(f"images in shard {commit.shard}", one_line(error))
+        return found
 
 
 def _rows(table: pa.Table, places: Sequence[Place]) -> dict[Place, Row]:
@@ -164,11 +182,6 @@ def _rows(table: pa.Table, places: Sequence[Place]) -> dict[Place, Row]:
     found = index[0] << 32 | index[1]
     numbers = np.searchsorted(found, [sample << 32 | prompt for _, sample, prompt in places])
     return dict(zip(places, table.take(pa.array(numbers)).to_pylist(), strict=True))
-
-
-def _limits(identity: Mapping[str, Any]) -> dict[str, int]:
-    names = ("max_pixels", "max_sample_bytes")
-    return {name: int(identity[name]) for name in names if name in identity}
 
 
 def _of(row: Row, pictures: Pictures | None) -> Shown:
@@ -190,10 +203,6 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-class _NotLocatedError(Exception):
-    """A shard of the run is not where images are looked for."""
-
-
 class _Located:
     """Where the shards of a run are now."""
 
@@ -207,14 +216,14 @@ class _Located:
     def __call__(self, commit: Commit) -> Shard:
         if self._shards is not None:
             if commit.shard not in self._shards:
-                raise _NotLocatedError(
+                raise ShardError(
                     "--images has no shard of that name; is --input_root that of the run?"
                 )
             return self._shards[commit.shard]
         location = commit.uri
         if not storage.is_uri(location) and not os.path.isabs(location):
             if not self._root:
-                raise _NotLocatedError(
+                raise ShardError(
                     "the shards lay below the run's --input_root; give --input_root, or --images"
                 )
             location = storage.join(self._root, location)

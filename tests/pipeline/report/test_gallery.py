@@ -96,7 +96,7 @@ def test_images_are_found_where_they_were_and_where_they_are_named(
 
 
 def test_a_pattern_that_matches_nothing_is_refused(run: Ledger, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="--images nothing: no shard at nothing"):
+    with pytest.raises(ConfigError, match="--images nothing: no shard at nothing"):
         report(run.output, tmp_path, images="nothing")
 
 
