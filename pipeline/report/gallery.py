@@ -21,7 +21,7 @@ from pipeline.outputs.records import Commit
 from pipeline.outputs.schema import heat_order
 from pipeline.report.config import ReportConfig
 from pipeline.report.contents import cut
-from pipeline.report.picks import DRAWN, Picks
+from pipeline.report.picks import Picks
 from pipeline.report.pictures import Pictures, draw_masks
 
 MOST_CHARACTERS = 4_000_000
@@ -82,8 +82,8 @@ def hang_gallery(
         ConfigError: a table cannot be read, or a pattern of --images matches nothing.
     """
     drawn = "of all shards"
-    if len(picks.drawn) == DRAWN:
-        drawn = f"of {DRAWN} shards that were drawn, so that few have to be read"
+    if len(picks.drawn) < sum(commit.masks > 0 for commit in predictions.commits):
+        drawn = f"of {len(picks.drawn)} shards that were drawn, so that few have to be read"
     plan: list[tuple[str, str, list[Place]]] = [
         ("Random", f"What masks of this run look like: drawn from those {drawn}.",
          picks.random.of(0)),
