@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.timing import table
+from legrad import HeatOrder
 from pipeline.config import AnnotateConfig, ExecutionConfig
 from pipeline.inputs.images import squash
 from pipeline.inputs.prompts import PromptedSample
@@ -40,6 +41,7 @@ class Sleeper:
 
     device = torch.device("cpu")
     embed_width = GRID
+    heat_order = HeatOrder.UPSAMPLE_NORMALISE
 
     def __init__(self, log: Path) -> None:
         self._log = log / str(os.getpid())

@@ -27,7 +27,6 @@ class Maps:
         scores: cosines of the image's embedding with those of the texts.
         texts: the text of each prompt that fits the image best, as it was encoded.
         cut: prompts that were longer than the model's context.
-        order: the method's steps from raw maps to heat.
     """
 
     prompts: list[Prompt]
@@ -35,7 +34,6 @@ class Maps:
     scores: list[float]
     texts: list[str]
     cut: int
-    order: legrad.HeatOrder = legrad.HeatOrder.UPSAMPLE_NORMALISE
 
 
 @runtime_checkable
@@ -49,6 +47,10 @@ class SampleExplainer(Protocol):
     @property
     def embed_width(self) -> int:
         """Length of the vectors that samples may bring as prompts."""
+
+    @property
+    def heat_order(self) -> legrad.HeatOrder:
+        """The method's steps from raw maps to heat."""
 
     def squash(self, pixels: UInt8[Tensor, "3 height width"]) -> UInt8[Tensor, "3 size size"]:
         """Resize an image to the model's input."""
@@ -88,6 +90,11 @@ class PromptExplainer:
     def embed_width(self) -> int:
         """Length of the model's embeddings."""
         return self._encode_text.embed_width
+
+    @property
+    def heat_order(self) -> legrad.HeatOrder:
+        """The method's steps from raw maps to heat."""
+        return self._explainer.heat_order
 
     def squash(self, pixels: UInt8[Tensor, "3 height width"]) -> UInt8[Tensor, "3 size size"]:
         """Resize an image to the model's input, without cropping."""
@@ -131,8 +138,10 @@ class PromptExplainer:
         """Join the texts of each prompt: the maximum of their maps, the best of their scores."""
         prompts = [prompt for of_sample in asked for prompt in of_sample]
         texts = [len(prompt.texts) for prompt in prompts]
-        joined = torch.stack([part.amax(0) for part in _split(raw, texts)]) if prompts else raw
-        best = [max(enumerate(part.tolist()), key=_score) for part in _split(scores, texts)]
+        joined = raw  # on a GPU, an operation per prompt would cost more than the maps
+        if max(texts, default=1) > 1:
+            joined = torch.stack([part.amax(0) for part in _split(raw, texts)])
+        best = [max(enumerate(part.tolist()), key=_score) for part in _split(scores.cpu(), texts)]
         counts = [len(of_sample) for of_sample in asked]
         results, start = [], 0
         for of_sample, maps in zip(asked, _split(joined, counts), strict=True):
@@ -142,8 +151,7 @@ class PromptExplainer:
                 for prompt, (which, _) in zip(of_sample, best[start:end], strict=True)
             ]
             of_best = [score for _, score in best[start:end]]
-            order = self._explainer.heat_order
-            results.append(Maps(of_sample, maps, of_best, shown, sum(cut[start:end]), order))
+            results.append(Maps(of_sample, maps, of_best, shown, sum(cut[start:end])))
             start = end
         return results
 

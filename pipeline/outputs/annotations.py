@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from jaxtyping import UInt8
 from torch import Tensor
 
-from legrad import HeatOrder
 from pipeline.inputs.prompts import Prompt
 from pipeline.outputs.masks import Mask
 
@@ -46,10 +45,8 @@ class Annotated:
         cut: prompts that were longer than the model's context.
         degraded: the batch had to be made smaller for want of memory, so that another run may give
             other last digits.
-        order: the steps that made heat of the raw maps.
     """
 
     annotations: list[Annotation]
     cut: int = 0
     degraded: bool = False
-    order: HeatOrder = HeatOrder.UPSAMPLE_NORMALISE

@@ -7,7 +7,6 @@ from typing import Any
 
 import pyarrow as pa
 
-import legrad
 from legrad import HeatOrder
 from pipeline.config import fingerprint
 from pipeline.storage import digests, parquet
@@ -64,20 +63,10 @@ IMAGES = pa.schema(
 """One row per input sample: annotated, empty (nothing to look for, or nothing found), rejected."""
 
 
-def annotation_schema(order: HeatOrder) -> pa.Schema:
-    """`ANNOTATIONS`, with what it takes to make heat again in this order."""
+def annotation_schema(clips: bool) -> pa.Schema:
+    """`ANNOTATIONS`, with what it takes to make heat again where maps are cut off at 0."""
     place: int = ANNOTATIONS.get_field_index("raw_max")
-    return ANNOTATIONS.insert(place, RAW_MIN) if order.clips else ANNOTATIONS
-
-
-def known_order(method: str) -> HeatOrder:
-    """The order that a run with a method has before any model says so.
-
-    Whether columns are there follows from this alone: every shard of a run has the same.
-    """
-    if legrad.clips(method):
-        return HeatOrder.UPSAMPLE_CLIP_NORMALISE
-    return HeatOrder.UPSAMPLE_NORMALISE
+    return ANNOTATIONS.insert(place, RAW_MIN) if clips else ANNOTATIONS
 
 
 def heat_order(table: pa.Table) -> HeatOrder:
@@ -129,6 +118,8 @@ def to_files(
     """
     metadata = footer(results, order)
     return {
-        f"annotations/{shard}.parquet": parquet.of_rows(rows, annotation_schema(order), metadata),
+        f"annotations/{shard}.parquet": parquet.of_rows(
+            rows, annotation_schema(order.clips), metadata
+        ),
         f"images/{shard}.parquet": parquet.of_rows(images, IMAGES, metadata),
     }

@@ -12,7 +12,7 @@ from pipeline.inputs.prompts import PromptedSample
 from pipeline.inputs.samples import Rejected
 from pipeline.outputs.annotations import Annotated, Annotation
 from pipeline.outputs.records import Counts
-from pipeline.outputs.schema import image_id, known_order, to_files
+from pipeline.outputs.schema import image_id, to_files
 
 Row = dict[str, Any]
 
@@ -20,16 +20,17 @@ Row = dict[str, Any]
 class ShardTables:
     """Rows of `annotations/` and `images/` for one shard, in the order of its samples."""
 
-    def __init__(self, shard: str, config: AnnotateConfig) -> None:
+    def __init__(self, shard: str, config: AnnotateConfig, order: HeatOrder) -> None:
         """Start with no rows.
 
         Args:
             shard: name of the shard.
             config: of the run; the part of it that changes results goes into the footers.
+            order: of the steps from raw maps to heat.
         """
         self.shard, self.mask = shard, config.mask
         self.results = config.identity()
-        self.order = known_order(config.method)
+        self.order = order
         self.images: list[Row] = []
         self.annotations: list[Row] = []
         self.degraded = False
@@ -44,8 +45,6 @@ class ShardTables:
         for result in results:
             if result.prompt.category is not None:
                 self._categories[result.prompt.category] = result.prompt.category_id
-        if annotated.order is not HeatOrder.UPSAMPLE_NORMALISE:
-            self.order = annotated.order
         self._add_image(
             sample,
             height=sample.height,

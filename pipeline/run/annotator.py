@@ -72,7 +72,6 @@ class Annotator:
                 before.annotations + annotated.annotations,
                 before.cut + annotated.cut,
                 degraded,
-                annotated.order,
             )
         return [results[sample.index] for sample in batch]
 
@@ -102,7 +101,7 @@ class Annotator:
                     named, islice(results, len(of_sample.prompts)), strict=True
                 )
             ]
-            made.append(Annotated(annotations, of_sample.cut, order=of_sample.order))
+            made.append(Annotated(annotations, of_sample.cut))
         return made
 
     def _masks(
@@ -123,7 +122,8 @@ class Annotator:
     def _foregrounds(self, maps: Sequence[Maps], height: int, width: int) -> Iterator[Foreground]:
         raw = torch.cat([of_sample.raw for of_sample in maps])
         thresholds = [prompt.threshold for of_sample in maps for prompt in of_sample.prompts]
-        parts = threshold_maps(raw, height, width, thresholds, self.mask, maps[0].order)
+        order = self.explain.heat_order
+        parts = threshold_maps(raw, height, width, thresholds, self.mask, order)
         while True:
             with self._masking:
                 part = next(parts, None)

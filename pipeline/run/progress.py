@@ -15,10 +15,11 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+import legrad
 from pipeline.config import AnnotateConfig
 from pipeline.inputs.shards import Shard
 from pipeline.outputs.records import Summary
-from pipeline.outputs.schema import IMAGES, annotation_schema, known_order
+from pipeline.outputs.schema import IMAGES, annotation_schema
 from pipeline.run.passes import Plan
 from pipeline.run.worker import Outcome
 
@@ -122,7 +123,7 @@ def print_dry_run(config: AnnotateConfig, plan: Plan, changes: Sequence[str]) ->
         state = "to do" if shard.name in names else "skipped"
         print(f"{state:8} {shard.name}  {shard.size:,} bytes  {shard.location}")
     print(f"fingerprint {config.fingerprint()} of {json.dumps(config.identity(), indent=2)}")
-    rows = annotation_schema(known_order(config.method))
+    rows = annotation_schema(legrad.clips(config.method))
     for title, schema in (("annotations", rows), ("images", IMAGES)):
         print(f"\n{title}/<shard>.parquet")
         print(schema.to_string(show_schema_metadata=False))

@@ -153,7 +153,7 @@ class Worker(ShardWorker):
             OSError: reading or writing failed; nothing was committed.
         """
         started, clock = time.monotonic(), StageClock()
-        tables = ShardTables(shard.name, self.config)
+        tables = ShardTables(shard.name, self.config, self.explain.heat_order)
         incomplete = ""
         try:
             for batch, found in self._annotated(shard, alive, clock):

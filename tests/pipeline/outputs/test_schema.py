@@ -155,12 +155,12 @@ def test_tables_say_in_which_order_heat_is_made(order: HeatOrder) -> None:
         assert (b"heat_order" in table.schema.metadata) == order.clips
         first = json.loads(table.schema.metadata[b"normalise_first"])
         assert first == (order is HeatOrder.NORMALISE_UPSAMPLE)
-    assert read[0].schema.equals(annotation_schema(order))
+    assert read[0].schema.equals(annotation_schema(order.clips))
     assert read[0].to_pylist() == [row if order.clips else ROW]
     golden = dict(ANNOTATION_COLUMNS)
     if order.clips:
         golden["raw_min"] = "float not null"
-    assert columns(annotation_schema(order)) == golden
+    assert columns(annotation_schema(order.clips)) == golden
 
 
 def test_a_table_without_a_footer_is_of_the_usual_order() -> None:

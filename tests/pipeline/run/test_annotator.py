@@ -21,6 +21,7 @@ class Limited:
     def __init__(self, explainer: PromptExplainer, pairs: int) -> None:
         self.explainer, self.pairs = explainer, pairs
         self.device, self.embed_width = explainer.device, explainer.embed_width
+        self.heat_order = explainer.heat_order
         self.squash, self.has_prompts = explainer.squash, explainer.has_prompts
         self.batches: list[int] = []
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from legrad import HeatOrder
 from pipeline.config import ExecutionConfig
 from pipeline.inputs.samples import Sample
 from pipeline.inputs.shards import find_shards
@@ -28,6 +29,7 @@ class Slow:
 
     device = torch.device("cpu")
     embed_width = 4
+    heat_order = HeatOrder.UPSAMPLE_NORMALISE
 
     def __init__(self, seconds: float) -> None:
         self.seconds, self.had = seconds, list[str]()

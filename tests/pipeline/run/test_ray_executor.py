@@ -11,6 +11,7 @@ import pytest
 import torch
 from ray import cloudpickle
 
+from legrad import HeatOrder
 from pipeline.config import AnnotateConfig, ModelConfig
 from pipeline.demo.run import SHARDS
 from pipeline.errors import ModelError
@@ -34,6 +35,7 @@ class Blank:
 
     device = torch.device("cpu")
     embed_width = 0
+    heat_order = HeatOrder.UPSAMPLE_NORMALISE
 
     def __init__(self, config: AnnotateConfig) -> None:
         pass

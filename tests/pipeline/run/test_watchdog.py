@@ -77,6 +77,7 @@ def test_a_worker_that_hangs_is_ended(tmp_path: Path) -> None:
     program = """
         import sys
         from pathlib import Path
+        from legrad import HeatOrder
         from pipeline.config import AnnotateConfig, ExecutionConfig
         from pipeline.demo.run import SHARDS
         from pipeline.inputs.shards import find_shards
@@ -84,6 +85,7 @@ def test_a_worker_that_hangs_is_ended(tmp_path: Path) -> None:
 
         class Hanging:
             device, embed_width = None, 0
+            heat_order = HeatOrder.UPSAMPLE_NORMALISE
             def squash(self, pixels):
                 return pixels[:, :8, :8]
             def has_prompts(self, sample):

@@ -44,6 +44,7 @@ class Broken:
     def __init__(self, explainer: PromptExplainer, error: Exception, times: int) -> None:
         self.explainer, self.error, self.times = explainer, error, times
         self.device, self.embed_width = explainer.device, explainer.embed_width
+        self.heat_order = explainer.heat_order
         self.squash, self.has_prompts = explainer.squash, explainer.has_prompts
 
     def __call__(self, samples: Sequence[Sample]) -> list[Maps]:
