@@ -61,9 +61,9 @@ def read_pictures(
             name = config.named(file_name, key, commit.shard, number)
             if name is None:
                 raise ConfigError(
-                    f"{predictions}: no file name is known of sample {key} of {commit.shard}, whose "
-                    "table is of an earlier release; give a pattern, such as --file_name "
-                    "'{key}.jpg'"
+                    f"{predictions}: no file name is known of sample {key} of {commit.shard}, "
+                    "whose table is of an earlier release; give a pattern, such as "
+                    "--file_name '{key}.jpg'"
                 )
             path = _inside(name, commit.shard, key)
             yield Picture(sample, key, number, path, height, width, config.part_of(key))
