@@ -14,13 +14,21 @@ from typing import Any
 
 from pipeline.cli import ExitCode, run_command
 from pipeline.export.coco import Coco, CocoConfig, CocoResults, CocoResultsConfig
+from pipeline.export.huggingface import Hf, HfConfig
 from pipeline.export.report import print_totals
 from pipeline.export.run import export
+from pipeline.export.semantic import Semantic, SemanticExportConfig
+from pipeline.export.tars import WebDataset, WebDatasetConfig
 from pipeline.export.validate import ValidateConfig, validate
+from pipeline.export.yolo import Yolo, YoloConfig
 
 FORMATS: dict[str, tuple[Any, Any]] = {
     "coco": (CocoConfig, Coco),
     "coco-results": (CocoResultsConfig, CocoResults),
+    "semantic": (SemanticExportConfig, Semantic),
+    "hf": (HfConfig, Hf),
+    "webdataset": (WebDatasetConfig, WebDataset),
+    "yolo": (YoloConfig, Yolo),
 }
 
 

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from pipeline import storage
 from pipeline.errors import ConfigError, ShardError, naming, one_line
@@ -33,9 +33,6 @@ class Format(ABC, Generic[Config]):
         state: of the output.
     """
 
-    COLUMNS: ClassVar[Sequence[str]] = ()
-    """Of `annotations/`, that it needs beside those of every format."""
-
     def __init__(
         self, config: Config, predictions: Predictions, categories: Sequence[str], state: State
     ) -> None:
@@ -46,6 +43,11 @@ class Format(ABC, Generic[Config]):
     def parts(self) -> Sequence[str]:
         """Names of the parts of the data; one, and empty, without --split."""
         return list(self.config.shares())
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """Of `annotations/`, that it needs beside those of every format."""
+        return ()
 
     @abstractmethod
     def last_files(self) -> Sequence[str]:
@@ -149,7 +151,7 @@ def _write(written: Format[Config], images: int) -> Totals:
             if commit.shard in done:
                 continue
             selected = instances.select(
-                predictions, commit, config, written.categories, written.COLUMNS
+                predictions, commit, config, written.categories, written.columns
             )
             lost = written.write_shard(selected)
             taken = instances.taken(selected)
