@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from rich.console import Console, RenderableType
 from rich.live import Live
@@ -24,6 +24,7 @@ from pipeline.run.passes import Plan
 from pipeline.run.worker import Outcome
 
 
+@runtime_checkable
 class Gauge(Protocol):
     """What can be shown while it rises."""
 
