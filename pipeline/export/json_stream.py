@@ -10,6 +10,10 @@ from typing import Any, NamedTuple, NoReturn
 from pipeline import storage
 
 BLOCK = 1 << 20
+LONGEST = 1 << 26
+"""Characters of one value; what is longer is not closed."""
+EXPONENT = 2
+"""Characters that may follow a number without being one: e+."""
 SPACES = " \t\r\n"
 
 
@@ -120,12 +124,12 @@ class _Text:
         while True:
             try:
                 value, end = self._scan(self._text, self._at)
-                # A number that ends where the block does may go on in the next one.
-                if end < len(self._text) or not self._more():
+                # A number near the end of the block may go on in the next one, as 1 does in 1e+5.
+                if len(self._text) - end > EXPONENT or not self._more():
                     self._at = end
                     return value
             except json.JSONDecodeError as error:
-                if not self._more():
+                if len(self._text) - self._at > LONGEST or not self._more():
                     place = self._before + error.pos
                     raise Damaged(f"{error.msg}, character {place}") from error
 
