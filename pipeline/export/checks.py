@@ -6,7 +6,6 @@ Every rule is one that some client breaks without, most of them in silence.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -15,8 +14,9 @@ from pycocotools import mask as coco
 
 from pipeline.outputs.run_lengths import run_ends
 
-COMPRESSED = re.compile(r"(?:[P-o]*[0-O])+")
-"""Groups of five bits as characters from 0 to o; the last one of a number is below P."""
+CHARACTERS = frozenset(map(chr, range(ord("0"), ord("o") + 1)))
+CONTINUES = "P"
+"""Groups of five bits as characters; the last one of a number is below this."""
 CLOSE = 0.01
 """Pixels that a box or an area may be off, which are whole numbers."""
 REQUIRED = {
@@ -126,15 +126,13 @@ def _mask(segmentation: Any, shape: Shape | None, area: Any, box: Any) -> Iterat
     if ends is None:
         yield "counts is cut short or no run lengths"
         return
-    runs = np.diff(ends, prepend=0)
-    if (runs < 0).any():
+    if ends[0] < 0 or (ends[1:] < ends[:-1]).any():
         yield "counts has a run of negative length"
         return
-    if len(ends) == 0 or ends[-1] != height * width:
-        covered = ends[-1] if len(ends) else 0
-        yield f"counts covers {covered} pixels, and the image has {height * width}: cut or damaged"
+    if ends[-1] != height * width:
+        yield f"counts covers {ends[-1]} pixels, and the image has {height * width}: cut or damaged"
         return
-    pixels = int(runs[1::2].sum())
+    pixels = int(ends[1::2].sum() - ends[: len(ends) // 2 * 2 : 2].sum())
     if pixels == 0:
         yield "the mask is empty"
         return
@@ -148,8 +146,11 @@ def _mask(segmentation: Any, shape: Shape | None, area: Any, box: Any) -> Iterat
 
 def _run_ends(counts: Any) -> np.ndarray | None:
     """Where each run ends; None where that cannot be told."""
+    if not counts:
+        return None
     if isinstance(counts, str):
-        return run_ends(counts) if COMPRESSED.fullmatch(counts) else None
+        is_whole = CHARACTERS.issuperset(counts) and counts[-1] < CONTINUES
+        return run_ends(counts) if is_whole else None
     if isinstance(counts, list) and all(type(run) is int for run in counts):
         return np.cumsum(np.array(counts, dtype=np.int64))
     return None

@@ -115,9 +115,16 @@ def _instances(
     table: pa.Table, config: ExportConfig, categories: Sequence[str], dropped: Dropped
 ) -> Iterator[Instance]:
     numbers = {name: number for number, name in enumerate(categories, 1)}
-    columns = ("sample_index", "category", "score", "area", "bbox", "segmentation")
-    rows = zip(*(table[column].to_pylist() for column in columns), strict=True)
-    for sample, name, score, area, bbox, segmentation in rows:
+    names, scores, areas, heights, widths, samples = (
+        table[column].to_pylist()
+        for column in ("category", "score", "area", "height", "width", "sample_index")
+    )
+    # Taken apart by Arrow: rows with lists and structs in them take ten times as long.
+    boxes = pc.list_flatten(table["bbox"]).to_numpy().reshape(-1, 4).astype(float).tolist()
+    counts = pc.struct_field(table["segmentation"], "counts").to_pylist()
+    columns = (samples, names, scores, areas, boxes, heights, widths, counts)
+    for sample, name, score, area, bbox, height, width, runs in zip(*columns, strict=True):
+        segmentation: RLE = {"size": [height, width], "counts": runs}
         whole = Instance(sample, numbers[name], name, score, area, bbox, segmentation)
         if config.instances == "one":
             yield whole

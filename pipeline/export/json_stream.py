@@ -135,17 +135,17 @@ class _Text:
 
     def _more(self) -> bool:
         """Read on; False at the end. At least as much as is held, so that long values are fast."""
-        if self._ended:
-            return False
         held = self._text[self._at :]
-        data = self._stream.read(max(BLOCK, len(held)))
+        data = b"" if self._ended else self._stream.read(max(BLOCK, len(held)))
         self._ended = not data
         try:
-            self._text = held + self._decode(data, self._ended)
+            more = self._decode(data, self._ended)
         except UnicodeDecodeError as error:
             raise Damaged(f"not UTF-8 text: {error}") from error
-        self._before += self._at
-        self._at = 0
+        if not self._ended:
+            self._text = held + more
+            self._before += self._at
+            self._at = 0
         return not self._ended
 
 

@@ -6,7 +6,8 @@ import io
 import json
 import posixpath
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -21,6 +22,7 @@ from pipeline.export.instances import Selected
 from pipeline.export.pictures import Picture
 from pipeline.export.run import Format
 from pipeline.export.state import State
+from pipeline.inputs.look_ahead import map_ahead
 from pipeline.outputs import semantic
 from pipeline.outputs.predictions import Predictions
 from pipeline.outputs.records import Commit
@@ -29,6 +31,10 @@ from pipeline.outputs.semantic import BACKGROUND, IGNORE, SemanticConfig, semant
 
 CREAM = (224, 224, 192)
 """Of what is ignored, as borders are in VOC's pictures."""
+WRITERS = 4
+"""Threads, which wait for the disk or the store."""
+FAST = 1
+"""zlib's level: of maps with few labels, higher ones make little of much time."""
 
 
 @dataclass(frozen=True)
@@ -83,19 +89,9 @@ class Semantic(Format[SemanticExportConfig]):
 
     def write_shard(self, selected: Selected) -> Counter[str]:
         """A map per image, also where all of it is background."""
-        order = heat_order(selected.masks)
-        rows: dict[int, list[dict[str, Any]]] = defaultdict(list)
-        for row in selected.masks.to_pylist():
-            rows[row["sample_index"]].append(row)
-        for picture in selected.pictures:
-            size = fitted(picture, self.config.size)
-            found = rows.get(picture.sample, [])
-            labels = semantic_map(found, self.labels, size, self.config.semantic, order)
-            self._write("masks", picture, Image.fromarray(labels))
-            if self.config.colour:
-                coloured = Image.fromarray(labels)
-                coloured.putpalette(palette().tobytes())
-                self._write("colour", picture, coloured)
+        with ThreadPoolExecutor(WRITERS) as pool:
+            for _ in map_ahead(pool, self._write, self._maps(selected), 2 * WRITERS):
+                pass
         return Counter()
 
     def finish(self, commits: Sequence[Commit]) -> None:
@@ -110,9 +106,27 @@ class Semantic(Format[SemanticExportConfig]):
         data = json.dumps(content, ensure_ascii=False, indent=1).encode()
         storage.write_bytes(self.state.path("labels.json"), data)
 
-    def _write(self, folder: str, picture: Picture, image: Image.Image) -> None:
+    def _maps(self, selected: Selected) -> Iterator[tuple[Picture, UInt8[np.ndarray, "h w"]]]:
+        order = heat_order(selected.masks)
+        rows: dict[int, list[dict[str, Any]]] = defaultdict(list)
+        for row in selected.masks.to_pylist():
+            rows[row["sample_index"]].append(row)
+        for picture in selected.pictures:
+            size = fitted(picture, self.config.size)
+            found = rows.get(picture.sample, [])
+            yield picture, semantic_map(found, self.labels, size, self.config.semantic, order)
+
+    def _write(self, made: tuple[Picture, UInt8[np.ndarray, "h w"]]) -> None:
+        picture, labels = made
+        self._write_png("masks", picture, Image.fromarray(labels))
+        if self.config.colour:
+            coloured = Image.fromarray(labels)
+            coloured.putpalette(palette().tobytes())
+            self._write_png("colour", picture, coloured)
+
+    def _write_png(self, folder: str, picture: Picture, image: Image.Image) -> None:
         encoded = io.BytesIO()
-        image.save(encoded, "PNG")
+        image.save(encoded, "PNG", compress_level=FAST)
         path = posixpath.join(folder, picture.part, f"{picture.stem}.png")
         storage.write_bytes(self.state.path(path), encoded.getvalue())
 
