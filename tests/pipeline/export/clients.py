@@ -66,7 +66,7 @@ def quiet() -> Iterator[None]:
 
 
 def pycocotools(folder: Path, images: Path) -> Iterator[Found]:
-    data = COCO(folder / "instances.json")
+    data: Any = COCO(folder / "instances.json")  # its stubs know of no score
     for annotation in data.anns.values():
         name = data.imgs[annotation["image_id"]]["file_name"]
         category = data.cats[annotation["category_id"]]["name"]

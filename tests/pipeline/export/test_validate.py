@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco
 
 from jobs import export
+from pipeline import storage
 from pipeline.export import json_stream
 from pipeline.export.validate import ValidateConfig, validate
 from tests.pipeline.export.made import HARD, make_run
@@ -287,7 +288,7 @@ def test_a_stream_gives_what_loading_all_of_it_would(
         return  # halves of characters cannot be written
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(json_stream, "BLOCK", block)
-        patch.setattr(json_stream.storage, "open_read", lambda _: io.BytesIO(text.encode()))
+        patch.setattr(storage, "open_read", lambda _: io.BytesIO(text.encode()))
         found = list(json_stream.elements("anywhere"))
     expected = []
     for key, section in value.items() if isinstance(value, dict) else [("", value)]:
