@@ -18,7 +18,6 @@ from pipeline import storage
 from pipeline.errors import ConfigError
 from pipeline.export.coco import CocoConfig
 from pipeline.outputs.ledger import Ledger
-from pipeline.storage import files
 from tests.pipeline.export.made import HARD, SIZE, Made, box, make_run
 
 OLD = Path(__file__).parents[2] / "reference" / "version_1"
@@ -197,19 +196,6 @@ def test_an_object_store_is_as_good_as_a_disk(tmp_path: Path, bucket: Any) -> No
     stored = json.loads(storage.read_bytes("s3://data/to/instances.json"))
     assert stored["annotations"] == read(tmp_path / "to")["annotations"]
     assert storage.list_names("s3://data/to/parts") == []
-
-
-def test_a_file_that_is_not_finished_is_not_there(tmp_path: Path, bucket: Any) -> None:
-    for place in (str(tmp_path / "file"), "s3://data/file"):
-        with pytest.raises(KeyError), storage.create(place) as file:
-            file.write(b"half")
-            raise KeyError
-        assert not storage.exists(place)
-        with storage.create(place) as file:
-            file.write(b"a" * files.READ_BUFFER)
-            file.write(b"b")
-        assert storage.read_bytes(place) == b"a" * files.READ_BUFFER + b"b"
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_outputs_of_version_1_need_a_pattern(

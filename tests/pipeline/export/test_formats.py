@@ -12,6 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from pipeline import storage
 from pipeline.export.semantic import palette
 from pipeline.outputs.semantic import SemanticConfig, semantic_map
 from tests.pipeline.export.made import HARD, SIZE, Made, box, make_run
@@ -176,3 +177,51 @@ def test_other_images_than_those_that_were_annotated_are_refused(
     (tmp_path / "tars" / "part-0.tar").write_bytes(b"cut")
     assert run(tmp_path / "out", tmp_path / "cut", *tars, format="webdataset") == 2
     assert "the same command goes on" in said(capsys)
+
+
+@pytest.mark.parametrize("format", ["semantic", "hf", "webdataset", "yolo"])
+def test_an_object_store_is_as_good_as_a_disk(
+    format: str, tmp_path: Path, bucket: Any, tree: Any
+) -> None:
+    make_run(str(tmp_path / "out"), HARD, images=tmp_path / "tars")
+    flags = () if format == "semantic" else ("--images", str(tmp_path / "tars"))
+    assert run(tmp_path / "out", tmp_path / "to", *flags, format=format) == 0
+    assert run(tmp_path / "out", "s3://data/to", *flags, format=format) == 0
+    files = tree(str(tmp_path / "to"))
+    objects = bucket.list_objects_v2(Bucket="data")["Contents"]
+    stored = {one["Key"].removeprefix("to/") for one in objects if one["Size"]}
+    assert stored == {name for name, data in files.items() if data}
+    for name, data in files.items():
+        assert storage.read_bytes(f"s3://data/to/{name}") == data
+
+
+@pytest.mark.parametrize("format", ["semantic", "hf", "webdataset", "yolo"])
+def test_an_interrupted_export_has_no_last_file_and_goes_on(
+    format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tree: Any
+) -> None:
+    make_run(str(tmp_path / "out"), many(0), many(4), images=tmp_path / "tars")
+    flags = () if format == "semantic" else ("--images", str(tmp_path / "tars"))
+    assert run(tmp_path / "out", tmp_path / "whole", *flags, format=format) == 0
+    write_bytes, create = storage.write_bytes, storage.create
+
+    def refuse(location: str) -> None:
+        if "part-1" in location or "im5" in location:
+            raise OSError("no space left")
+
+    def write(location: str, data: bytes) -> None:
+        refuse(location)
+        write_bytes(location, data)
+
+    def begin(location: str) -> Any:
+        refuse(location)
+        return create(location)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "write_bytes", write)
+        patch.setattr(storage, "create", begin)
+        assert run(tmp_path / "out", tmp_path / "to", *flags, format=format) == 2
+    last = {"semantic": "labels.json", "hf": "README.md", "webdataset": "shards.json"}
+    name = last.get(format, "dataset.yaml")
+    assert (tmp_path / "whole" / name).exists() and not (tmp_path / "to" / name).exists()
+    assert run(tmp_path / "out", tmp_path / "to", *flags, format=format) == 0
+    assert tree(str(tmp_path / "to")) == tree(str(tmp_path / "whole"))
