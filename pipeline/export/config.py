@@ -86,6 +86,8 @@ class ExportConfig:
 
     def part_of(self, key: str) -> str:
         """The part of the data that an image belongs to: the same in every run and shard."""
+        if not self.split:
+            return ""
         *others, last = shares = self.shares()
         position = int(digests.of_text(key), base=16) / 2**64
         for name in others:
