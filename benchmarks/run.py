@@ -190,6 +190,19 @@ def points(rows: int = 5_000_000, images: int = 100_000, json: Path | None = Non
     return report(stage.markdown(results), results, json)
 
 
+def export(masks: int = 1_000_000, json: Path | None = None) -> int:
+    """Measure exports of a synthetic run, and the check of the COCO file.
+
+    Args:
+        masks: of the run.
+        json: also write the figures to this file.
+    """
+    from benchmarks import export as exports
+
+    results = exports.measure(masks)
+    return report(exports.markdown(results), results, json)
+
+
 def report(text: str, results: dict[str, Any], file: Path | None) -> int:
     """Print the tables and write the figures."""
     print(f"\n{text}")
@@ -214,6 +227,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "vocabulary": vocabulary,
     "masks": masks,
     "points": points,
+    "export": export,
 }
 
 

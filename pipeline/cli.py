@@ -23,6 +23,8 @@ class ExitCode(IntEnum):
 
     DONE = 0
     """Everything is committed or counted, or no more than --allow_failed shards are missing."""
+    FINDINGS = 1
+    """The file that was to be checked has faults."""
     BAD_SETTING = 2
     """A setting that cannot work, or the model does not load."""
     SHARDS_MISSING = 3

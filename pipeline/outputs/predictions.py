@@ -103,6 +103,10 @@ class Predictions:
             self._read("annotations", commit.shard, annotations),
         )
 
+    def read_images(self, commit: Commit, columns: Sequence[str]) -> pa.Table:
+        """Some columns of `images/` of a shard alone; raises as `read` does."""
+        return self._read("images", commit.shard, columns)
+
     def _unlisted(self, commit: Commit) -> list[str]:
         """What `Commit.names` says since version 2, of the categories that have masks."""
         table = self._read("annotations", commit.shard, ["category", "category_id"])

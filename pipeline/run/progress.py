@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from rich.console import Console, RenderableType
 from rich.live import Live
@@ -22,6 +23,18 @@ from pipeline.outputs.records import Summary
 from pipeline.outputs.schema import IMAGES, annotation_schema
 from pipeline.run.passes import Plan
 from pipeline.run.worker import Outcome
+
+
+@runtime_checkable
+class Gauge(Protocol):
+    """What can be shown while it rises."""
+
+    @property
+    def fraction(self) -> float:
+        """How much is done, 0 to 1."""
+
+    def line(self) -> str:
+        """The state in one line."""
 
 
 @dataclass
@@ -79,7 +92,7 @@ class Meter:
 
 
 @contextmanager
-def shown(meter: Meter, seconds: float) -> Iterator[None]:
+def shown(meter: Gauge, seconds: float) -> Iterator[None]:
     """Show `meter` while the body runs: a bar on a terminal, else a line every `seconds`."""
     if sys.stdout.isatty():
         with Live(get_renderable=lambda: _bar(meter), refresh_per_second=2):
@@ -147,7 +160,7 @@ def print_failures(failures: Mapping[str, str], summary: Summary) -> None:
         print(f"incomplete: {shard}: {reason}", flush=True)
 
 
-def _bar(meter: Meter) -> RenderableType:
+def _bar(meter: Gauge) -> RenderableType:
     row = Table.grid(padding=(0, 1))
     row.add_row(ProgressBar(total=1.0, completed=meter.fraction, width=24), meter.line())
     return row

@@ -2,6 +2,7 @@
 
 from pipeline.storage.files import (
     Stream,
+    create,
     exists,
     find,
     list_files,
@@ -19,6 +20,7 @@ from pipeline.storage.locations import absolute, is_http, is_uri, join, normalis
 __all__ = [
     "Stream",
     "absolute",
+    "create",
     "exists",
     "find",
     "is_http",

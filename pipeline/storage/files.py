@@ -9,10 +9,12 @@ from __future__ import annotations
 import functools
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from glob import has_magic
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Protocol, cast, runtime_checkable
+from typing import BinaryIO, Protocol, cast, runtime_checkable
 from urllib.parse import urlsplit
 
 import pyarrow as pa
@@ -78,12 +80,34 @@ def write_bytes(location: str, data: bytes) -> None:
     """Create or replace the object in one step: a reader sees the old bytes or the new ones."""
     filesystem, path = resolve(location)
     if isinstance(filesystem, fs.LocalFileSystem):
-        _write_local(Path(path), data)
+        with _replacing(Path(path)) as file:
+            file.write(data)
         return
     stream = filesystem.open_output_stream(path)
     # Not a context manager: leaving one by an exception would publish a part of the object.
     stream.write(data)
     stream.close()
+
+
+@contextmanager
+def create(location: str) -> Iterator[BinaryIO]:
+    """The same for an object of any size, which the body writes from front to back.
+
+    It is there, whole, when the body has ended; an error in the body leaves what was there before.
+    On its way to an object store it waits on the local disk until it is complete.
+    """
+    filesystem, path = resolve(location)
+    if isinstance(filesystem, fs.LocalFileSystem):
+        with _replacing(Path(path)) as file:
+            yield file
+        return
+    with tempfile.TemporaryFile() as waiting:
+        yield cast(BinaryIO, waiting)
+        waiting.seek(0)
+        stream = filesystem.open_output_stream(path)
+        while block := waiting.read(READ_BUFFER):
+            stream.write(block)
+        stream.close()
 
 
 def find(location: str, suffix: str = "") -> dict[str, int]:
@@ -212,12 +236,14 @@ def _located(location: str, files: dict[str, int]) -> dict[str, int]:
     return {f"{parts.scheme}://{path}{query}": size for path, size in sorted(files.items())}
 
 
-def _write_local(path: Path, data: bytes) -> None:
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file beside `path` that takes its place when the body has written it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
+            yield stream
             stream.flush()
             os.fchmod(stream.fileno(), 0o644)
             os.fsync(stream.fileno())

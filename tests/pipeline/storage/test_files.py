@@ -14,6 +14,7 @@ from pipeline.demo.run import SHARDS
 from pipeline.errors import ShardError
 from pipeline.inputs.shards import find_shards
 from pipeline.inputs.tars import read_samples
+from pipeline.storage import files
 
 
 def test_local_write_replaces_whole_files_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -103,3 +104,16 @@ def test_shards_from_a_web_server(web: tuple[str, Path]) -> None:
         list(read_samples(stream))
     with pytest.raises(FileNotFoundError, match="missing"):
         find_shards([f"{address}/missing.tar"])
+
+
+def test_a_file_that_is_not_finished_is_not_there(tmp_path: Path, bucket: Any) -> None:
+    for place in (str(tmp_path / "file"), "s3://data/file"):
+        with pytest.raises(KeyError), storage.create(place) as file:
+            file.write(b"half")
+            raise KeyError
+        assert not storage.exists(place)
+        with storage.create(place) as file:
+            file.write(b"a" * files.READ_BUFFER)
+            file.write(b"b")
+        assert storage.read_bytes(place) == b"a" * files.READ_BUFFER + b"b"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

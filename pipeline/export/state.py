@@ -1,0 +1,155 @@
+"""What is done of an export: a record per shard while it works, one file in the end.
+
+`export.json` says `running` from the first to the last moment of the work. The files that a client
+opens first are written last, so that an export that was interrupted never looks complete.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline import storage
+from pipeline.errors import ConfigError
+from pipeline.outputs.records import Commit
+from pipeline.outputs.selection import Dropped
+from pipeline.storage import digests
+
+READERS = 16
+STATE, PARTS = "export.json", "parts"
+
+
+@dataclass
+class Totals:
+    """What was counted.
+
+    Attributes:
+        images: written.
+        taken: objects by the name of their category.
+        dropped: masks by setting and the name of their category.
+        lost: what the format cannot say → how often.
+    """
+
+    images: int = 0
+    taken: Counter[str] = field(default_factory=Counter)
+    dropped: Dropped = field(default_factory=Counter)
+    lost: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: Totals) -> None:
+        """Add those of another shard."""
+        self.images += other.images
+        self.taken.update(other.taken)
+        self.dropped.update(other.dropped)
+        self.lost.update(other.lost)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        dropped = [[setting, name, count] for (setting, name), count in self.dropped.items()]
+        return {
+            "images": self.images,
+            "taken": dict(self.taken),
+            "dropped": sorted(dropped),
+            "lost": dict(self.lost),
+        }
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Totals:
+        """Back from JSON values."""
+        dropped = {(setting, name): count for setting, name, count in values["dropped"]}
+        return cls(
+            values["images"],
+            Counter(values["taken"]),
+            Counter(dropped),
+            Counter(values["lost"]),
+        )
+
+
+class State:
+    """The records of an export in its output."""
+
+    def __init__(self, output: str) -> None:
+        self.output = output
+
+    def path(self, path: str) -> str:
+        """The location of a path below the output."""
+        return storage.join(self.output, *path.split("/"))
+
+    def open(self, identity: dict[str, Any], commits: Sequence[Commit]) -> Totals | None:
+        """Begin, or go on.
+
+        Args:
+            identity: what decides the contents beside the shards, as JSON values.
+            commits: the shards.
+
+        Returns:
+            The totals, where all of it is complete already.
+
+        Raises:
+            ConfigError: another export is here.
+            OSError: nothing can be written here.
+        """
+        shards = {commit.shard: fingerprint(commit) for commit in commits}
+        if storage.exists(self.path(STATE)):
+            before = self._read(STATE)
+            made_with, now = before["made_with"], json.loads(json.dumps(identity))
+            names = sorted(made_with.keys() | now.keys())
+            changed = [name for name in names if made_with.get(name) != now.get(name)]
+            if changed:
+                raise ConfigError(
+                    f"--output {storage.public(self.output)}: holds another export (with another "
+                    f"{', '.join(changed)}); name another place, or delete it"
+                )
+            if before["state"] == "complete" and before["shards"] == shards:
+                return Totals.from_json(before["totals"])
+        self._write(STATE, {"state": "running", "made_with": identity})
+        return None
+
+    def done(self, commits: Iterable[Commit]) -> dict[str, Totals]:
+        """Totals of the shards that are done, by name, and whose tables are still the same."""
+        wanted = {commit.shard: fingerprint(commit) for commit in commits}
+        names = storage.list_names(self.path(PARTS), ".json")
+        shards = [name.removesuffix(".json") for name in names]
+        with ThreadPoolExecutor(READERS) as pool:
+            records = pool.map(lambda name: self._read(f"{PARTS}/{name}"), names)
+            return {
+                shard: Totals.from_json(record["totals"])
+                for shard, record in zip(shards, records, strict=True)
+                if record["shard"] == wanted.get(shard)
+            }
+
+    def record(self, commit: Commit, totals: Totals) -> None:
+        """Say that a shard is done; its files are written before."""
+        record = {"shard": fingerprint(commit), "totals": totals.to_json()}
+        self._write(f"{PARTS}/{commit.shard}.json", record)
+
+    def close(self, identity: dict[str, Any], commits: Sequence[Commit], totals: Totals) -> None:
+        """Say that the export is complete, and clear away what it took to make it."""
+        shards = {commit.shard: fingerprint(commit) for commit in commits}
+        content = {"state": "complete", "made_with": identity, "totals": totals.to_json()}
+        self._write(STATE, content | {"shards": shards})
+        # Records first: without one, a shard is done again, whatever else is left of it.
+        for name in sorted(storage.list_names(self.path(PARTS)), key=_is_no_record):
+            storage.remove(self.path(f"{PARTS}/{name}"))
+
+    def _read(self, path: str) -> Any:
+        try:
+            return json.loads(storage.read_bytes(self.path(path)))
+        except ValueError as error:
+            raise ConfigError(f"{self.path(path)}: damaged ({error}); delete it") from error
+
+    def _write(self, path: str, content: Any) -> None:
+        data = json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n"
+        storage.write_bytes(self.path(path), data)
+
+
+def fingerprint(commit: Commit) -> str:
+    """Another text when the tables of a shard are others."""
+    return digests.of_text(json.dumps(commit.files, sort_keys=True))
+
+
+def _is_no_record(name: str) -> bool:
+    return not name.endswith(".json")
