@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+import legrad
 from pipeline import storage
 from pipeline.errors import ConfigError
 from pipeline.export.config import ExportConfig
@@ -26,7 +27,7 @@ from pipeline.inputs.look_ahead import map_ahead
 from pipeline.outputs import semantic
 from pipeline.outputs.predictions import Predictions
 from pipeline.outputs.records import Commit
-from pipeline.outputs.schema import RAW_MIN, heat_order, known_order
+from pipeline.outputs.schema import RAW_MIN, heat_order
 from pipeline.outputs.semantic import BACKGROUND, IGNORE, SemanticConfig, semantic_map
 
 CREAM = (224, 224, 192)
@@ -80,7 +81,7 @@ class Semantic(Format[SemanticExportConfig]):
     @property
     def columns(self) -> Sequence[str]:
         """Heat, in the order that the run's method makes it."""
-        clips = known_order(self.predictions.identity.get("method", "legrad")).clips
+        clips = legrad.clips(self.predictions.identity["method"])
         return (*semantic.COLUMNS, *([RAW_MIN.name, "raw_max"] if clips else []))
 
     def last_files(self) -> Sequence[str]:

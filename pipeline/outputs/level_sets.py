@@ -133,7 +133,8 @@ class Axis:
         passed = self.passed[self.first].diff()
         weights = self.first.diff() - passed  # what the pixels after a cell take of it,
         weights[1:] += passed[:-1]  # and those before it
-        return maps @ weights / self.pixels
+        # No matrix product: its rounding would depend on how many maps there are.
+        return (maps * weights).sum(-1) / self.pixels
 
 
 def _level_sets(
@@ -144,17 +145,11 @@ def _level_sets(
     config: MaskConfig,
     order: HeatOrder,
 ) -> Foreground:
-    flat = legrad.degenerate(raw, order=order)
-    maps = raw.double().masked_fill(flat[:, None, None], 0)
-    if order is HeatOrder.NORMALISE_UPSAMPLE:
-        maps = legrad.minmax(maps)
-    turned = maps.transpose(1, 2)
-    low, span = _range(turned, down, across, order)
-    levels = _levels(maps, low, span, down, across, thresholds, config)
-    # 0 · ∞ of a map that is flat, nan, is nowhere exceeded.
-    crossings = _cross(across.at(turned, across.all), low + levels * span, down)
+    maps = normalised(raw, down, across, order)
+    levels = _levels(maps, down, across, thresholds, config)
+    crossings = _cross(across.at(maps.transpose(1, 2), across.all), levels, down)
     runs, areas = _runs(crossings, len(raw), down.pixels, across.pixels)
-    means = (crossings.sums - areas * low.cpu()) / (areas.clamp(min=1) * span.cpu())
+    means = crossings.sums / areas.clamp(min=1)
     return Foreground(
         heat_means=means.tolist(),
         thresholds=levels.tolist(),
@@ -163,24 +158,28 @@ def _level_sets(
     )
 
 
-def _range(
-    turned: Float64[Tensor, "map columns rows"], down: Axis, across: Axis, order: HeatOrder
-) -> tuple[Float64[Tensor, " map"], Float64[Tensor, " map"]]:
-    """Least value and span of the upsampled maps, which heat is normalised by."""
+def normalised(
+    raw: Float[Tensor, "map rows columns"], down: Axis, across: Axis, order: HeatOrder
+) -> Float64[Tensor, "map rows columns"]:
+    """Maps on the grid whose upsampling is the heat; where that is below 0, heat is 0.
+
+    What is subtracted and divided by after upsampling may as well be before: both are linear. And
+    the least and the largest pixel are among the corners of cells.
+    """
+    maps = raw.double().masked_fill(legrad.degenerate(raw)[:, None, None], 0)
     if order is HeatOrder.NORMALISE_UPSAMPLE:
-        return turned.new_zeros(len(turned)), turned.new_ones(len(turned))
-    at_corners = down.at(across.at(turned, across.corners).transpose(1, 2), down.corners)
-    low, high = at_corners.amin((1, 2)), at_corners.amax((1, 2))
+        return legrad.minmax(maps)
+    corners = across.at(maps.transpose(1, 2), across.corners).transpose(1, 2)
+    pixels = down.at(corners, down.corners)
+    low, high = pixels.amin((1, 2), keepdim=True), pixels.amax((1, 2), keepdim=True)
     if order.clips:
         low, high = low.clamp(min=0), high.clamp(min=0)
-    flat = legrad.degenerate(at_corners, order=order)
-    return low, (high - low).masked_fill(flat, torch.inf)
+    flat = legrad.degenerate(pixels, order=order)[:, None, None]
+    return ((maps - low) / (high - low)).masked_fill(flat, 0)
 
 
 def _levels(
     maps: Float64[Tensor, "map rows columns"],
-    low: Float64[Tensor, " map"],
-    span: Float64[Tensor, " map"],
     down: Axis,
     across: Axis,
     thresholds: Sequence[float | None],
@@ -188,7 +187,7 @@ def _levels(
 ) -> Float64[Tensor, " map"]:
     """The threshold of each map, as heat."""
     if config.rule == "mean":
-        return (down.mean(across.mean(maps)) - low) / span
+        return down.mean(across.mean(maps))
     return maps.new_tensor([config.threshold if t is None else t for t in thresholds])
 
 

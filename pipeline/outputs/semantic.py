@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,12 +12,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-import legrad
 from legrad import HeatOrder
 from legrad.errors import near
 from pipeline.errors import ConfigError
+from pipeline.outputs.level_sets import Axis, normalised
 from pipeline.outputs.masks import decode, stored_heat, stretched
 
+CPU = torch.device("cpu")
 BACKGROUND = 0
 IGNORE = 255
 """What training leaves out, as mmsegmentation and Detectron2 have it."""
@@ -114,8 +115,8 @@ def semantic_map(
     )
     best = torch.zeros(size)
     winner = torch.zeros(size, dtype=torch.uint8)
-    for row in competing:
-        value = _value(row, size, config, order)
+    values = _values(competing, size, config, order)
+    for row, value in zip(competing, values, strict=True):
         # Labels rise from mask to mask, so that where a later one is better it is the maximum too;
         # to select by a mask of bools takes twenty times as long.
         better = (value > best).to(torch.uint8).mul_(labels[row["category"]])
@@ -130,21 +131,39 @@ def semantic_map(
     return made
 
 
-def _value(
-    row: Mapping[str, Any], size: tuple[int, int], config: SemanticConfig, order: HeatOrder
-) -> Float[Tensor, "height width"]:
-    """What a mask competes with at every pixel: above 0 where it may win, else 0."""
-    if config.winner == "score" or row["heat"] is None:
-        if config.needs_heat:
-            raise ConfigError(
-                "--semantic.level and band need heat, and the run was made with --mask.heat false"
-            )
+def _values(
+    rows: Sequence[Mapping[str, Any]],
+    size: tuple[int, int],
+    config: SemanticConfig,
+    order: HeatOrder,
+) -> Iterator[Float[Tensor, "height width"]]:
+    """What each mask competes with at every pixel: above 0 where it may win, else no more."""
+    if config.winner == "score" or any(row["heat"] is None for row in rows):
+        yield from _of_masks(rows, size, config)
+        return
+    if not rows:
+        return
+    grids = torch.cat([stored_heat(row) for row in rows])  # of one shape, for one model made them
+    down, across = (Axis.of(*side, CPU) for side in zip(size, grids.shape[1:], strict=True))
+    for row, grid in zip(rows, normalised(grids, down, across, order).float(), strict=True):
+        heat = F.interpolate(grid[None, None], size, mode="bilinear")[0, 0]
+        if config.level is not None:
+            F.threshold(heat, config.level, 0.0, inplace=True)
+        elif config.background == "constant":
+            F.threshold(heat, row["threshold"], 0.0, inplace=True)
+        yield heat
+
+
+def _of_masks(
+    rows: Sequence[Mapping[str, Any]], size: tuple[int, int], config: SemanticConfig
+) -> Iterator[Float[Tensor, "height width"]]:
+    """The same without heat: a mask competes as a whole."""
+    if config.needs_heat:
+        raise ConfigError(
+            "--semantic.level and band need heat, and the run was made with --mask.heat false"
+        )
+    for row in rows:
         # Scores are cosines; what competes is above 0.
         value = row["heat_mean"] if config.winner == "heat" else row["score"] + 2
         mask = torch.from_numpy(stretched(decode(row["segmentation"]), *size))
-        return mask.to(torch.float32).mul_(value)
-    heat: Tensor = legrad.heatmap(stored_heat(row), size, order=order)[0]
-    if config.level is None and config.background != "constant":
-        return heat
-    level = row["threshold"] if config.level is None else config.level
-    return F.threshold(heat, level, 0.0, inplace=True)
+        yield mask.to(torch.float32).mul_(value)
