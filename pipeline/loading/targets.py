@@ -28,6 +28,7 @@ IMAGES = ("sample_index", "key", "image_id", "height", "width", "status")
 INSTANCES = (*selection.COLUMNS, "bbox", "segmentation")
 """Of the tables, what targets of instances take."""
 
+NONE = slice(0, 0)
 Target = dict[str, Any]
 
 
@@ -66,13 +67,19 @@ class ShardTargets:
         """
         self.images, self.repeated = images, repeated
         self._labels, self._masks = labels, masks
-        self._of = masks["sample_index"].to_numpy()
+        indices, starts = np.unique(masks["sample_index"].to_numpy(), return_index=True)
+        ends = [*starts.tolist()[1:], len(masks)]
+        self._parts = {
+            index: slice(start, end)
+            for index, start, end in zip(indices.tolist(), starts.tolist(), ends, strict=True)
+        }
         self._columns: dict[str, Any] = {}
 
     def rows(self, index: int) -> list[dict[str, Any]]:
         """The masks of an image as rows."""
-        found = self._range(index)
-        rows: list[dict[str, Any]] = self._masks.slice(found.start, len(found)).to_pylist()
+        part = self._parts.get(index, NONE)
+        found = self._masks.slice(part.start, part.stop - part.start)
+        rows: list[dict[str, Any]] = found.to_pylist()
         return rows
 
     def semantic(
@@ -87,14 +94,13 @@ class ShardTargets:
 
     def instances(self, index: int) -> Target:
         """Boxes, labels, scores and run lengths of an image's masks."""
-        found = self._range(index)
-        part = slice(found.start, found.stop)
+        part = self._parts.get(index, NONE)
         if not self._columns:
             self._columns = self._as_tensors()
         image = self.images[index]
         return {
             "boxes": tv_tensors.BoundingBoxes(
-                self._columns["boxes"][part],
+                self._columns["boxes"][part].clone(),  # a view would bring the shard along
                 format=tv_tensors.BoundingBoxFormat.XYXY,
                 canvas_size=(image.height, image.width),
             ),
@@ -102,9 +108,6 @@ class ShardTargets:
             "scores": self._columns["scores"][part].clone(),
             "segmentation": self._columns["segmentation"][part],
         }
-
-    def _range(self, index: int) -> range:
-        return range(*np.searchsorted(self._of, [index, index + 1]).tolist())
 
     def _as_tensors(self) -> dict[str, Any]:
         """The columns of all images, which are cut for each: far sooner than one by one."""
@@ -187,9 +190,13 @@ def dense_labels(
 def decode_masks(
     segmentation: Sequence[RLE], height: int, width: int
 ) -> Bool[Tensor, "mask {height} {width}"]:
-    """The pixels of some masks of an image; of none, [0, height, width]."""
+    """The pixels of some masks of an image; of none, [0, height, width].
+
+    They lie in memory as they are stored, down the columns: to turn them takes longer than all
+    the rest. `contiguous()` does.
+    """
     if not segmentation:
         return torch.zeros((0, height, width), dtype=torch.bool)
     rles: Any = list(segmentation)  # the stubs want `counts` to be mutable to bytes
     pixels: np.ndarray = coco.decode(rles)  # [height, width, mask], down the columns
-    return torch.from_numpy(pixels.transpose(2, 1, 0)).view(torch.bool).transpose(1, 2).contiguous()
+    return torch.from_numpy(pixels.transpose(2, 1, 0)).view(torch.bool).transpose(1, 2)
