@@ -115,7 +115,8 @@ def draw_sprites(font: Path) -> dict[str, Image.Image]:
 
 def _read(path: Path) -> Image.Image:
     with Image.open(path) as image:
-        return image.convert("RGBA")
+        sprite: Image.Image = image.convert("RGBA")
+    return sprite
 
 
 def _draw(glyph: str, face: ImageFont.FreeTypeFont) -> Image.Image:
