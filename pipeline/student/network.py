@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 WIDTHS = (16, 32, 64, 128)
@@ -36,8 +37,8 @@ class Student(nn.Module):
 
     def forward(
         self, images: Float[Tensor, "batch 3 height width"]
-    ) -> Float[Tensor, "batch class height width"]:
-        """Logits of every class at every pixel.
+    ) -> Float[Tensor, "batch class rows columns"]:
+        """Logits of every class at half the size of the images.
 
         Args:
             images: RGB, 0 to 1; sides are multiples of 16.
@@ -50,8 +51,16 @@ class Student(nn.Module):
         for finer in (third, second):
             joined = finer + F.interpolate(joined, scale_factor=2.0, mode="nearest")
         joined = finest + F.interpolate(self.smooth(joined), scale_factor=2.0, mode="nearest")
-        logits = self.classify(F.relu(joined))
-        return F.interpolate(logits, scale_factor=2.0, mode="bilinear", align_corners=False)
+        logits: Tensor = self.classify(F.relu(joined))
+        return logits
+
+    @torch.inference_mode()
+    def segment(
+        self, images: Float[Tensor, "batch 3 height width"]
+    ) -> UInt8[Tensor, "batch height width"]:
+        """The most likely class of every pixel; images as for `forward`."""
+        logits = F.interpolate(self(images), scale_factor=2.0, mode="bilinear")
+        return logits.argmax(1).to(torch.uint8)
 
 
 def _more(width: int) -> list[nn.Module]:

@@ -40,7 +40,11 @@ def test_the_network_is_small_and_gives_every_pixel_a_class() -> None:
     student = Student(COUNT)
     assert COUNT == 49
     assert 300_000 <= sum(weights.numel() for weights in student.parameters()) <= 350_000
-    assert student(torch.zeros(2, 3, 96, 96)).shape == (2, 49, 96, 96)
+    images = torch.rand(2, 3, 96, 96)
+    logits, labels = student.eval()(images), student.segment(images)
+    assert logits.shape == (2, 49, 48, 48) and labels.shape == (2, 96, 96)
+    whole = torch.nn.functional.interpolate(logits, scale_factor=2.0, mode="bilinear")
+    assert torch.equal(whole.argmax(1).to(torch.uint8), labels)
 
 
 def test_scores_are_mean_iou(sprites: dict[str, Image.Image]) -> None:
