@@ -16,12 +16,13 @@ import torch
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from legrad.errors import near
 from pipeline import storage
 from pipeline.config import AnnotateConfig, ExecutionConfig, PromptConfig
 from pipeline.demo.bundle import key_of
 from pipeline.demo.scenes import Scene
 from pipeline.demo.sprites import load_sprites
-from pipeline.errors import ConfigError, near
+from pipeline.errors import ConfigError
 from pipeline.loading import MaskDataset
 from pipeline.loading.targets import Target
 from pipeline.models.demo import ASSETS
