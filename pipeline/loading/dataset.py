@@ -103,7 +103,6 @@ class MaskDataset(IterableDataset[LoadedSample]):
 
         Raises:
             ConfigError: a setting that cannot work, or shards and run do not fit together.
-            FileNotFoundError: a pattern matches nothing.
         """
         if not decode and (transform or size or semantic):
             raise ConfigError(

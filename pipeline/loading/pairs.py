@@ -22,8 +22,7 @@ def pair_up(images: Sequence[str], input_root: str, predictions: Predictions) ->
         predictions: the run.
 
     Raises:
-        ConfigError: a shard has no commit, or has another size now.
-        FileNotFoundError: a pattern matches nothing.
+        ConfigError: a pattern matches nothing, or a shard has no commit or another size now.
     """
     shards = find_shards(images, input_root, "images")
     commits = {commit.shard: commit for commit in predictions.commits}

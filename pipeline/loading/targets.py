@@ -68,10 +68,9 @@ class ShardTargets:
         self.images, self.repeated = images, repeated
         self._labels, self._masks = labels, masks
         indices, starts = np.unique(masks["sample_index"].to_numpy(), return_index=True)
-        ends = [*starts.tolist()[1:], len(masks)]
+        bounds = [*starts.tolist(), len(masks)]
         self._parts = {
-            index: slice(start, end)
-            for index, start, end in zip(indices.tolist(), starts.tolist(), ends, strict=True)
+            index: slice(*bounds[place : place + 2]) for place, index in enumerate(indices.tolist())
         }
         self._columns: dict[str, Any] = {}
 
