@@ -31,6 +31,8 @@ from pipeline.run.annotation import annotate
 SIZE = (640, 480)
 GRAIN = 16.0
 """Grey levels: makes files of 160 kB, as those of COCO's photographs are."""
+TIMES = 3
+"""So often every scene comes, each time with other grain: shards usually have a thousand images."""
 MASKS = 3
 LEAST = {"rle": 0.90, "masks": 0.70}
 NO_LIMIT = 1 << 62
@@ -90,11 +92,11 @@ def _enlarge(folder: Path) -> int:
     draw = np.random.default_rng(0)
     members = (
         (f"{place}.{name}", data)
-        for place, raw in enumerate(samples)
+        for place, raw in enumerate(samples * TIMES)
         for name, data in _members(raw, draw)
     )
     write_tar(folder / "scenes.tar", members)
-    return len(samples)
+    return len(samples) * TIMES
 
 
 def _members(raw: RawSample, draw: np.random.Generator) -> Iterable[tuple[str, bytes]]:

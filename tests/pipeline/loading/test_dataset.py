@@ -197,7 +197,7 @@ def test_shards_that_do_not_belong_to_the_run_are_one_line(finished: Run, copied
     with pytest.raises(ConfigError, match=r"1 of 8 shards have no commit .*another\.tar"):
         MaskDataset(finished.images, finished.output)
     another.unlink()
-    with pytest.raises(ConfigError, match="images .*no shard"):
+    with pytest.raises(ConfigError, match=r"images .*no shard"):
         MaskDataset(str(copied / "nothing*"), finished.output)
 
 
