@@ -203,6 +203,19 @@ def export(masks: int = 1_000_000, json: Path | None = None) -> int:
     return report(exports.markdown(results), results, json)
 
 
+def loading(rounds: int = 7, json: Path | None = None) -> int:
+    """Compare the loader with reading and decoding images alone, at 640×480 in one process.
+
+    Args:
+        rounds: how often each side is measured, in turns; figures are medians of pairs.
+        json: also write the figures to this file.
+    """
+    from benchmarks import loading as loader
+
+    results = loader.measure(rounds)
+    return report(loader.markdown(results), results, json)
+
+
 def report(text: str, results: dict[str, Any], file: Path | None) -> int:
     """Print the tables and write the figures."""
     print(f"\n{text}")
@@ -228,6 +241,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "masks": masks,
     "points": points,
     "export": export,
+    "loading": loading,
 }
 
 

@@ -30,6 +30,8 @@ ALLOWED_WARNINGS = (
     "ignore:The image decoding and encoding:DeprecationWarning",
     # pycocotools' decode, with numpy 2.
     "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning",
+    # torch's datasets are generic by typing.Iterable, and who takes one is blamed for that.
+    "ignore::beartype.roar.BeartypeDecorHintPep585DeprecationWarning",
 )
 # Files that it leaves open, and what it calls of other packages.
 RAYS_OWN_WARNINGS = ("ignore::ResourceWarning", "ignore::DeprecationWarning")

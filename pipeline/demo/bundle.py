@@ -10,7 +10,7 @@ import csv
 import io
 import json
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ def bundle(output: Path = ASSETS, font: Path | None = None) -> None:
     for shard in range(SHARDS):
         first = shard * SCENES_PER_SHARD
         part = scenes[first : first + SCENES_PER_SHARD]
-        _write_shard(output / "shards" / f"demo-{shard:05d}.tar", first, part)
+        write_scenes(output / "shards" / f"demo-{shard:05d}.tar", first, part)
     (output / "instances.json").write_text(json.dumps(_instances(scenes)) + "\n")
     _write_points(output / "points.csv", scenes)
     with (output / "class-descriptions.csv").open("w", newline="") as stream:
@@ -68,13 +68,25 @@ def _label(name: str) -> str:
     return f"/demo/{name.replace(' ', '_')}"
 
 
-def _write_shard(path: Path, first: int, scenes: list[Scene]) -> None:
+def write_scenes(path: Path, first: int, scenes: Iterable[Scene]) -> None:
+    """Write a shard of scenes, which have the numbers from `first` on."""
+    write_tar(
+        path,
+        (
+            (f"{key_of(index)}.{name}", data)
+            for index, scene in enumerate(scenes, first)
+            for name, data in _members(scene)
+        ),
+    )
+
+
+def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
+    """Write an archive of files, by name: the same bytes whenever it is written."""
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as archive:
-        for index, scene in enumerate(scenes, first):
-            for name, data in _members(scene):
-                member = tarfile.TarInfo(f"{key_of(index)}.{name}")
-                member.size = len(data)
-                archive.addfile(member, io.BytesIO(data))
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
 
 
 def _members(scene: Scene) -> Iterator[tuple[str, bytes]]:

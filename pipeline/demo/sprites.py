@@ -1,7 +1,8 @@
 """The demo's vocabulary: everyday things, drawn with a colour-emoji font.
 
 The glyphs come from Noto Color Emoji (SIL Open Font License 1.1; Debian package
-`fonts-noto-color-emoji`). The font is needed to make new scenes, not to use the bundled ones.
+`fonts-noto-color-emoji`). To make new scenes takes the font, or the glyphs that
+`pipeline.demo.glyphs` has bundled; to use the bundled scenes takes neither.
 """
 
 from __future__ import annotations
@@ -69,6 +70,8 @@ FONT_PATHS = (
     Path("/usr/share/fonts/noto/NotoColorEmoji.ttf"),
     Path("/System/Library/Fonts/NotoColorEmoji.ttf"),
 )
+GLYPHS = Path(__file__).parent / "assets" / "glyphs"
+"""Sprites as `pipeline.demo.glyphs` bundles them."""
 STRIKE = 109
 """The only pixel size in which the font holds its bitmaps (136 by 128 pixels each)."""
 
@@ -89,10 +92,31 @@ def find_font(path: str | Path | None = None) -> Path:
     )
 
 
-def load_sprites(font: str | Path | None = None) -> dict[str, Image.Image]:
-    """One RGBA image per class, cropped to its opaque pixels, in the order of `CLASSES`."""
-    face = ImageFont.truetype(str(find_font(font)), STRIKE)
+def load_sprites(font: str | Path | None = None, glyphs: Path = GLYPHS) -> dict[str, Image.Image]:
+    """One RGBA image per class, cropped to its opaque pixels, in the order of `CLASSES`.
+
+    Args:
+        font: draw them with this one.
+        glyphs: without a font, where they are bundled; where they are not, a font is looked for.
+
+    Raises:
+        FileNotFoundError: there is neither.
+    """
+    if font is None and glyphs.is_dir():
+        return {name: _read(glyphs / f"{name}.png") for name in CLASSES}
+    return draw_sprites(find_font(font))
+
+
+def draw_sprites(font: Path) -> dict[str, Image.Image]:
+    """The same, drawn with a font."""
+    face = ImageFont.truetype(str(font), STRIKE)
     return {name: _draw(glyph, face) for name, glyph in CLASSES.items()}
+
+
+def _read(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        sprite: Image.Image = image.convert("RGBA")
+    return sprite
 
 
 def _draw(glyph: str, face: ImageFont.FreeTypeFont) -> Image.Image:

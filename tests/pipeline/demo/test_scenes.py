@@ -1,13 +1,18 @@
 """Scenes: the same numbers give the same pixels, and masks are what is to be seen."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.demo import glyphs
 from pipeline.demo import scenes as module
+from pipeline.demo.bundle import bundle
 from pipeline.demo.scenes import HELD_OUT_SEED, TRAIN_SEED, Scene, make_scene, sample_points
-from pipeline.demo.sprites import CLASSES, FONT_PATHS, find_font, load_sprites
+from pipeline.demo.sprites import CLASSES, FONT_PATHS, GLYPHS, find_font, load_sprites
 from pipeline.evaluation.points.definition import pixel_of
+from pipeline.models.demo import ASSETS
 
 SIDE = 96
 
@@ -109,14 +114,44 @@ def test_the_vocabulary_is_large_enough() -> None:
     assert len(set(CLASSES.values())) == len(CLASSES)
 
 
-@pytest.mark.skipif(
-    not any(path.is_file() for path in FONT_PATHS), reason="fonts-noto-color-emoji is not installed"
+WITHOUT_GLYPHS = not GLYPHS.is_dir() and not any(path.is_file() for path in FONT_PATHS)
+with_glyphs = pytest.mark.skipif(
+    WITHOUT_GLYPHS, reason="fonts-noto-color-emoji is not installed, nor are its glyphs bundled"
 )
+
+
+@with_glyphs
 def test_every_class_has_a_sprite_of_its_own() -> None:
     sprites = load_sprites()
     assert list(sprites) == list(CLASSES)
     assert len({sprite.tobytes() for sprite in sprites.values()}) == len(CLASSES)
     assert all(min(sprite.size) > 40 for sprite in sprites.values())
+
+
+@with_glyphs
+def test_the_bundled_shards_are_drawn_again_bit_for_bit(tmp_path: Path) -> None:
+    bundle(tmp_path)
+    for shard in sorted((ASSETS / "shards").iterdir()):
+        assert (tmp_path / "shards" / shard.name).read_bytes() == shard.read_bytes()
+
+
+def test_bundled_glyphs_are_the_sprites_pixel_by_pixel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = np.random.default_rng(0)
+    drawn = {
+        name: Image.fromarray(draw.integers(0, 256, (9, 7, 4), dtype=np.uint8)) for name in CLASSES
+    }
+    monkeypatch.setattr(glyphs, "find_font", Path)
+    monkeypatch.setattr(glyphs, "draw_sprites", lambda font: drawn)
+    licence = tmp_path / "copyright"
+    licence.write_text("as it is")
+    glyphs.bundle(licence, Path("font"), tmp_path / "glyphs")
+    read = load_sprites(None, tmp_path / "glyphs")
+    assert list(read) == list(CLASSES)
+    for name, sprite in read.items():  # also where alpha is 0, which scenes are blended from
+        np.testing.assert_array_equal(np.asarray(sprite), np.asarray(drawn[name]))
+    assert (tmp_path / "glyphs" / "OFL.txt").read_text() == "as it is"
 
 
 def test_a_missing_font_names_the_package() -> None:
