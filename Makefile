@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PACKAGES := legrad pipeline jobs benchmarks docs
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench published clean
+.PHONY: help setup demo test long lint bench published clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,9 +27,12 @@ demo: $(READY) ## Annotate the bundled demo shards with the bundled demo model.
 	$(BIN)/python jobs/annotate.py
 
 # One thread: the tests' tensors are tiny, and threads that wait for each other starve on a busy machine. A file's tests
-# stay in one process, and those on Ray, which share one, are begun first (tests/conftest.py).
+# stay in one process, and those on Ray are begun first (tests/conftest.py).
 test: lint ## Lint, check types, run the tests.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+long: $(READY) ## The tests that `make test` leaves out.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long
 
 lint: $(READY) ## ruff and mypy.
 	$(BIN)/python -m ruff check .

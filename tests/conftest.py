@@ -42,15 +42,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("filterwarnings", warning)
 
 
-# Before pytest-xdist reads the groups.
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All files with tests on Ray are one process's, and first, for they take longest."""
+    """Files with tests on Ray come first: no process is left alone with one in the end."""
     on_ray = {item.path for item in items if item.get_closest_marker("ray")}
     items.sort(key=lambda item: item.path not in on_ray)
     for item in items:
-        group = "ray" if item.path in on_ray else item.path.relative_to(ROOT)
-        item.add_marker(pytest.mark.xdist_group(str(group)))
         if item.get_closest_marker("ray"):
             for warning in RAYS_OWN_WARNINGS:
                 item.add_marker(pytest.mark.filterwarnings(warning))

@@ -54,12 +54,13 @@ def commands(parts: Path, classes: str, written: Path) -> dict[str, tuple[object
     ("name", "evaluations", "actors"),
     [
         ("points", 1, 2),
-        ("points written", 1, 2),
-        ("segmentation", 1, PARTS),  # the others have actors that count several shards
+        pytest.param("points written", 1, 2, marks=pytest.mark.long),
+        # The others have actors that count several shards.
+        pytest.param("segmentation", 1, PARTS, marks=pytest.mark.long),
         ("segmentation written", 1, 2),
-        ("perturbation", 1, 2),
+        pytest.param("perturbation", 1, 2, marks=pytest.mark.long),
         ("layers gradient", 1, 2),
-        ("layers sweep", 2, 2),
+        pytest.param("layers sweep", 2, 2, marks=pytest.mark.long),
     ],
 )
 def test_equal_counts_whoever_counts(
