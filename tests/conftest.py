@@ -15,7 +15,7 @@ import pytest
 from jaxtyping import install_import_hook
 
 # What our modules import for the first time while the hook is at work, Python compiles once more.
-LIBRARIES = "beartype h5py jsonargparse matplotlib.figure open_clip rich.progress webdataset"
+LIBRARIES = "beartype h5py jsonargparse matplotlib.figure open_clip pandas rich.progress webdataset"
 for library in LIBRARIES.split():
     importlib.import_module(library)
 install_import_hook(["legrad", "pipeline"], "beartype.beartype")
@@ -43,9 +43,6 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with tests on Ray come first: no process is left alone with one in the end."""
-    on_ray = {item.path for item in items if item.get_closest_marker("ray")}
-    items.sort(key=lambda item: item.path not in on_ray)
     for item in items:
         if item.get_closest_marker("ray"):
             for warning in RAYS_OWN_WARNINGS:

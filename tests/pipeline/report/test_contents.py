@@ -189,7 +189,7 @@ def test_memory_does_not_grow_with_the_shards(make_output: MakeOutput) -> None:
     few = peaks(made)
     made.commits = every
     many = peaks(made)
-    assert many[0] < few[0] + (256 << 10) and many[1] < 2 * few[1]
+    assert many[0] < 3 * few[0] and many[1] < 2 * few[1]  # of ten times as many
 
 
 def test_files_do_not_grow_with_the_shards(make_output: MakeOutput) -> None:

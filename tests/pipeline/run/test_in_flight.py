@@ -90,6 +90,7 @@ def test_a_shard_that_waits_for_another_is_not_taken_for_stuck(
 ) -> None:
     """In a process of its own, which the watchdog would end."""
     program = f"""
+        import pandas  # as pyarrow does for its first table, which can take longer than the watch
         from pipeline.config import AnnotateConfig, ExecutionConfig
         from pipeline.run.local_executor import LocalExecutor
         from pipeline.inputs.shards import find_shards

@@ -11,7 +11,7 @@ import pytest
 from jobs.annotate import main
 from pipeline import storage
 from pipeline.demo.run import SHARDS
-from pipeline.errors import ShardError
+from pipeline.errors import ConfigError, ShardError
 from pipeline.inputs.shards import find_shards
 from pipeline.inputs.tars import read_samples
 from pipeline.storage import files
@@ -102,7 +102,7 @@ def test_shards_from_a_web_server(web: tuple[str, Path]) -> None:
         assert len(list(read_samples(stream))) == 64
     with storage.open_read(cut.location) as stream, pytest.raises(ShardError):
         list(read_samples(stream))
-    with pytest.raises(FileNotFoundError, match="missing"):
+    with pytest.raises(ConfigError, match=r"no shard at .*missing\.tar"):
         find_shards([f"{address}/missing.tar"])
 
 
