@@ -29,7 +29,8 @@ demo: $(READY) ## Annotate the bundled demo shards with the bundled demo model.
 # One thread: the tests' tensors are tiny, and threads that wait for each other starve on a busy machine. Tests on Ray
 # share one, whose actors are processes enough.
 test: lint ## Lint, check types, run the tests.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not long and not ray" -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not long and not ray" -n auto --maxprocesses 4 \
+		--dist loadfile --no-loadscope-reorder
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "ray and not long"
 
 long: $(READY) ## The tests that `make test` leaves out.

@@ -90,6 +90,7 @@ def test_nothing_cannot_be_measured(name: str) -> None:
         replace(PLAN, **{name: 0})
 
 
+@pytest.mark.long
 def test_the_whole_comparison_reports_every_case(stand_in: Path) -> None:
     lines: list[str] = []
     results = compare(PLAN, str(stand_in), lines.append)

@@ -38,6 +38,7 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     return run
 
 
+@pytest.mark.slow
 def test_without_arguments_the_demo_is_annotated(tmp_path: Path) -> None:
     output = tmp_path / "demo"
     ended = subprocess.run(
@@ -323,6 +324,7 @@ def test_options_and_the_empty_text_make_other_maps(
         assert json.loads(pq.read_metadata(table).metadata[b"config"])[name] == value
 
 
+@pytest.mark.slow
 def test_a_stopped_run_ends_with_143_and_soon(tmp_path: Path) -> None:
     """What is queued is left for the next run; what is in flight may end."""
     folder = tmp_path / "shards"

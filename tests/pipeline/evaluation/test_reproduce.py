@@ -91,6 +91,7 @@ def shortened(command: str, data: dict[str, str]) -> list[str]:
 
 
 @pytest.mark.parametrize("command", EVALUATIONS)
+@pytest.mark.slow
 def test_evaluation(command: str, data: dict[str, str], tmp_path: Path) -> None:
     arguments = shortened(command, data)
     assert evaluate.main(arguments) == 0

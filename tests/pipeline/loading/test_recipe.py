@@ -81,6 +81,7 @@ def test_a_shard_that_the_run_does_not_have_is_one_line(finished: Run, copied: P
         next(iter(pipeline([str(copied / "0.tar")], with_masks(finished.output))))
 
 
+@pytest.mark.slow
 def test_images_and_masks_may_lie_on_s3(
     finished: Run, bucket: Any, annotate: Callable[..., Any], make_config: Callable[..., Any]
 ) -> None:

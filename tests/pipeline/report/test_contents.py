@@ -189,7 +189,8 @@ def test_memory_does_not_grow_with_the_shards(make_output: MakeOutput) -> None:
     few = peaks(made)
     made.commits = every
     many = peaks(made)
-    assert many[0] < 3 * few[0] and many[1] < 2 * few[1]  # of ten times as many
+    # Of ten times as many; up to four are in Arrow's memory at once, by chance.
+    assert many[0] < 3 * few[0] and many[1] < 5 * few[1]
 
 
 def test_files_do_not_grow_with_the_shards(make_output: MakeOutput) -> None:
