@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PACKAGES := legrad pipeline jobs benchmarks docs
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test long lint bench published clean
+.PHONY: help setup demo test test-on-ray test-elsewhere long lint bench published clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,12 +26,17 @@ $(READY): requirements.lock
 demo: $(READY) ## Annotate the bundled demo shards with the bundled demo model.
 	$(BIN)/python jobs/annotate.py
 
-# One thread: the tests' tensors are tiny, and threads that wait for each other starve on a busy machine. Tests on Ray
-# share one, whose actors are processes enough.
 test: lint ## Lint, check types, run the tests.
+	@$(MAKE) --no-print-directory -j2 test-on-ray test-elsewhere
+
+# One thread: the tests' tensors are tiny, and threads that wait for each other starve on a busy machine. Tests on Ray
+# share one and mostly wait for it, so that the others run beside them.
+test-on-ray: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "ray and not long"
+
+test-elsewhere: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not long and not ray" -n auto --maxprocesses 4 \
 		--dist loadfile --no-loadscope-reorder
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "ray and not long"
 
 long: $(READY) ## The tests that `make test` leaves out.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long
