@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import os
 import posixpath
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -149,6 +150,10 @@ class MaskConfig:
             raise ConfigError(f"--mask.threshold {self.threshold}: give a number from 0 to below 1")
         if self.min_area < 0:
             raise ConfigError(f"--mask.min_area {self.min_area}: must not be negative")
+
+    def levels(self, own: Sequence[float | None]) -> list[float]:
+        """The threshold of each map under the fixed rule: that of its class, or the run's."""
+        return [self.threshold if level is None else level for level in own]
 
 
 @dataclass(frozen=True)

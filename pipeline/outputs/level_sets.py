@@ -47,16 +47,7 @@ def level_sets(
 ) -> Iterator[Foreground]:
     """Threshold the maps of one image, on the device they are on.
 
-    Args:
-        raw: maps on the patch grid.
-        height: of the stored image, pixels.
-        width: of the stored image, pixels.
-        thresholds: of each map's class; None for the run's.
-        config: the run's threshold and rule.
-        order: of the steps from maps to heat.
-
-    Yields:
-        The maps in order, in as many parts as memory needs.
+    Arguments and what it yields are those of `pipeline.outputs.thresholding.threshold_maps`.
     """
     down = Axis.of(height, raw.shape[1], raw.device)
     across = Axis.of(width, raw.shape[2], raw.device)
@@ -188,7 +179,7 @@ def _levels(
     """The threshold of each map, as heat."""
     if config.rule == "mean":
         return down.mean(across.mean(maps))
-    return maps.new_tensor([config.threshold if t is None else t for t in thresholds])
+    return maps.new_tensor(config.levels(thresholds))
 
 
 @dataclass(frozen=True)

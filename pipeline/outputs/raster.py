@@ -31,16 +31,7 @@ def rasters(
     The maps are upsampled transposed: [map, width, height] in C order is the Fortran-ordered
     [height, width, map] that COCO's encoder wants, so that nothing has to be copied.
 
-    Args:
-        raw: maps on the patch grid.
-        height: of the stored image, pixels.
-        width: of the stored image, pixels.
-        thresholds: of each map's class; None for the run's.
-        config: the run's threshold and rule.
-        order: of the steps from maps to heat.
-
-    Yields:
-        The maps in order, in as many parts as memory needs.
+    Arguments and what it yields are those of `pipeline.outputs.thresholding.threshold_maps`.
     """
     step = max(1, CHUNK_PIXELS // (height * width))
     for start in range(0, len(raw), step):
@@ -65,4 +56,4 @@ def _levels(
     """The threshold of each map."""
     if config.rule == "mean":
         return heat.mean((1, 2))
-    return heat.new_tensor([config.threshold if t is None else t for t in own])
+    return heat.new_tensor(config.levels(own))
