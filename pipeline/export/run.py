@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -116,7 +118,8 @@ def export(config: Config, make: type[Format[Config]]) -> Totals:
         print("complete already; nothing was done", flush=True)
         return complete
     try:
-        totals = _write(written, images)
+        with _no_collections():
+            totals = _write(written, images)
     except (OSError, ShardError) as error:
         raise ConfigError(f"stopped: {one_line(error)}; the same command goes on") from error
     if not totals.taken:
@@ -131,6 +134,18 @@ def export(config: Config, make: type[Format[Config]]) -> Totals:
     except OSError as error:
         raise ConfigError(f"stopped: {one_line(error)}; the same command goes on") from error
     return totals
+
+
+@contextmanager
+def _no_collections() -> Iterator[None]:
+    """Nothing here is on a cycle of references, and to look for some takes a third of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _write(written: Format[Config], images: int) -> Totals:

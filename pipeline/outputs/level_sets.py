@@ -114,6 +114,15 @@ class Axis:
         upper = (lower + 1).clamp_(max=self.cells - 1)
         return torch.lerp(maps[..., lower, :], maps[..., upper, :], fraction)
 
+    @functools.cached_property
+    def matrix(self) -> Float[Tensor, "pixel cells"]:
+        """What every pixel takes of every cell, in float32."""
+        upper = (self.lower + 1).clamp_(max=self.cells - 1)
+        made = self.fraction.new_zeros(self.pixels, self.cells)
+        made[self.all, self.lower] = 1 - self.fraction
+        made[self.all, upper] += self.fraction
+        return made.float()
+
     @property
     def all(self) -> Int64[Tensor, " pixel"]:
         """Every pixel."""

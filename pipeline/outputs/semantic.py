@@ -146,7 +146,7 @@ def _values(
     grids = torch.cat([stored_heat(row) for row in rows])  # of one shape, for one model made them
     down, across = (Axis.of(*side, CPU) for side in zip(size, grids.shape[1:], strict=True))
     for row, grid in zip(rows, normalised(grids, down, across, order).float(), strict=True):
-        heat = F.interpolate(grid[None, None], size, mode="bilinear")[0, 0]
+        heat = down.matrix @ (grid @ across.matrix.T)  # a quarter of `interpolate`'s time
         if config.level is not None:
             F.threshold(heat, config.level, 0.0, inplace=True)
         elif config.background == "constant":
