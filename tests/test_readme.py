@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 MINUTES = 10
@@ -36,9 +37,21 @@ def test_from_the_demo_to_a_trained_network(clone: Path) -> None:
         "make demo", "jobs/report", "jobs/export", "jobs/train_student",
     ]  # fmt: skip
     said = {line: run(["bash", "-c", no_install(line)], clone) for line in commands}
-    quality = re.search(r"p-mIoU on the bundled points: (\S+)", said["make demo"])
-    assert quality and float(quality[1]) > 0.6
-    assert (clone / "out" / "demo" / "report.html").stat().st_size > 100_000
+    quality, control = (
+        float(re.search(pattern, said["make demo"])[1])
+        for pattern in (r"p-mIoU on the bundled points: (\S+)", r"cover everything: (\S+)")
+    )
+    assert quality >= 0.60 > 0.30 > control > 0.20
+    assert "Look at out/demo/preview.png and out/demo/report.html" in said["make demo"]
+    assert "No pictures" not in said["make demo"]
+    demo = clone / "out" / "demo"
+    with Image.open(demo / "preview.png") as sheet:
+        assert sheet.width > 1000 < sheet.height
+    page = (demo / "report.html").read_text()
+    assert page.count("data:image/jpeg") == 3 * (3 * 6 + 12 * 2)
+    assert "<dt>images in committed shards</dt><dd>192</dd>" in page
+    summary = json.loads((demo / "summary.json").read_text())
+    assert (summary["shards"], summary["samples"], summary["missing"]) == (3, 192, [])
     (snippet,) = (block for block in PYTHON.findall(readme) if "pycocotools" in block)
     counted = f"{snippet}\nprint(len(coco.anns), len(coco.imgs), mask.shape, mask.sum())"
     last = run([sys.executable, "-c", counted], clone).splitlines()[-1]

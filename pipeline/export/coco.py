@@ -1,7 +1,7 @@
 """COCO's instances and results, one file for all shards, written as a stream.
 
-Every shard leaves its lines in `parts/`; in the end they are put one behind the other, and the
-objects are numbered, which only then can be done. See `CocoConfig` for the rules of the records.
+Every shard leaves its lines in `export/parts/`; in the end they are put one behind the other, and
+the objects are numbered, which only then can be done. `CocoConfig` says how records are made.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from rich.table import Table
 from pipeline.export.state import Totals
 
 SHOWN = 20
-"""Classes; `export.json` has all of them."""
+"""Classes; `export/state.json` has all of them."""
 
 
 def print_totals(totals: Totals, output: str) -> None:

@@ -1,6 +1,7 @@
 """What is done of an export: a record per shard while it works, one file in the end.
 
-`export.json` says `running` from the first to the last moment of the work. The files that a client
+`export/state.json` says `running` from the first to the last moment of the work: in a folder of its
+own, for there are clients that read every .json file beside a COCO file. The files that a client
 opens first are written last, so that an export that was interrupted never looks complete.
 """
 
@@ -20,7 +21,7 @@ from pipeline.outputs.selection import Dropped
 from pipeline.storage import digests
 
 READERS = 16
-STATE, PARTS = "export.json", "parts"
+STATE, PARTS = "export/state.json", "export/parts"
 
 
 @dataclass

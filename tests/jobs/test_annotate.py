@@ -38,35 +38,6 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     return run
 
 
-@pytest.mark.slow
-def test_without_arguments_the_demo_is_annotated(tmp_path: Path) -> None:
-    output = tmp_path / "demo"
-    ended = subprocess.run(
-        [sys.executable, "jobs/annotate.py", *LOCAL, "--output", str(output)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert ended.returncode == 0, ended.stderr
-    quality, control = (
-        float(re.search(pattern, ended.stdout)[1])
-        for pattern in (r"p-mIoU on the bundled points: (\S+)", r"cover everything: (\S+)")
-    )
-    assert quality >= 0.60 > 0.30 > control > 0.20
-    assert f"Look at {output}/preview.png and {output}/report.html" in ended.stdout
-    assert "No pictures" not in ended.stdout
-    page = (output / "report.html").read_text()
-    assert page.count("data:image/jpeg") == 3 * (3 * 6 + 12 * 2)
-    assert "<dt>images in committed shards</dt><dd>192</dd>" in page
-    with Image.open(output / "preview.png") as sheet:
-        assert sheet.width > 1000 < sheet.height
-    summary = json.loads((output / "summary.json").read_text())
-    assert (summary["shards"], summary["samples"], summary["missing"]) == (3, 192, [])
-    assert "192 images" in ended.stdout
-    assert ended.stderr == ""
-
-
 # --- what it refuses
 
 

@@ -91,7 +91,7 @@ def test_filters_say_what_they_drop_of_each_class(
     captions = [Made("cap.jpg", SIZE, [(None, 0.75, WHOLE), (None, 0.0, WHOLE)])]
     make_run(str(tmp_path / "out"), HARD, captions)
     assert run(tmp_path / "out", tmp_path / "to", "--select.score", "0.2") == 0
-    totals = json.loads((tmp_path / "to" / "export.json").read_text())["totals"]
+    totals = json.loads((tmp_path / "to" / "export" / "state.json").read_text())["totals"]
     assert totals["taken"] == {"dog": 1, "cat": 1, "a zebra": 1}
     assert totals["dropped"] == [
         ["caption_category", "(caption)", 1],
@@ -151,14 +151,14 @@ def test_an_interrupted_export_goes_on_and_never_looks_complete(
     assert run(tmp_path / "out", to) == 2
     assert "no space left; the same command goes on" in said(capsys)
     assert not (to / "instances.json").exists()
-    assert json.loads((to / "export.json").read_text())["state"] == "running"
+    assert json.loads((to / "export" / "state.json").read_text())["state"] == "running"
     written.clear()
     until(lambda location: False)
     assert run(tmp_path / "out", to) == 0
     assert not [name for name in written if name.startswith("part-0")]
     assert read(to) == read(tmp_path / "whole")
-    assert json.loads((to / "export.json").read_text())["state"] == "complete"
-    assert list((to / "parts").iterdir()) == []
+    assert json.loads((to / "export" / "state.json").read_text())["state"] == "complete"
+    assert list((to / "export" / "parts").iterdir()) == []
     written.clear()
     assert run(tmp_path / "out", to) == 0
     assert written == []
@@ -177,7 +177,7 @@ def test_the_last_file_is_whole_or_not_there(
 
     monkeypatch.setattr(storage, "read_bytes", fail)
     assert run(tmp_path / "out", tmp_path / "to") == 2
-    assert [path.name for path in (tmp_path / "to").iterdir() if path.is_file()] == ["export.json"]
+    assert [path.name for path in (tmp_path / "to").iterdir()] == ["export"]
 
 
 def test_a_run_that_has_grown_is_exported_again(tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def test_components_become_objects(tmp_path: Path) -> None:
     assert run(tmp_path / "out", tmp_path / "to", *flags) == 0
     data = read(tmp_path / "to")
     assert sorted(one["area"] for one in data["annotations"]) == [100, 270, 1200]
-    totals = json.loads((tmp_path / "to" / "export.json").read_text())["totals"]
+    totals = json.loads((tmp_path / "to" / "export" / "state.json").read_text())["totals"]
     assert totals["dropped"] == [["part_area", "a zebra", 1]]
     assert pq.read_table(tmp_path / "out" / "annotations").num_rows == 4
 
