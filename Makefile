@@ -26,13 +26,13 @@ $(READY): requirements.lock
 demo: $(READY) ## Annotate the bundled demo shards with the bundled demo model.
 	$(BIN)/python jobs/annotate.py
 
-test: lint ## Lint, check types, run the tests.
-	@$(MAKE) --no-print-directory -j2 test-on-ray test-elsewhere
+test: $(READY) ## Lint, check types, run the tests.
+	@$(MAKE) --no-print-directory -j3 lint test-on-ray test-elsewhere
 
 # One thread: the tests' tensors are tiny, and threads that wait for each other starve on a busy machine. Tests on Ray
-# share one and mostly wait for it, so that the others run beside them.
+# share one and mostly wait for it, so that the others run beside them, and no file without such tests is even read.
 test-on-ray: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "ray and not long"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "ray and not long" $$(grep -rlF --include='*.py' mark.ray tests)
 
 test-elsewhere: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not long and not ray" -n auto --maxprocesses 4 \
