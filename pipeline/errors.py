@@ -10,6 +10,10 @@ class ConfigError(ValueError):
     """A setting that cannot work; the message says which one and what to do."""
 
 
+class TakenOver(ConfigError):
+    """Another run, with other settings, has taken over the output: nothing may be written there."""
+
+
 class ModelError(Exception):
     """The model or its weights do not load; the message says what was tried and why it failed."""
 

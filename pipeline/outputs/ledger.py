@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -16,9 +16,10 @@ import pyarrow as pa
 
 from pipeline import storage
 from pipeline.config import SCHEMA_VERSION, fingerprint
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, TakenOver
 from pipeline.inputs.shards import Shard
 from pipeline.outputs import index, versions
+from pipeline.outputs.heartbeat import Driver, spoken
 from pipeline.outputs.records import Commit, Summary
 
 READERS = 16
@@ -34,11 +35,13 @@ class Ledger:
     Attributes:
         output: where it is.
         fingerprint: of the run that was opened here; empty for a reader.
+        driver: this process, as a driver of the run.
     """
 
     def __init__(self, output: str) -> None:
         self.output = output
         self.fingerprint = ""
+        self.driver = Driver()
 
     def open(
         self,
@@ -48,6 +51,9 @@ class Ledger:
         redo: bool = False,
     ) -> None:
         """Start a run here, or go on with one.
+
+        The settings are written before anything is deleted: from then on whoever works here with
+        other ones can commit nothing more, and what it still commits is not believed.
 
         Args:
             identity: the settings that change what is written for a shard, as JSON values.
@@ -65,11 +71,8 @@ class Ledger:
                 f"--output {self.output} holds results of another configuration "
                 f"({'; '.join(changes)}); choose another output, or --on_mismatch redo"
             )
-        if changes:
-            self._clear()
-        elif storage.exists(self._path("run.json")):
+        if not changes and storage.exists(self._path("run.json")):
             return
-        self._write_json("categories.json", list(categories))
         self._write_json(
             "run.json",
             {
@@ -80,6 +83,9 @@ class Ledger:
                 "versions": {name: version(name) for name in PACKAGES},
             },
         )
+        if changes:
+            self._clear()
+        self._write_json("categories.json", list(categories))
 
     def run(self) -> dict[str, Any]:
         """What `run.json` says: settings, fingerprint, versions; empty where there is no run."""
@@ -96,6 +102,22 @@ class Ledger:
     def is_here(self) -> bool:
         """Whether this process finds the run that was opened: its disk may be another one."""
         return fingerprint(self.identity()) == self.fingerprint
+
+    def check_owner(self, mine: str) -> None:
+        """Make sure that the run here is still one's own.
+
+        Args:
+            mine: its fingerprint.
+
+        Raises:
+            TakenOver: it is another one.
+        """
+        found = self.identity()
+        if found and fingerprint(found) != mine:
+            raise TakenOver(
+                f"--output {storage.public(self.output)}: another run, with other settings, has "
+                "taken it over; this one stops"
+            )
 
     def changes(self, identity: dict[str, Any]) -> list[str]:
         """In which settings the run that is here differs; empty where there is none."""
@@ -127,14 +149,14 @@ class Ledger:
         Args:
             commit: the record.
             tables: path below the output → complete file.
+
+        Raises:
+            TakenOver: the run that is here now has other settings.
         """
-        found = self.identity()
-        if found and fingerprint(found) != commit.fingerprint:
-            raise ConfigError(
-                f"--output {self.output}: another run, with other settings, has taken it over"
-            )
+        self.check_owner(commit.fingerprint)
         for path, data in tables.items():
             storage.write_bytes(self._path(path), data)
+        self.check_owner(commit.fingerprint)  # tables may take long
         self._write_json(f"commits/{commit.shard}.json", asdict(commit))
         storage.remove(self._path(f"failed/{commit.shard}.json"))
 
@@ -204,12 +226,36 @@ class Ledger:
         return versions.read(data, columns, optional)
 
     def commits(self, known: Iterable[Commit] = ()) -> list[Commit]:
-        """Every commit, by shard name; those that are `known` are not read again."""
+        """Every commit of the run, by shard name; those that are `known` are not read again.
+
+        What a run with other settings has left here, or still leaves, is not believed.
+        """
         names = self.committed()
         commits = {commit.shard: commit for commit in known if commit.shard in names}
+        own = self.fingerprint or self.run().get("fingerprint")
         for name, content in self._records("commits", names - commits.keys()):
-            commits[name] = Commit(**content)
+            if own in (content["fingerprint"], None):
+                commits[name] = Commit(**content)
         return [commits[name] for name in sorted(commits)]
+
+    def damages(self, commits: Iterable[Commit]) -> dict[str, str]:
+        """Name of every shard whose tables are not those that were committed → what is wrong.
+
+        One listing for each folder: sizes are compared, contents are not.
+        """
+        sizes = {
+            f"{folder}/{name}": size
+            for folder in TABLES
+            for name, size in storage.list_files(self._path(folder)).items()
+        }
+        found = {}
+        for commit in commits:
+            for path, file in commit.files.items():
+                if path not in sizes:
+                    found[commit.shard] = f"{path} is gone"
+                elif sizes[path] != file["bytes"]:
+                    found[commit.shard] = f"{path} has {sizes[path]:,} of {file['bytes']:,} bytes"
+        return found
 
     def summary(
         self,
@@ -229,10 +275,34 @@ class Ledger:
         state: str = "finished",
         known: Iterable[Commit] = (),
     ) -> Summary:
-        """The same, also written to `summary.json`."""
-        summary = self.summary(shards, state, known)
-        self._write_json("summary.json", asdict(summary))
+        """The same, also written to `summary.json`, as long as the run here is this one."""
+        summary = replace(self.summary(shards, state, known), driver=self.driver.record())
+        if not self.fingerprint or self.is_here():
+            self._write_json("summary.json", asdict(summary))
         return summary
+
+    def beat(self, summary: Summary) -> None:
+        """Give a sign of life: a summary again, with the time."""
+        if self.is_here():
+            again = replace(summary, driver=self.driver.record())
+            self._write_json("summary.json", asdict(again))
+
+    def other_driver(self) -> Driver | None:
+        """Who else is at work here, by its signs of life."""
+        driver = self._last_driver()
+        working = driver is not None and driver.alive and not driver.is_(self.driver)
+        return driver if working else None
+
+    def _last_driver(self) -> Driver | None:
+        """Who works here, or died at it; nobody where the last run came to an end."""
+        if not storage.exists(self._path("summary.json")):
+            return None
+        try:
+            saved = self._read_json("summary.json")
+            driver = Driver(**saved["driver"]) if saved["state"] == "running" else None
+        except (ConfigError, TypeError, KeyError):
+            return None  # of before there were signs of life, or damaged, which `last_run` says
+        return driver
 
     def last_run(self) -> tuple[str, int]:
         """The state of the last run and the shards of its input, as `summary.json` says.
@@ -248,7 +318,11 @@ class Ledger:
             return "unknown (no summary.json; the next run writes it)", 0
         try:
             saved = self._read_json("summary.json")
-            return str(saved["state"]), int(saved["planned"])
+            state, driver = str(saved["state"]), self._last_driver()
+            if driver is not None:
+                life = "alive" if driver.alive else "dead, the same command goes on"
+                state += f" ({driver}; last sign of life {spoken(driver.silent)} ago: {life})"
+            return state, int(saved["planned"])
         except (ValueError, TypeError, KeyError):
             return "unknown (summary.json is damaged; the next run replaces it)", 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from pipeline.inputs.shards import Shard
 from pipeline.storage import digests
@@ -105,7 +105,8 @@ class Summary:
     """Totals over the commits of a run.
 
     Attributes:
-        state: `running`, `finished` or `stopped`; a run that was killed stays `running`.
+        state: `running`, `finished` or `stopped`; a run that was killed stays `running`, and its
+            driver gives no more signs of life.
         planned: shards in the input.
         shards: committed.
         missing: names of the shards that should be there and are not.
@@ -118,6 +119,7 @@ class Summary:
         degraded: shards with batches made smaller for want of memory.
         incomplete: shards that were read in part only, and why.
         seconds: sum over the shards, each on its worker.
+        driver: who wrote this; see `heartbeat.Driver`. Empty where nobody drives a run.
     """
 
     state: str
@@ -133,6 +135,7 @@ class Summary:
     degraded: int
     incomplete: dict[str, str]
     seconds: float
+    driver: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, commits: Sequence[Commit], missing: Iterable[str], state: str) -> Summary:

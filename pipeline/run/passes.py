@@ -34,7 +34,7 @@ class Plan:
     Attributes:
         shards: all that the input names.
         committed: names of those that are done.
-        changed: names of those that are done, but have another size now: they are done again.
+        again: names of those that were done and are done again → why.
         given_up: names of those that an earlier run gave up.
         todo: what is left.
         known: the commits that stay, also of shards that the input does not name.
@@ -42,7 +42,7 @@ class Plan:
 
     shards: Sequence[Shard]
     committed: set[str]
-    changed: set[str]
+    again: dict[str, str]
     given_up: set[str]
     todo: list[Shard]
     known: list[Commit]
@@ -52,17 +52,33 @@ Execute = Callable[[Sequence[Shard], int, int], list[Outcome]]
 """Tries some shards: (shards, attempt, how many at once on each worker) → what it knows of them."""
 
 
-def plan(config: RunConfig, ledger: Ledger, shards: Sequence[Shard]) -> Plan:
-    """Compare the input with what is committed."""
-    commits = ledger.commits()
-    sizes = {commit.shard: commit.bytes for commit in commits}
-    # A web server need not say how long a file is.
-    changed = {s.name for s in shards if s.size and sizes.get(s.name, s.size) not in (s.size, 0)}
-    committed = {s.name for s in shards if s.name in sizes} - changed
-    given_up = set() if config.retry_failed else ledger.failed() - sizes.keys()
+def plan(
+    config: RunConfig, ledger: Ledger, shards: Sequence[Shard], known: Sequence[Commit] = ()
+) -> Plan:
+    """Compare the input, and the tables that are there, with what is committed.
+
+    Args:
+        config: of the run.
+        ledger: its output.
+        shards: all that the input names.
+        known: commits that need not be read again.
+    """
+    there = ledger.committed()
+    commits = ledger.commits(known)
+    own = {commit.shard: commit for commit in commits}
+    names = {shard.name for shard in shards}
+    again = {name: "other settings made it" for name in (there & names) - own.keys()}
+    again |= {name: what for name, what in ledger.damages(commits).items() if name in names}
+    for shard in shards:
+        # A web server need not say how long a file is.
+        before = own[shard.name].bytes if shard.name in own else 0
+        if shard.size and before not in (shard.size, 0):
+            again[shard.name] = f"it had {before:,} bytes, and has {shard.size:,} now"
+    committed = (own.keys() & names) - again.keys()
+    given_up = set() if config.retry_failed else ledger.failed() - own.keys()
     todo = [s for s in shards if s.name not in committed | given_up]
-    known = [commit for commit in commits if commit.shard not in changed]
-    return Plan(shards, committed, changed, given_up, todo, known)
+    stay = [commit for commit in commits if commit.shard not in again]
+    return Plan(shards, committed, again, given_up, todo, stay)
 
 
 def run_passes(config: RunConfig, ledger: Ledger, todo: Sequence[Shard], execute: Execute) -> None:

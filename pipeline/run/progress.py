@@ -18,6 +18,7 @@ from rich.table import Table
 
 import legrad
 from pipeline.config import AnnotateConfig
+from pipeline.errors import TakenOver
 from pipeline.inputs.shards import Shard
 from pipeline.outputs.records import Summary
 from pipeline.outputs.schema import IMAGES, annotation_schema
@@ -58,7 +59,13 @@ class Meter:
         self._done_bytes = 0
 
     def add(self, outcome: Outcome) -> None:
-        """Count a shard that is over, committed or not."""
+        """Count a shard that is over, committed or not.
+
+        Raises:
+            TakenOver: there is no use in going on.
+        """
+        if outcome.taken_over:
+            raise TakenOver(outcome.error)
         self._done += 1
         self._done_bytes += outcome.size
 
@@ -122,8 +129,8 @@ def print_plan(plan: Plan) -> None:
         f"{len(plan.todo):,} to do",
         flush=True,
     )
-    for name in sorted(plan.changed):
-        print(f"changed since it was committed, done again: {name}", flush=True)
+    for name, why in sorted(plan.again.items()):
+        print(f"done again: {name}: {why}", flush=True)
 
 
 def print_dry_run(config: AnnotateConfig, plan: Plan, changes: Sequence[str]) -> None:

@@ -6,12 +6,16 @@ from collections.abc import Callable, Sequence
 
 from pipeline.config import RunConfig
 from pipeline.inputs.shards import Shard
+from pipeline.outputs.heartbeat import beating
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.records import Commit, Summary
 from pipeline.run.executors import make_executor
-from pipeline.run.passes import plan, run_passes
+from pipeline.run.passes import Execute, Plan, plan, run_passes
 from pipeline.run.progress import print_plan
 from pipeline.run.worker import MakeWorker
+
+MOST_CHECKS = 3
+"""So often a run does again what others spoil; what is spoiled then is for the next run."""
 
 
 def run_shards(
@@ -23,8 +27,9 @@ def run_shards(
 ) -> Summary:
     """Do every shard that is not committed yet, and say how it went.
 
-    All the while `summary.json` says that the run is `running`, and in the end whether it has
-    `finished` or was `stopped`.
+    All the while `summary.json` says that the run is `running`, with signs of life, and in the end
+    whether it has `finished` or was `stopped`. What was committed is compared with what is there
+    before and after the work: another process may have deleted or replaced tables meanwhile.
 
     Args:
         config: of the run.
@@ -35,20 +40,36 @@ def run_shards(
 
     Raises:
         ModelError: the model does not load.
+        TakenOver: a run with other settings works in the output now.
     """
     names = [shard.name for shard in shards]
     planned = plan(config, ledger, shards)
     print_plan(planned)
+    if other := ledger.other_driver():
+        print(f"{other} does the same run in this output; each does what is left", flush=True)
     state = "stopped"
     try:
         if planned.todo:
-            ledger.summarise(names, "running", planned.known)
-            execute = make_executor(config, ledger, make_worker)
-            ledger.forget(planned.changed)
-            run_passes(config, ledger, planned.todo, execute)
+            running = ledger.summarise(names, "running", planned.known)
+            with beating(lambda: ledger.beat(running)):
+                execute = make_executor(config, ledger, make_worker)
+                planned = _run(config, ledger, planned, execute)
         state = "finished"
     finally:
         commits = ledger.commits(planned.known)
         summary = ledger.summarise(names, state, commits)
     finish(commits)
     return summary
+
+
+def _run(config: RunConfig, ledger: Ledger, planned: Plan, execute: Execute) -> Plan:
+    """Do what is planned, and again what somebody else has spoiled by then."""
+    for _ in range(MOST_CHECKS):
+        ledger.forget(planned.again)
+        run_passes(config, ledger, planned.todo, execute)
+        planned = plan(config, ledger, planned.shards, planned.known)
+        if not planned.again:
+            break
+        print_plan(planned)
+    ledger.check_owner(ledger.fingerprint)
+    return planned

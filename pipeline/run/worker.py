@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from pipeline.config import AnnotateConfig, RunConfig
-from pipeline.errors import ShardError, Stopped, TooManyRejects, one_line
+from pipeline.errors import ShardError, Stopped, TakenOver, TooManyRejects, one_line
 from pipeline.inputs.look_ahead import map_ahead
 from pipeline.inputs.prompts import Prompt, PromptReader
 from pipeline.inputs.reader import Read, ShardReader, in_batches
@@ -46,12 +46,14 @@ class Outcome:
         size: its bytes.
         error: why it failed; empty when it is committed.
         final: whether another attempt is pointless.
+        taken_over: whether the output belongs to another run now, so that all is pointless.
     """
 
     shard: str
     size: int
     error: str = ""
     final: bool = False
+    taken_over: bool = False
 
 
 class ShardWorker(ABC):
@@ -84,6 +86,9 @@ class ShardWorker(ABC):
         except (ShardError, TooManyRejects, Stopped) as error:
             final = isinstance(error, TooManyRejects)
             return Outcome(shard.name, shard.size, str(error), final)
+        except TakenOver as error:
+            self.stop()
+            return Outcome(shard.name, shard.size, str(error), final=True, taken_over=True)
         except Exception as error:  # whatever it is, it must not take other shards with it
             traceback.print_exc()
             self._leave_if_broken()

@@ -98,7 +98,7 @@ def test_plan(ledger: Ledger) -> None:
     ledger.commit(commit_of(B, size=9), {})
     ledger.fail(C, "broken")
     first = plan(AnnotateConfig(), ledger, SHARDS)
-    assert (first.committed, first.changed, first.given_up) == ({A.name}, {B.name}, {C.name})
+    assert (first.committed, first.again.keys(), first.given_up) == ({A.name}, {B.name}, {C.name})
     assert first.todo == [B]
     assert [commit.shard for commit in first.known] == [A.name]
     assert plan(AnnotateConfig(retry_failed=True), ledger, SHARDS).todo == [B, C]

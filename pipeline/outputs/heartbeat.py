@@ -1,0 +1,90 @@
+"""Signs of life of the process that drives a run: a dead one can be told from a live one."""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timezone
+from typing import Any
+
+from pipeline.errors import one_line
+
+BEAT_SECONDS = 30.0
+DEAD_SECONDS = 5 * BEAT_SECONDS
+"""A driver that has been silent for so long is taken for dead; clocks may differ by less."""
+
+
+@dataclass(frozen=True)
+class Driver:
+    """A process that drives a run.
+
+    Attributes:
+        host: its machine.
+        pid: its number there.
+        started: when it began, ISO 8601 in UTC.
+        seen: its last sign of life, likewise.
+    """
+
+    host: str = field(default_factory=platform.node)
+    pid: int = field(default_factory=os.getpid)
+    started: str = field(default_factory=lambda: now().isoformat(timespec="seconds"))
+    seen: str = ""
+
+    def record(self) -> dict[str, Any]:
+        """As `summary.json` has it, seen now."""
+        return asdict(replace(self, seen=now().isoformat(timespec="seconds")))
+
+    def is_(self, other: Driver) -> bool:
+        """Whether both are one process."""
+        return (self.host, self.pid, self.started) == (other.host, other.pid, other.started)
+
+    @property
+    def silent(self) -> float:
+        """Seconds since its last sign of life."""
+        return (now() - datetime.fromisoformat(self.seen)).total_seconds()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has given a sign of life of late."""
+        return self.silent < DEAD_SECONDS
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}, since {self.started}"
+
+
+def now() -> datetime:
+    """The time, in UTC."""
+    return datetime.now(timezone.utc)
+
+
+def spoken(seconds: float) -> str:
+    """A time that has passed, for people."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
+
+
+@contextmanager
+def beating(beat: Callable[[], object], seconds: float = BEAT_SECONDS) -> Iterator[None]:
+    """Call `beat` now and then while the body runs. One that fails is told, and the next tried."""
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.wait(seconds):
+            try:
+                beat()
+            except OSError as error:
+                print(f"no sign of life could be written: {one_line(error)}", flush=True)
+
+    thread = threading.Thread(target=work, name="heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
