@@ -58,7 +58,11 @@ def check(config: ValidateConfig) -> ExitCode:
     for found, finding in enumerate(validate(config), 1):
         if found <= config.most:
             print(finding, flush=True)
-    print(f"{config.file}: {found:,} findings" if found else f"{config.file}: no findings")
+    print(
+        f"{config.file}: {found:,} finding{'s' if found > 1 else ''}"
+        if found
+        else f"{config.file}: no findings"
+    )
     return ExitCode.FINDINGS if found else ExitCode.DONE
 
 

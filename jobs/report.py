@@ -28,7 +28,7 @@ def run(config: ReportConfig) -> ExitCode:
     torch.set_num_threads(1)  # the maps are too small to share
     for note in write_report(config).notes:
         print(note)
-    print(f"Look at {storage.join(config.output, PAGE)}")
+    print(f"Look at {storage.shown(storage.join(config.output, PAGE))}")
     return ExitCode.DONE
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from enum import IntEnum
@@ -16,6 +17,17 @@ from pipeline.errors import ConfigError, ModelError, unwrapped
 from pipeline.inputs.option_texts import with_names
 
 Config = TypeVar("Config")
+KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "a text",
+    "list": "a list, such as '[a, b]'",
+    "tuple": "a list, such as '[a, b]'",
+    "dict": "a mapping, such as '{a: b}'",
+    "NoneType": "null",
+}
+"""What values of these types are called."""
 
 
 class ExitCode(IntEnum):
@@ -49,6 +61,7 @@ def run_command(
         arguments: None for those of the process.
         run: does the work; what it returns is the exit code, if it returns.
     """
+    stop_when_terminated()
     try:
         return run(parse(config, command, description, arguments))
     except (ConfigError, ModelError) as error:
@@ -57,6 +70,15 @@ def run_command(
     except KeyboardInterrupt:
         print(f"{command}: stopped; the same command goes on", file=sys.stderr)
         return ExitCode.STOPPED
+
+
+def stop_when_terminated() -> None:
+    """From here on SIGTERM is what Ctrl-C is: the command says that it stops, and ends with 143."""
+
+    def stop(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
 
 
 def parse(
@@ -100,7 +122,7 @@ class _Parser(ArgumentParser):
             names = known if flag else {name.rpartition(".")[2]: name for name in known}
             if (flag or key) not in names:
                 message += near(flag or key, names)
-        print(f"{self.prog}: {unwrapped(message)} (--help lists all)", file=sys.stderr)
+        print(f"{self.prog}: {_plain(unwrapped(message))} (--help lists all)", file=sys.stderr)
         sys.exit(2)
 
     def with_values(self, arguments: list[str]) -> list[str]:
@@ -123,6 +145,19 @@ def _check_values(settings: Namespace, defaults: Namespace) -> None:
                 raise ConfigError(f"--{name}: {key!r} is not a name; give {{name: value}}")
         if value is None and defaults.get(name) is not None:
             raise ConfigError(f"--{name} null: needs a value; leave it out for the default")
+
+
+def _plain(message: str) -> str:
+    """What the parser says of a value of another type, in the words of settings."""
+    found = re.search(r'Parser key "([\w.]+)": .*(?:Got value|Given value): (.*)', message)
+    kinds = re.findall(r"Expected (?:a )?(?:<class '(\w+)'>|typing\.Literal\[(.*?)\])", message)
+    if not found or not kinds:
+        return message
+    wanted = [
+        KINDS.get(kind, kind) or choices.replace("'", "").replace(", ", " or ")
+        for kind, choices in kinds
+    ]
+    return f"--{found[1]} {found[2]}: has to be {' or '.join(dict.fromkeys(wanted))}"
 
 
 def _is_switch(action: Any) -> bool:

@@ -38,4 +38,4 @@ def report(output: str) -> None:
     storage.write_bytes(path, png.getvalue())
     for note in write_report(ReportConfig(predictions=output, output=output)).notes:
         print(note)
-    print(f"Look at {path} and {storage.join(output, PAGE)}")
+    print(f"Look at {storage.shown(path)} and {storage.shown(storage.join(output, PAGE))}")

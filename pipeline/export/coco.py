@@ -1,6 +1,6 @@
 """COCO's instances and results, one file for all shards, written as a stream.
 
-Every shard leaves its lines in `export/parts/`; in the end they are put one behind the other, and
+Every shard leaves its lines in `State.parts`; in the end they are put one behind the other, and
 the objects are numbered, which only then can be done. `CocoConfig` says how records are made.
 """
 
@@ -18,7 +18,6 @@ from pipeline.export.config import ExportConfig
 from pipeline.export.instances import Instance, Selected
 from pipeline.export.pictures import Picture
 from pipeline.export.run import Format
-from pipeline.export.state import PARTS
 from pipeline.outputs.masks import RLE
 from pipeline.outputs.records import Commit
 from pipeline.outputs.run_lengths import run_ends
@@ -130,7 +129,7 @@ def keep(written: Format[Any], commit: Commit, kind: str, lines: dict[str, list[
     """Write the lines of a shard, by the part of the data that they belong to."""
     for part, of_part in lines.items():
         data = "\n".join(of_part).encode()
-        storage.write_bytes(written.state.path(_kept_in(commit, kind, part)), data)
+        storage.write_bytes(written.state.path(_kept_in(written, commit, kind, part)), data)
 
 
 def kept(
@@ -138,7 +137,7 @@ def kept(
 ) -> Iterator[list[bytes]]:
     """The lines again, shard by shard."""
     for commit in commits:
-        data = storage.read_bytes(written.state.path(_kept_in(commit, kind, part)))
+        data = storage.read_bytes(written.state.path(_kept_in(written, commit, kind, part)))
         yield data.split(b"\n") if data else []
 
 
@@ -166,8 +165,8 @@ def uncompressed(segmentation: RLE) -> dict[str, Any]:
     return {"size": segmentation["size"], "counts": runs}
 
 
-def _kept_in(commit: Commit, kind: str, part: str) -> str:
-    return f"{PARTS}/{commit.shard}.{part or 'all'}.{kind}"
+def _kept_in(written: Format[Any], commit: Commit, kind: str, part: str) -> str:
+    return f"{written.state.parts}/{commit.shard}.{part or 'all'}.{kind}"
 
 
 def _image(picture: Picture) -> dict[str, Any]:

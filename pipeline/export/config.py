@@ -50,9 +50,10 @@ class ExportConfig:
     def __post_init__(self) -> None:
         if not self.predictions or not self.output:
             raise ConfigError("--predictions and --output are needed: a run's output and a place")
-        if storage.normalise(self.predictions) == storage.normalise(self.output):
+        if storage.is_inside(self.output, self.predictions):
             raise ConfigError(
-                f"--output {self.output}: is --predictions itself; name another place"
+                f"--output {self.output}: is in --predictions, whose readers would take it for a "
+                "part of the run; name another place"
             )
         if self.part_area < 0:
             raise ConfigError(f"--part_area {self.part_area}: must not be negative")

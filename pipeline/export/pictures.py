@@ -63,7 +63,7 @@ def read_pictures(
                 raise ConfigError(
                     f"{predictions}: no file name is known of sample {key} of {commit.shard}, "
                     "whose table is of an earlier release; give a pattern, such as "
-                    "--file_name '{key}.jpg'"
+                    "--file_name '{image_id}.jpg'"
                 )
             path = _inside(name, commit.shard, key)
             yield Picture(sample, key, number, path, height, width, config.part_of(key))
@@ -74,7 +74,7 @@ def _inside(name: str, shard: str, key: str) -> str:
     if path in ("", ".", "..") or path.startswith(("/", "../")) or "\\" in path or "\0" in path:
         raise ConfigError(
             f"sample {key} of {shard}: {name!r} is no path below the folder of the images; give "
-            "another pattern, such as --file_name '{key}.jpg'"
+            "another pattern, such as --file_name '{image_id}.jpg'"
         )
     return path
 

@@ -109,11 +109,11 @@ def export(config: Config, make: type[Format[Config]]) -> Totals:
         "predictions": predictions.identity,
         "categories": categories,
     }
-    state = State(config.output)
+    state = State(config.output, identity)
     written = make(config, predictions, categories, state)
     images = check_pictures(predictions, config)
     with naming(f"--output {storage.public(config.output)}"):
-        complete = state.open(identity, predictions.commits)
+        complete = state.open(predictions.commits)
     if complete is not None:
         print("complete already; nothing was done", flush=True)
         return complete
@@ -129,8 +129,9 @@ def export(config: Config, make: type[Format[Config]]) -> Totals:
         reasons = ", ".join(f"{setting} drops {count:,}" for setting, count in why.items())
         raise ConfigError(f"{predictions}: no mask is left to export ({reasons or 'it has none'})")
     try:
+        state.check_owner()
         written.finish(predictions.commits)
-        state.close(identity, predictions.commits, totals)
+        state.close(predictions.commits, totals)
     except OSError as error:
         raise ConfigError(f"stopped: {one_line(error)}; the same command goes on") from error
     return totals
@@ -168,6 +169,7 @@ def _write(written: Format[Config], images: int) -> Totals:
             selected = instances.select(
                 predictions, commit, config, written.categories, written.columns
             )
+            state.check_owner()
             lost = written.write_shard(selected)
             taken = instances.taken(selected)
             of_shard = Totals(len(selected.pictures), taken, selected.dropped, lost)

@@ -36,6 +36,8 @@ WRITERS = 4
 """Threads, which wait for the disk or the store."""
 FAST = 1
 """zlib's level: of maps with few labels, higher ones make little of much time."""
+LARGEST = 16384
+"""Of --size: a map of so many pixels squared takes some GB."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,14 @@ class SemanticExportConfig(ExportConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.size is not None and self.size < 1:
-            raise ConfigError(f"--size {self.size}: must be at least 1")
+        if self.size is not None and not 1 <= self.size <= LARGEST:
+            raise ConfigError(f"--size {self.size}: must be from 1 to {LARGEST}")
         if self.instances != "one":
             raise ConfigError("--instances: has no effect here, where a pixel has one label")
+
+    def identity(self) -> dict[str, Any]:
+        """With the level that holds where none is given."""
+        return super().identity() | {"level": self.semantic.least}
 
 
 class Semantic(Format[SemanticExportConfig]):

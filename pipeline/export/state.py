@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,9 +18,9 @@ from pipeline.errors import ConfigError
 from pipeline.outputs.records import Commit
 from pipeline.outputs.selection import Dropped
 from pipeline.storage import digests
+from pipeline.storage.json_files import JsonFiles
 
-READERS = 16
-STATE, PARTS = "export/state.json", "export/parts"
+STATE = "export/state.json"
 
 
 @dataclass
@@ -70,20 +69,32 @@ class Totals:
 
 
 class State:
-    """The records of an export in its output."""
+    """The records of an export in its output.
 
-    def __init__(self, output: str) -> None:
-        self.output = output
+    Attributes:
+        output: where it is.
+        parts: folder below it for what is kept of each shard; another one for other settings.
+    """
+
+    def __init__(self, output: str, identity: dict[str, Any]) -> None:
+        """Name the places.
+
+        Args:
+            output: where the export is.
+            identity: what decides its contents beside the shards, as JSON values.
+        """
+        self.output, self._files = output, JsonFiles(output)
+        self._identity = json.loads(json.dumps(identity))
+        self.parts = f"export/parts-{digests.of_text(json.dumps(self._identity, sort_keys=True))}"
 
     def path(self, path: str) -> str:
         """The location of a path below the output."""
-        return storage.join(self.output, *path.split("/"))
+        return self._files.path(path)
 
-    def open(self, identity: dict[str, Any], commits: Sequence[Commit]) -> Totals | None:
+    def open(self, commits: Sequence[Commit]) -> Totals | None:
         """Begin, or go on.
 
         Args:
-            identity: what decides the contents beside the shards, as JSON values.
             commits: the shards.
 
         Returns:
@@ -94,57 +105,52 @@ class State:
             OSError: nothing can be written here.
         """
         shards = {commit.shard: fingerprint(commit) for commit in commits}
-        if storage.exists(self.path(STATE)):
-            before = self._read(STATE)
-            made_with, now = before["made_with"], json.loads(json.dumps(identity))
-            names = sorted(made_with.keys() | now.keys())
-            changed = [name for name in names if made_with.get(name) != now.get(name)]
-            if changed:
-                raise ConfigError(
-                    f"--output {storage.public(self.output)}: holds another export (with another "
-                    f"{', '.join(changed)}); name another place, or delete it"
-                )
+        if self._files.exists(STATE):
+            before = self.check_owner()
             if before["state"] == "complete" and before["shards"] == shards:
                 return Totals.from_json(before["totals"])
-        self._write(STATE, {"state": "running", "made_with": identity})
+        self._files.write(STATE, {"state": "running", "made_with": self._identity})
         return None
+
+    def check_owner(self) -> dict[str, Any]:
+        """What the output says of its export, which has to be this one.
+
+        Raises:
+            ConfigError: another export is here, or has just begun.
+        """
+        found: dict[str, Any] = self._files.record(STATE)
+        made_with, now = found["made_with"], self._identity
+        names = sorted(made_with.keys() | now.keys())
+        changed = [name for name in names if made_with.get(name) != now.get(name)]
+        if changed:
+            raise ConfigError(
+                f"--output {storage.public(self.output)}: holds another export (with another "
+                f"{', '.join(changed)}); name another place, or delete it"
+            )
+        return found
 
     def done(self, commits: Iterable[Commit]) -> dict[str, Totals]:
         """Totals of the shards that are done, by name, and whose tables are still the same."""
         wanted = {commit.shard: fingerprint(commit) for commit in commits}
-        names = storage.list_names(self.path(PARTS), ".json")
-        shards = [name.removesuffix(".json") for name in names]
-        with ThreadPoolExecutor(READERS) as pool:
-            records = pool.map(lambda name: self._read(f"{PARTS}/{name}"), names)
-            return {
-                shard: Totals.from_json(record["totals"])
-                for shard, record in zip(shards, records, strict=True)
-                if record["shard"] == wanted.get(shard)
-            }
+        return {
+            shard: Totals.from_json(record["totals"])
+            for shard, record in self._files.records(self.parts, self._files.names(self.parts))
+            if record["shard"] == wanted.get(shard)
+        }
 
     def record(self, commit: Commit, totals: Totals) -> None:
         """Say that a shard is done; its files are written before."""
         record = {"shard": fingerprint(commit), "totals": totals.to_json()}
-        self._write(f"{PARTS}/{commit.shard}.json", record)
+        self._files.write(f"{self.parts}/{commit.shard}.json", record)
 
-    def close(self, identity: dict[str, Any], commits: Sequence[Commit], totals: Totals) -> None:
+    def close(self, commits: Sequence[Commit], totals: Totals) -> None:
         """Say that the export is complete, and clear away what it took to make it."""
         shards = {commit.shard: fingerprint(commit) for commit in commits}
-        content = {"state": "complete", "made_with": identity, "totals": totals.to_json()}
-        self._write(STATE, content | {"shards": shards})
+        content = {"state": "complete", "made_with": self._identity, "totals": totals.to_json()}
+        self._files.write(STATE, content | {"shards": shards})
         # Records first: without one, a shard is done again, whatever else is left of it.
-        for name in sorted(storage.list_names(self.path(PARTS)), key=_is_no_record):
-            storage.remove(self.path(f"{PARTS}/{name}"))
-
-    def _read(self, path: str) -> Any:
-        try:
-            return json.loads(storage.read_bytes(self.path(path)))
-        except ValueError as error:
-            raise ConfigError(f"{self.path(path)}: damaged ({error}); delete it") from error
-
-    def _write(self, path: str, content: Any) -> None:
-        data = json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n"
-        storage.write_bytes(self.path(path), data)
+        for name in sorted(storage.list_names(self.path(self.parts)), key=_is_no_record):
+            storage.remove(self.path(f"{self.parts}/{name}"))
 
 
 def fingerprint(commit: Commit) -> str:

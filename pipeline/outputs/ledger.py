@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from typing import Any
@@ -16,13 +15,13 @@ import pyarrow as pa
 
 from pipeline import storage
 from pipeline.config import SCHEMA_VERSION, fingerprint
-from pipeline.errors import ConfigError, TakenOver
+from pipeline.errors import ConfigError, TakenOver, one_line
 from pipeline.inputs.shards import Shard
 from pipeline.outputs import index, versions
 from pipeline.outputs.heartbeat import Driver, spoken
 from pipeline.outputs.records import Commit, Summary
+from pipeline.storage.json_files import JsonFiles
 
-READERS = 16
 LONGEST_SHOWN = 200
 TABLES = ("annotations", "images", "counts")
 """Folders with a file for every shard."""
@@ -40,6 +39,7 @@ class Ledger:
 
     def __init__(self, output: str) -> None:
         self.output = output
+        self._files = JsonFiles(output)
         self.fingerprint = ""
         self.driver = Driver()
 
@@ -71,9 +71,9 @@ class Ledger:
                 f"--output {self.output} holds results of another configuration "
                 f"({'; '.join(changes)}); choose another output, or --on_mismatch redo"
             )
-        if not changes and storage.exists(self._path("run.json")):
+        if not changes and self._files.exists("run.json"):
             return
-        self._write_json(
+        self._files.write(
             "run.json",
             {
                 "schema_version": SCHEMA_VERSION,
@@ -85,13 +85,18 @@ class Ledger:
         )
         if changes:
             self._clear()
-        self._write_json("categories.json", list(categories))
+        self._files.write("categories.json", list(categories))
 
     def run(self) -> dict[str, Any]:
         """What `run.json` says: settings, fingerprint, versions; empty where there is no run."""
-        if not storage.exists(self._path("run.json")):
+        if not self._files.exists("run.json"):
             return {}
-        content: dict[str, Any] = self._read_json("run.json")
+        content = self._files.record("run.json")
+        if content["schema_version"] > SCHEMA_VERSION:
+            raise ConfigError(
+                f"{self._files.path('run.json')}: has schema version {content['schema_version']}, "
+                f"and this release knows up to {SCHEMA_VERSION}: use the release that made it"
+            )
         return content
 
     def identity(self) -> dict[str, Any]:
@@ -134,14 +139,14 @@ class Ledger:
     def _changed_fingerprint(self, now: str) -> list[str]:
         """The same where `run.json` was lost, so that only the commits tell."""
         names = sorted(self.committed())[:1]
-        there = [content["fingerprint"] for _, content in self._records("commits", names)]
+        there = [content["fingerprint"] for _, content in self._files.records("commits", names)]
         return [
             f"fingerprint: {old} there, {now} now, and no run.json" for old in there if old != now
         ]
 
     def committed(self) -> set[str]:
         """Names of the shards that are done."""
-        return self._names("commits")
+        return self._files.names("commits")
 
     def commit(self, commit: Commit, tables: Mapping[str, bytes]) -> None:
         """Write the tables of a shard, then the record that it is done.
@@ -155,14 +160,14 @@ class Ledger:
         """
         self.check_owner(commit.fingerprint)
         for path, data in tables.items():
-            storage.write_bytes(self._path(path), data)
+            storage.write_bytes(self._files.path(path), data)
         self.check_owner(commit.fingerprint)  # tables may take long
-        self._write_json(f"commits/{commit.shard}.json", asdict(commit))
-        storage.remove(self._path(f"failed/{commit.shard}.json"))
+        self._files.write(f"commits/{commit.shard}.json", asdict(commit))
+        self._files.remove(f"failed/{commit.shard}.json")
 
     def fail(self, shard: Shard, reason: str) -> None:
         """Record that a shard was given up, and why; a later commit takes the record away."""
-        self._write_json(
+        self._files.write(
             f"failed/{shard.name}.json", {"shard": shard.name, "uri": shard.uri, "reason": reason}
         )
 
@@ -170,29 +175,31 @@ class Ledger:
         """Take back shards with all that was written for them, so that they are done again."""
         for shard in shards:
             for path in (f"commits/{shard}.json", f"failed/{shard}.json"):
-                storage.remove(self._path(path))
+                self._files.remove(path)
             for folder in TABLES:
-                storage.remove(self._path(f"{folder}/{shard}.parquet"))
+                self._files.remove(f"{folder}/{shard}.parquet")
 
     def failed(self) -> set[str]:
         """Names of the shards that were given up."""
-        return self._names("failed")
+        return self._files.names("failed")
 
     def failures(self) -> dict[str, str]:
         """Name of every shard that was given up → the reason."""
-        return {name: record["reason"] for name, record in self._records("failed", self.failed())}
+        return {
+            name: record["reason"] for name, record in self._files.records("failed", self.failed())
+        }
 
     def missing(self) -> dict[str, str]:
         """Name of every shard that the run should have committed and has not → the reason."""
         reasons = self.failures()
-        known = storage.exists(self._path("summary.json"))
-        planned = self._read_json("summary.json")["missing"] if known else []
+        known = self._files.exists("summary.json")
+        planned = self._files.read("summary.json")["missing"] if known else []
         absent = {*planned, *reasons} - self.committed()
         return {name: reasons.get(name, "not done yet") for name in sorted(absent)}
 
     def categories(self) -> list[dict[str, Any]]:
         """Id and name of every category; while a run works, of those of the class file."""
-        categories: list[dict[str, Any]] = self._read_json("categories.json")
+        categories: list[dict[str, Any]] = self._files.read("categories.json")
         return categories
 
     def write_index(self, commits: Sequence[Commit]) -> None:
@@ -204,12 +211,12 @@ class Ledger:
         Raises:
             ConfigError: two categories have one id.
         """
-        storage.write_bytes(self._path("shards.parquet"), index.shards_file(commits))
-        self._write_json("categories.json", index.categories(self.categories(), commits))
+        storage.write_bytes(self._files.path("shards.parquet"), index.shards_file(commits))
+        self._files.write("categories.json", index.categories(self.categories(), commits))
 
     def write_card(self, card: bytes) -> None:
         """Write `README.md`, as `pipeline.outputs.card` makes it."""
-        storage.write_bytes(self._path("README.md"), card)
+        storage.write_bytes(self._files.path("README.md"), card)
 
     def read(
         self,
@@ -222,7 +229,7 @@ class Ledger:
 
         Whichever version wrote it, it is as this one would have written it.
         """
-        data = storage.read_bytes(self._path(f"{folder}/{shard}.parquet"))
+        data = storage.read_bytes(self._files.path(f"{folder}/{shard}.parquet"))
         return versions.read(data, columns, optional)
 
     def commits(self, known: Iterable[Commit] = ()) -> list[Commit]:
@@ -233,10 +240,16 @@ class Ledger:
         names = self.committed()
         commits = {commit.shard: commit for commit in known if commit.shard in names}
         own = self.fingerprint or self.run().get("fingerprint")
-        for name, content in self._records("commits", names - commits.keys()):
-            if own in (content["fingerprint"], None):
-                commits[name] = Commit(**content)
+        for name, content in self._files.records("commits", names - commits.keys()):
+            if own in (content.get("fingerprint"), None):
+                commits[name] = self._commit(name, content)
         return [commits[name] for name in sorted(commits)]
+
+    def _commit(self, name: str, content: dict[str, Any]) -> Commit:
+        try:
+            return Commit(**content)
+        except TypeError as error:
+            raise self._files.damaged(f"commits/{name}.json", one_line(error)) from error
 
     def damages(self, commits: Iterable[Commit]) -> dict[str, str]:
         """Name of every shard whose tables are not those that were committed → what is wrong.
@@ -246,7 +259,7 @@ class Ledger:
         sizes = {
             f"{folder}/{name}": size
             for folder in TABLES
-            for name, size in storage.list_files(self._path(folder)).items()
+            for name, size in storage.list_files(self._files.path(folder)).items()
         }
         found = {}
         for commit in commits:
@@ -278,14 +291,14 @@ class Ledger:
         """The same, also written to `summary.json`, as long as the run here is this one."""
         summary = replace(self.summary(shards, state, known), driver=self.driver.record())
         if not self.fingerprint or self.is_here():
-            self._write_json("summary.json", asdict(summary))
+            self._files.write("summary.json", asdict(summary))
         return summary
 
     def beat(self, summary: Summary) -> None:
         """Give a sign of life: a summary again, with the time."""
         if self.is_here():
             again = replace(summary, driver=self.driver.record())
-            self._write_json("summary.json", asdict(again))
+            self._files.write("summary.json", asdict(again))
 
     def other_driver(self) -> Driver | None:
         """Who else is at work here, by its signs of life."""
@@ -295,10 +308,10 @@ class Ledger:
 
     def _last_driver(self) -> Driver | None:
         """Who works here, or died at it; nobody where the last run came to an end."""
-        if not storage.exists(self._path("summary.json")):
+        if not self._files.exists("summary.json"):
             return None
         try:
-            saved = self._read_json("summary.json")
+            saved = self._files.read("summary.json")
             driver = Driver(**saved["driver"]) if saved["state"] == "running" else None
         except (ConfigError, TypeError, KeyError):
             return None  # of before there were signs of life, or damaged, which `last_run` says
@@ -312,12 +325,12 @@ class Ledger:
         Raises:
             ConfigError: there is no run here.
         """
-        if not storage.exists(self._path("summary.json")):
-            if not storage.exists(self._path("run.json")) and not self.committed():
+        if not self._files.exists("summary.json"):
+            if not self._files.exists("run.json") and not self.committed():
                 raise ConfigError(f"{self.output}: there is no run (no summary.json)")
             return "unknown (no summary.json; the next run writes it)", 0
         try:
-            saved = self._read_json("summary.json")
+            saved = self._files.read("summary.json")
             state, driver = str(saved["state"]), self._last_driver()
             if driver is not None:
                 life = "alive" if driver.alive else "dead, the same command goes on"
@@ -329,42 +342,8 @@ class Ledger:
     def _clear(self) -> None:
         """Delete a run: first the commits, so that nothing half-deleted counts as done."""
         for folder in ("commits", "failed", *TABLES):
-            for name in storage.list_names(self._path(folder)):
-                storage.remove(self._path(f"{folder}/{name}"))
-
-    def _records(self, folder: str, names: Iterable[str]) -> list[tuple[str, Any]]:
-        """Some of the records in a folder, by name: a request or two for each, many at once.
-
-        Those that a run has taken back since they were listed are left out.
-        """
-
-        def read(name: str) -> Any:
-            try:
-                return self._read_json(f"{folder}/{name}.json")
-            except FileNotFoundError:
-                return None
-
-        ordered = sorted(names)
-        with ThreadPoolExecutor(READERS) as pool:
-            contents = zip(ordered, pool.map(read, ordered), strict=True)
-            return [(name, content) for name, content in contents if content is not None]
-
-    def _names(self, folder: str) -> set[str]:
-        names = storage.list_names(self._path(folder), ".json")
-        return {name.removesuffix(".json") for name in names}
-
-    def _path(self, path: str) -> str:
-        return storage.join(self.output, *path.split("/"))
-
-    def _read_json(self, path: str) -> Any:
-        try:
-            return json.loads(storage.read_bytes(self._path(path)))
-        except ValueError as error:
-            raise ConfigError(f"{self._path(path)}: damaged ({error}); delete it") from error
-
-    def _write_json(self, path: str, content: Any) -> None:
-        data = json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n"
-        storage.write_bytes(self._path(path), data)
+            for name in storage.list_names(self._files.path(folder)):
+                self._files.remove(f"{folder}/{name}")
 
 
 def _shown(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -63,7 +64,9 @@ class Predictions:
         with naming(str(self)):
             self.commits = self._ledger.commits()
         if not self.identity or not self.commits:
-            raise ConfigError(f"{self}: no annotation run has committed there")
+            there = storage.find(location) if storage.is_uri(location) else os.path.exists(location)
+            absent = "" if there else "; there is nothing at all at this place"
+            raise ConfigError(f"{self}: no annotation run has committed there{absent}")
 
     def __str__(self) -> str:
         return f"{self._flag} {storage.public(self.location)}"

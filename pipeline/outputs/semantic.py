@@ -23,6 +23,8 @@ BACKGROUND = 0
 IGNORE = 255
 """What training leaves out, as mmsegmentation and Detectron2 have it."""
 MOST_LABELS = IGNORE - 1
+LEVEL = 0.45
+"""Of a constant background; docs/training.md has what others are worth."""
 
 COLUMNS = (
     *("sample_index", "prompt_index", "category", "score", "threshold", "heat_mean"),
@@ -43,8 +45,9 @@ class SemanticConfig:
     background: Literal["constant", "band", "prompts"] = "constant"
     """constant: pixels whose heat exceeds no level. band: those up to the lower of two; those up to
     the higher one are ignored. prompts: those that a background category wins."""
-    level: float | None = None
-    """Heat that a label's pixel exceeds; without it each mask's own threshold."""
+    level: float | Literal["own"] | None = None
+    """Heat that a label's pixel exceeds; own: each mask's own threshold. Without it 0.45, which
+    students learn most from (docs/training.md)."""
     band: tuple[float, float] = (0.4, 0.5)
     """Levels of --semantic.background band."""
     prompts: list[str] | None = None
@@ -54,7 +57,7 @@ class SemanticConfig:
         low, high = self.band
         if not 0 <= low <= high < 1:
             raise ConfigError(f"--semantic.band {self.band}: two levels from 0 to 1, lower first")
-        if self.level is not None and not 0 <= self.level < 1:
+        if isinstance(self.level, float | int) and not 0 <= self.level < 1:
             raise ConfigError(f"--semantic.level {self.level}: must be from 0 to 1")
         if bool(self.prompts) != (self.background == "prompts"):
             raise ConfigError("--semantic.prompts goes with --semantic.background prompts")
@@ -64,9 +67,17 @@ class SemanticConfig:
             )
 
     @property
+    def least(self) -> float | None:
+        """Heat that a label's pixel exceeds; None where it is not the same for all masks."""
+        if isinstance(self.level, float | int):
+            return self.level
+        heat_decides = self.winner == "heat" and self.background == "constant"
+        return LEVEL if heat_decides and self.level is None else None
+
+    @property
     def needs_heat(self) -> bool:
         """Whether masks alone do not do."""
-        return self.background == "band" or self.level is not None
+        return self.background == "band" or self.least is not None
 
     def labels(self, categories: Iterable[str]) -> dict[str, int]:
         """The label of every category: background categories 0, all others 1..K by name.
@@ -147,8 +158,8 @@ def _values(
     down, across = (Axis.of(*side, CPU) for side in zip(size, grids.shape[1:], strict=True))
     for row, grid in zip(rows, normalised(grids, down, across, order).float(), strict=True):
         heat = down.matrix @ (grid @ across.matrix.T)  # a quarter of `interpolate`'s time
-        if config.level is not None:
-            F.threshold(heat, config.level, 0.0, inplace=True)
+        if config.least is not None:
+            F.threshold(heat, config.least, 0.0, inplace=True)
         elif config.background == "constant":
             F.threshold(heat, row["threshold"], 0.0, inplace=True)
         yield heat
@@ -160,7 +171,8 @@ def _of_masks(
     """The same without heat: a mask competes as a whole."""
     if config.needs_heat:
         raise ConfigError(
-            "--semantic.level and band need heat, and the run was made with --mask.heat false"
+            "--semantic.level and band need heat, and the run was made with --mask.heat false; "
+            "--semantic.level own takes its masks as they are"
         )
     for row in rows:
         # Scores are cosines; what competes is above 0.

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import signal
-import sys
 
-from pipeline.cli import ExitCode
+from pipeline.cli import stop_when_terminated
 from pipeline.config import RunConfig
 from pipeline.outputs.ledger import Ledger
 from pipeline.run.passes import Execute
@@ -15,14 +14,11 @@ from pipeline.run.worker import MakeWorker
 def make_executor(config: RunConfig, ledger: Ledger, make_worker: MakeWorker) -> Execute:
     """What `--engine.executor` names. Each is imported alone, for Ray takes seconds to load.
 
-    From here on SIGTERM ends the process with `ExitCode.STOPPED`.
-
     Args:
         config: of the run.
         ledger: of its output, opened.
         make_worker: called in every process that does shards; has to travel there.
     """
-    _exit_when_terminated()
     executor: Execute
     if config.engine.executor == "local":
         from pipeline.run.local_executor import LocalExecutor
@@ -35,11 +31,7 @@ def make_executor(config: RunConfig, ledger: Ledger, make_worker: MakeWorker) ->
             executor = RayExecutor(config, ledger, make_worker)
         except SystemExit as stop:
             if stop.code == signal.SIGTERM:  # while it starts, Ray's handler is in charge
-                sys.exit(ExitCode.STOPPED)
+                raise KeyboardInterrupt from stop
             raise
-        _exit_when_terminated()  # instead of Ray, which sets its handler when it starts
+        stop_when_terminated()  # instead of Ray, which sets its handler when it starts
     return executor
-
-
-def _exit_when_terminated() -> None:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitCode.STOPPED))

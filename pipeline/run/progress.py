@@ -17,6 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 import legrad
+from pipeline import storage
 from pipeline.config import AnnotateConfig
 from pipeline.errors import TakenOver
 from pipeline.inputs.shards import Shard
@@ -151,7 +152,8 @@ def print_dry_run(config: AnnotateConfig, plan: Plan, changes: Sequence[str]) ->
 
 def print_summary(summary: Summary, output: str, seconds: float | None = None) -> None:
     """The closing table: totals over what is committed in `output`."""
-    table = Table(title=f"Results in {output}", title_justify="left", show_header=False)
+    print(f"Results in {storage.shown(output)}", flush=True)  # a table would wrap it
+    table = Table(show_header=False)
     for name, value in _lines(summary):
         table.add_row(name, value)
     if seconds is not None:

@@ -15,7 +15,17 @@ from pipeline.storage.files import (
     version,
     write_bytes,
 )
-from pipeline.storage.locations import absolute, is_http, is_uri, join, normalise, public, split
+from pipeline.storage.locations import (
+    absolute,
+    is_http,
+    is_inside,
+    is_uri,
+    join,
+    normalise,
+    public,
+    shown,
+    split,
+)
 
 __all__ = [
     "Stream",
@@ -24,6 +34,7 @@ __all__ = [
     "exists",
     "find",
     "is_http",
+    "is_inside",
     "is_uri",
     "join",
     "list_files",
@@ -35,6 +46,7 @@ __all__ = [
     "read_bytes",
     "remove",
     "resolve",
+    "shown",
     "split",
     "version",
     "write_bytes",

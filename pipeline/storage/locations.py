@@ -44,6 +44,19 @@ def public(location: str) -> str:
     return normalise(location) if is_uri(location) else location
 
 
+def is_inside(location: str, folder: str) -> bool:
+    """Whether a location is a folder, or below it."""
+    inner, outer = normalise(location).rstrip("/"), normalise(folder).rstrip("/")
+    return inner == outer or inner.startswith(f"{outer}/")
+
+
+def shown(location: str) -> str:
+    """A location for people: public, and relative where that is shorter to read."""
+    if is_uri(location) or not is_inside(location, os.getcwd()):
+        return public(location)
+    return os.path.relpath(location)
+
+
 def join(location: str, *names: str) -> str:
     """`location` with path components appended, before any query."""
     if not is_uri(location):

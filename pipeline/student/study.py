@@ -22,7 +22,7 @@ from pipeline.config import AnnotateConfig, ExecutionConfig, PromptConfig
 from pipeline.demo.bundle import key_of
 from pipeline.demo.scenes import Scene
 from pipeline.demo.sprites import load_sprites
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, naming
 from pipeline.loading import MaskDataset
 from pipeline.loading.targets import Target
 from pipeline.models.demo import ASSETS
@@ -33,11 +33,11 @@ from pipeline.student.training import BATCH, score, train
 
 RULES: Mapping[str, SemanticConfig] = {
     "default": SemanticConfig(),
-    "constant-0.45": SemanticConfig(level=0.45),
+    "own-threshold": SemanticConfig(level="own"),
     "band-0.4-0.5": SemanticConfig(background="band", band=(0.4, 0.5)),
     "score": SemanticConfig(winner="score"),
 }
-"""default: the heat wins, above each mask's own threshold; score: masks, the best score on top."""
+"""default: the heat wins, above `semantic.LEVEL`; score: masks, the best score on top."""
 TRUE = "true"
 REPORT_SECONDS = 10.0
 
@@ -59,7 +59,7 @@ class StudentConfig:
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     """Of weights and data order: a network for each, on the true masks and by every rule."""
     rules: list[str] = field(default_factory=lambda: list(RULES))
-    """How masks become one label per pixel: default, constant-0.45, band-0.4-0.5, score."""
+    """How masks become one label per pixel: default, own-threshold, band-0.4-0.5, score."""
     short: bool = False
     """A minute instead of half an hour: shows that it works, and says nothing about the rules."""
     font: str = ""
@@ -84,7 +84,7 @@ class StudentConfig:
         if not self.short:
             return self
         return dataclasses.replace(
-            self, scenes=128, choose=32, held_out=32, steps=40, seeds=[0], rules=["default"]
+            self, scenes=128, choose=32, held_out=32, steps=20, seeds=[0], rules=["default"]
         )
 
 
@@ -111,6 +111,8 @@ def study(config: StudentConfig) -> dict[str, Any]:
     if config.threads:
         torch.set_num_threads(config.threads)
     sprites = load_sprites(config.font or None)
+    with naming(f"--output {config.output}"):
+        Path(config.output).mkdir(parents=True, exist_ok=True)
     training = drawing.draw(sprites, drawing.TRAIN_SEED, config.scenes)
     sets = {
         "choose": drawing.labelled(drawing.draw(sprites, drawing.CHOOSE_SEED, config.choose)),

@@ -117,6 +117,23 @@ def test_a_value_of_the_wrong_type_names_its_flag(
     assert flag.removeprefix("--") in message and value in message
 
 
+@pytest.mark.parametrize(
+    ("flag", "value", "says"),
+    [
+        ("--mask.threshold", "high", "a number"),
+        ("--model.image_size", "big", "a whole number or null"),
+        ("--engine.batch_size", "1.5", "a whole number"),
+        ("--engine.executor", "slurm", "ray or local"),
+        ("--options", "3", "a mapping, such as '{a: b}'"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_told_what_it_has_to_be(
+    capsys: pytest.CaptureFixture[str], flag: str, value: str, says: str
+) -> None:
+    message = refused(capsys, flag, value)
+    assert message == f"annotate.py: {flag} {value}: has to be {says} (--help lists all)\n"
+
+
 def test_a_missing_file_of_settings_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert "nowhere.yaml" in refused(capsys, "--config", "nowhere.yaml")
 

@@ -210,6 +210,7 @@ def _gradient(config: LayersConfig) -> tuple[dict[str, Any], list[Merged]]:
     """Mean raw map inside the objects, layer by layer."""
     identity = {"metric": "gradient", **config.identity()}
     truth = partial(truth_of, config.coco, config.masks, config.classes)
+    truth()  # what cannot be read is told before anything starts
     make = partial(GradientCounter, config, config.per_layer_minmax, truth)
     merged = count_shards(config, shards_of(config), identity, make)
     if not merged.table.num_rows:

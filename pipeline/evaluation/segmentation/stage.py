@@ -86,6 +86,8 @@ class SegmentationResult:
 def score_segmentation(config: SegmentationConfig) -> SegmentationResult:
     """Run the stage: count, score, write metrics and plots."""
     identity = {"metric": "segmentation", **config.identity()}
+    if not config.mat:
+        _truth(config)  # what cannot be read is told before anything starts
     make: MakeCounter
     if config.predictions:
         truth = partial(_truth, config)

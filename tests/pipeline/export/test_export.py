@@ -1,6 +1,9 @@
 """What holds for exports of every format, tried with COCO."""
 
 import json
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +23,8 @@ from pipeline.export.coco import CocoConfig
 from pipeline.outputs.ledger import Ledger
 from tests.pipeline.export.made import HARD, SIZE, Made, box, make_run
 
-OLD = Path(__file__).parents[2] / "reference" / "version_1"
+ROOT = Path(__file__).parents[3]
+OLD = ROOT / "tests" / "reference" / "version_1"
 WHOLE = box(SIZE, (0, 0, *SIZE))
 
 
@@ -158,7 +162,8 @@ def test_an_interrupted_export_goes_on_and_never_looks_complete(
     assert not [name for name in written if name.startswith("part-0")]
     assert read(to) == read(tmp_path / "whole")
     assert json.loads((to / "export" / "state.json").read_text())["state"] == "complete"
-    assert list((to / "export" / "parts").iterdir()) == []
+    (parts,) = (path for path in (to / "export").iterdir() if path.is_dir())
+    assert list(parts.iterdir()) == []
     written.clear()
     assert run(tmp_path / "out", to) == 0
     assert written == []
@@ -195,7 +200,7 @@ def test_an_object_store_is_as_good_as_a_disk(tmp_path: Path, bucket: Any) -> No
     assert run("s3://data/out", "s3://data/to") == 0
     stored = json.loads(storage.read_bytes("s3://data/to/instances.json"))
     assert stored["annotations"] == read(tmp_path / "to")["annotations"]
-    assert storage.list_names("s3://data/to/parts") == []
+    assert storage.list_files("s3://data/to/export").keys() == {"state.json"}
 
 
 def test_outputs_of_version_1_need_a_pattern(
@@ -220,8 +225,8 @@ def test_outputs_of_version_1_need_a_pattern(
         ([many(0)], ("--split", "train"), "shares that add up to 1"),
         ([many(0)], ("--file_name", "{kee}.jpg"), "not a pattern of {file_name}, {key}"),
         ([many(0)], ("--part_area", "3"), "no effect without --instances components"),
-        ([many(0)], ("--output", "{out}"), "is --predictions itself"),
-        ([many(0)], ("--output", "{out}/run.json/x"), "not usable"),
+        ([many(0)], ("--output", "{out}"), "is in --predictions, whose readers"),
+        ([many(0)], ("--output", "{file}/x"), "not usable"),
     ],
 )
 def test_what_cannot_be_is_one_line(
@@ -233,7 +238,9 @@ def test_what_cannot_be_is_one_line(
 ) -> None:
     out = tmp_path / "out"
     make_run(str(out), *shards)
+    (tmp_path / "file").touch()
     given = [flag.replace("{out}", str(out)) for flag in flags]
+    given = [flag.replace("{file}", str(tmp_path / "file")) for flag in given]
     assert run(out, tmp_path / "to", *given) == 2
     assert message in said(capsys)
     assert not (tmp_path / "to" / "instances.json").exists()
@@ -286,3 +293,41 @@ def test_components_become_objects(tmp_path: Path) -> None:
 def test_settings_are_refused_by_the_class_too() -> None:
     with pytest.raises(ConfigError, match="--predictions and --output are needed"):
         CocoConfig()
+
+
+def test_two_exports_with_other_settings_do_not_mix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both have found an empty place: who began last has it, the other notices."""
+    make_run(str(tmp_path / "out"), many(0), many(4))
+    assert run(tmp_path / "out", tmp_path / "alone", "--select.min_area", "0.006") == 0
+    write, to = storage.write_bytes, tmp_path / "to"
+    begun: list[str] = []
+
+    def overtaken(location: str, data: bytes) -> None:
+        write(location, data)
+        if "part-0" in location and location.endswith("objects") and not begun:
+            begun.append(location)
+            (to / "export" / "state.json").unlink()  # as if both had looked at one moment
+            assert run(tmp_path / "out", to, "--select.min_area", "0.006") == 0
+
+    monkeypatch.setattr(storage, "write_bytes", overtaken)
+    assert run(tmp_path / "out", to) == 2
+    assert "holds another export (with another select)" in said(capsys)
+    assert read(to) == read(tmp_path / "alone")
+
+
+def test_sigterm_is_answered_in_words(tmp_path: Path) -> None:
+    make_run(str(tmp_path / "out"), *(many(4 * number) for number in range(300)))
+    places = ["--predictions", str(tmp_path / "out"), "--output", str(tmp_path / "to")]
+    command = [sys.executable, "jobs/export.py", "semantic", *places, "--semantic.level", "own"]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "to" / "masks").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert errors == "export.py semantic: stopped; the same command goes on\n"
+    assert run(tmp_path / "out", tmp_path / "to", "--semantic.level", "own", format="semantic") == 0
+    assert len(list((tmp_path / "to" / "masks").iterdir())) == 1200

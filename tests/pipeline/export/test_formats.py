@@ -74,7 +74,7 @@ def test_the_palette_is_vocs() -> None:
     ("format", "flags", "message"),
     [
         ("semantic", ("--instances", "components"), "--instances: has no effect here"),
-        ("semantic", ("--size", "0"), "--size 0: must be at least 1"),
+        ("semantic", ("--size", "0"), "--size 0: must be from 1 to 16384"),
         ("semantic", ("--semantic.background", "band"), "made with --mask.heat false"),
         ("webdataset", (), "--images is needed"),
         ("webdataset", ("--images", "x.tar", "--file_name", "{key}.jpg"), "has no effect here"),

@@ -167,7 +167,7 @@ def test_every_fault_is_found(
     capsys.readouterr()
     assert export.main(["validate", str(path)]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(findings(path)) + 1 and "findings" in lines[-1]
+    assert len(lines) == len(findings(path)) + 1 and "finding" in lines[-1]
 
 
 @pytest.mark.parametrize(

@@ -217,3 +217,21 @@ def test_an_output_without_a_run_is_empty(tmp_path: Path) -> None:
     assert nothing.committed() == set() and nothing.failures() == {} and nothing.identity() == {}
     assert nothing.summary() == Summary.of([], (), "finished")
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("content", ["[]", "7", "{}", '{"shard": "a"}', "nonsense"])
+def test_a_commit_that_is_none_is_one_line(tmp_path: Path, content: str) -> None:
+    ledger = Ledger(str(tmp_path / "out"))
+    (tmp_path / "out" / "commits").mkdir(parents=True)
+    (tmp_path / "out" / "commits" / "a.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"commits/a.json: damaged \(.*\); delete it, and run"):
+        ledger.commits()
+
+
+def test_a_run_of_a_later_release_is_refused(tmp_path: Path) -> None:
+    ledger = Ledger(str(tmp_path / "out"))
+    ledger.open(AnnotateConfig().identity(), {}, [])
+    path = tmp_path / "out" / "run.json"
+    path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 99'))
+    with pytest.raises(ConfigError, match="has schema version 99, and this release knows up to 2"):
+        ledger.identity()

@@ -45,11 +45,13 @@ def test_of_equal_heat_the_lower_label_wins_whatever_the_order() -> None:
         assert labelled(*rows) == [[1, 2], [1, 0]]
 
 
-def test_each_mask_has_its_own_threshold_unless_there_is_a_level() -> None:
-    heat = np.array([[255, 128], [0, 0]], np.uint8)
-    assert labelled(row("cat", heat, threshold=0.4)) == [[1, 1], [0, 0]]
-    assert labelled(row("cat", heat, threshold=0.6)) == [[1, 0], [0, 0]]
-    assert labelled(row("cat", heat, threshold=0.6), level=0.4) == [[1, 1], [0, 0]]
+def test_the_level_is_0_45_another_one_or_each_masks_own_threshold() -> None:
+    heat = np.array([[255, 118], [112, 0]], np.uint8)  # 1, 0.46, 0.44, 0
+    for threshold in (0.3, 0.6):
+        assert labelled(row("cat", heat, threshold=threshold)) == [[1, 1], [0, 0]]
+        assert labelled(row("cat", heat, threshold=threshold), level=0.4) == [[1, 1], [1, 0]]
+    assert labelled(row("cat", heat, threshold=0.3), level="own") == [[1, 1], [1, 0]]
+    assert labelled(row("cat", heat, threshold=0.6), level="own") == [[1, 0], [0, 0]]
 
 
 def test_between_two_levels_pixels_are_ignored() -> None:
@@ -70,10 +72,10 @@ def test_without_heat_masks_compete_as_a_whole() -> None:
         row("cat", None, mask=LEFT > 0, heat_mean=0.6, score=0.3),
         row("dog", None, mask=TOP > 0, heat_mean=0.7, score=-0.1),
     ]
-    assert labelled(*rows) == [[2, 2], [1, 0]]
+    assert labelled(*rows, level="own") == [[2, 2], [1, 0]]
     assert labelled(*rows, winner="score") == [[1, 2], [1, 0]]
-    for settings in ({"level": 0.4}, {"background": "band"}):
-        with pytest.raises(ConfigError, match="made with --mask"):
+    for settings in ({}, {"level": 0.4}, {"background": "band"}):
+        with pytest.raises(ConfigError, match=r"made with --mask.*--semantic\.level own"):
             labelled(*rows, **settings)
 
 
@@ -81,8 +83,8 @@ def test_at_another_size_heat_is_upsampled_and_masks_are_stretched() -> None:
     grid = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
     up = F.interpolate(grid[None, None], (6, 4), mode="bilinear")[0, 0]
     heat = (grid * 255).to(torch.uint8).numpy()
-    assert labelled(row("cat", heat), size=(6, 4)) == (up > 0.5).int().tolist()
-    assert labelled(row("cat", None), size=(4, 4)) == [[1, 1, 0, 0]] * 4
+    assert labelled(row("cat", heat), size=(6, 4)) == (up > 0.45).int().tolist()
+    assert labelled(row("cat", None), size=(4, 4), level="own") == [[1, 1, 0, 0]] * 4
 
 
 def test_no_masks_and_categories_without_a_label() -> None:

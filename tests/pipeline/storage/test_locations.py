@@ -1,6 +1,7 @@
 """Paths and URIs, taken apart and put together."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -55,3 +56,27 @@ def test_what_is_shown_of_a_location_has_no_secrets(location: str, shown: str) -
 def test_a_path_can_be_made_absolute_and_a_uri_is_so() -> None:
     assert storage.absolute("a/../b") == os.path.join(os.getcwd(), "b")
     assert storage.absolute("s3://key@bucket/a/../b") == "s3://key@bucket/a/../b"
+
+
+@pytest.mark.parametrize(
+    ("location", "folder", "inside"),
+    [
+        ("/a/b", "/a/b/", True),
+        ("/a/b/c/../d", "/a/b", True),
+        ("/a/bc", "/a/b", False),
+        ("/a", "/a/b", False),
+        ("s3://key:secret@data/out/x", "s3://data/out", True),
+        ("s3://data/out-2", "s3://data/out", False),
+    ],
+)
+def test_what_is_inside_of_a_folder(location: str, folder: str, inside: bool) -> None:
+    assert storage.is_inside(location, folder) is inside
+
+
+def test_people_see_paths_below_them_as_relative_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert storage.shown(str(tmp_path / "out" / "demo")) == "out/demo"
+    assert storage.shown("/elsewhere/out") == "/elsewhere/out"
+    assert storage.shown("s3://key:secret@data/out?x=1") == "s3://data/out"
