@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if rest and not rest[0].startswith("-"):
             rest = ["--file", *rest]
         about = ValidateConfig.__doc__
-        return run_command(ValidateConfig, "export.py validate", about, rest, check)
+        return run_command(ValidateConfig, "export.py validate", about, rest, check, goes_on=False)
     if command not in FORMATS:
         print(f"{__doc__}\nCommands: {', '.join(FORMATS)}, validate; each has --help.")
         return ExitCode.DONE if command in ("-h", "--help") else ExitCode.BAD_SETTING

@@ -2,7 +2,7 @@
 
     python jobs/report.py --predictions out --output out
 
-Exit codes: 0 done, 2 a bad setting.
+Exit codes: 0 done, 2 a bad setting, 143 stopped.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pipeline.report.config import ReportConfig
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    return run_command(ReportConfig, "report.py", __doc__, arguments, run)
+    return run_command(ReportConfig, "report.py", __doc__, arguments, run, goes_on=False)
 
 
 def run(config: ReportConfig) -> ExitCode:

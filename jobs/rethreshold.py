@@ -2,7 +2,7 @@
 
     python jobs/rethreshold.py --source out --output out-07 --mask.threshold 0.7
 
-Exit codes: 0 done, 2 a bad setting.
+Exit codes: 0 done, 2 a bad setting, 143 stopped.
 """
 
 from __future__ import annotations

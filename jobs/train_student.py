@@ -18,7 +18,7 @@ from pipeline.student.study import StudentConfig, study
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    return run_command(StudentConfig, "train_student.py", __doc__, arguments, run)
+    return run_command(StudentConfig, "train_student.py", __doc__, arguments, run, goes_on=False)
 
 
 def run(config: StudentConfig) -> ExitCode:

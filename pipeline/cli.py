@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Any, NoReturn, TypeVar
@@ -51,6 +52,8 @@ def run_command(
     description: str | None,
     arguments: Sequence[str] | None,
     run: Callable[[Config], ExitCode],
+    *,
+    goes_on: bool = True,
 ) -> ExitCode:
     """Read a command's settings and run it; what a user can mend is told in one line on stderr.
 
@@ -60,6 +63,7 @@ def run_command(
         description: of it.
         arguments: None for those of the process.
         run: does the work; what it returns is the exit code, if it returns.
+        goes_on: whether the same command goes on where it was stopped.
     """
     stop_when_terminated()
     try:
@@ -68,7 +72,8 @@ def run_command(
         print(f"{command}: {error}", file=sys.stderr)
         return ExitCode.BAD_SETTING
     except KeyboardInterrupt:
-        print(f"{command}: stopped; the same command goes on", file=sys.stderr)
+        then = "goes on" if goes_on else "begins again"
+        print(f"{command}: stopped; the same command {then}", file=sys.stderr)
         return ExitCode.STOPPED
 
 
@@ -78,7 +83,8 @@ def stop_when_terminated() -> None:
     def stop(*_: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, stop)
+    if threading.current_thread() is threading.main_thread():  # no other may set a handler
+        signal.signal(signal.SIGTERM, stop)
 
 
 def parse(

@@ -38,7 +38,8 @@ class Gaps:
     def of(cls, predictions: str) -> Gaps:
         """The gaps of the run in `predictions`."""
         ledger = Ledger(predictions)
-        commits, missing = ledger.commits(), ledger.missing()
+        commits = ledger.commits()
+        missing = ledger.missing(commits)
         incomplete = {commit.shard: commit.incomplete for commit in commits if commit.incomplete}
         return cls(len(commits) + len(missing), missing, incomplete)
 

@@ -113,7 +113,7 @@ def export(config: Config, make: type[Format[Config]]) -> Totals:
     written = make(config, predictions, categories, state)
     images = check_pictures(predictions, config)
     with naming(f"--output {storage.public(config.output)}"):
-        complete = state.open(predictions.commits)
+        complete = state.open(predictions.commits, written.last_files())
     if complete is not None:
         print("complete already; nothing was done", flush=True)
         return complete
@@ -126,6 +126,7 @@ def export(config: Config, make: type[Format[Config]]) -> Totals:
         why = Counter[str]()
         for (setting, _), count in totals.dropped.items():
             why[setting] += count
+        state.give_up()
         reasons = ", ".join(f"{setting} drops {count:,}" for setting, count in why.items())
         raise ConfigError(f"{predictions}: no mask is left to export ({reasons or 'it has none'})")
     try:
@@ -139,7 +140,7 @@ def export(config: Config, make: type[Format[Config]]) -> Totals:
 
 @contextmanager
 def _no_collections() -> Iterator[None]:
-    """Nothing here is on a cycle of references, and to look for some takes a third of the time."""
+    """Hardly anything here is on a cycle, and to look for some takes a third of the time."""
     enabled = gc.isenabled()
     gc.disable()
     try:

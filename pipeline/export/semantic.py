@@ -79,9 +79,10 @@ class Semantic(Format[SemanticExportConfig]):
         """Number the labels.
 
         Raises:
-            ConfigError: see `SemanticConfig.labels`.
+            ConfigError: see `SemanticConfig.check` and `labels`.
         """
         super().__init__(config, predictions, categories, state)
+        config.semantic.check(predictions.identity)
         self.labels = config.semantic.labels(categories)
 
     @property

@@ -91,11 +91,12 @@ class State:
         """The location of a path below the output."""
         return self._files.path(path)
 
-    def open(self, commits: Sequence[Commit]) -> Totals | None:
+    def open(self, commits: Sequence[Commit], last_files: Sequence[str]) -> Totals | None:
         """Begin, or go on.
 
         Args:
             commits: the shards.
+            last_files: paths of what is there when the export is complete.
 
         Returns:
             The totals, where all of it is complete already.
@@ -105,12 +106,27 @@ class State:
             OSError: nothing can be written here.
         """
         shards = {commit.shard: fingerprint(commit) for commit in commits}
+        known: list[str] = []
         if self._files.exists(STATE):
             before = self.check_owner()
-            if before["state"] == "complete" and before["shards"] == shards:
+            same = before["state"] == "complete" and before["shards"] == shards
+            if same and all(map(self._files.exists, last_files)):
                 return Totals.from_json(before["totals"])
-        self._files.write(STATE, {"state": "running", "made_with": self._identity})
+            known = sorted(before["shards"])
+            if gone := set(known) - shards.keys():
+                raise ConfigError(
+                    f"--output {storage.public(self.output)}: holds files of {len(gone)} shards "
+                    f"that the run no longer has ({min(gone)}); name another place, or delete it"
+                )
+        state = {"state": "running", "made_with": self._identity, "shards": known}
+        self._files.write(STATE, state)
         return None
+
+    def give_up(self) -> None:
+        """Take back that an export was begun here: there is nothing to export."""
+        for name in storage.list_names(self.path(self.parts)):
+            self._files.remove(f"{self.parts}/{name}")
+        self._files.remove(STATE)
 
     def check_owner(self) -> dict[str, Any]:
         """What the output says of its export, which has to be this one.

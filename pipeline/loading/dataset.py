@@ -113,6 +113,8 @@ class MaskDataset(IterableDataset[LoadedSample]):
         patterns = [images] if isinstance(images, str) else list(images)
         run = Predictions(predictions, "predictions")
         select = select or SelectionConfig()
+        if semantic is not None:
+            semantic.check(run.identity)
         self.labels = dense_labels(run, select, semantic)
         self.classes = {0: "background"} | {n: name for name, n in self.labels.items() if n}
         self._pairs = pair_up(patterns, input_root, run)

@@ -38,6 +38,18 @@ class Driver:
         """As `summary.json` has it, seen now."""
         return asdict(replace(self, seen=now().isoformat(timespec="seconds")))
 
+    @classmethod
+    def of(cls, record: dict[str, Any]) -> Driver:
+        """Back from `record`.
+
+        Raises:
+            TypeError: it has other fields.
+            ValueError: its times are none.
+        """
+        driver = cls(**record)
+        _ = driver.silent
+        return driver
+
     def is_(self, other: Driver) -> bool:
         """Whether both are one process."""
         return (self.host, self.pid, self.started) == (other.host, other.pid, other.started)
@@ -51,6 +63,11 @@ class Driver:
     def alive(self) -> bool:
         """Whether it has given a sign of life of late."""
         return self.silent < DEAD_SECONDS
+
+    def life(self) -> str:
+        """Whether it lives, for people."""
+        verdict = "alive" if self.alive else "dead, the same command goes on"
+        return f"{self}; last sign of life {spoken(self.silent)} ago: {verdict}"
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}, since {self.started}"
@@ -78,7 +95,7 @@ def beating(beat: Callable[[], object], seconds: float = BEAT_SECONDS) -> Iterat
         while not stop.wait(seconds):
             try:
                 beat()
-            except OSError as error:
+            except Exception as error:  # no reason to stop either the run or the signs
                 print(f"no sign of life could be written: {one_line(error)}", flush=True)
 
     thread = threading.Thread(target=work, name="heartbeat", daemon=True)

@@ -18,8 +18,8 @@ from pipeline.config import SCHEMA_VERSION, fingerprint
 from pipeline.errors import ConfigError, TakenOver, one_line
 from pipeline.inputs.shards import Shard
 from pipeline.outputs import index, versions
-from pipeline.outputs.heartbeat import Driver, spoken
-from pipeline.outputs.records import Commit, Summary
+from pipeline.outputs.heartbeat import Driver
+from pipeline.outputs.records import Commit, Summary, file_record
 from pipeline.storage.json_files import JsonFiles
 
 LONGEST_SHOWN = 200
@@ -66,33 +66,33 @@ class Ledger:
         """
         self.fingerprint = fingerprint(identity)
         changes = self.changes(identity)
-        if changes and not redo and self.committed():
+        if changes and not redo and (self.committed() or self.other_driver()):
             raise ConfigError(
                 f"--output {self.output} holds results of another configuration "
                 f"({'; '.join(changes)}); choose another output, or --on_mismatch redo"
             )
-        if not changes and self._files.exists("run.json"):
-            return
-        self._files.write(
-            "run.json",
-            {
-                "schema_version": SCHEMA_VERSION,
-                "fingerprint": self.fingerprint,
-                "results": identity,
-                "config": config,
-                "versions": {name: version(name) for name in PACKAGES},
-            },
-        )
+        if changes or not self._files.exists("run.json"):
+            self._files.write(
+                "run.json",
+                {
+                    "schema_version": SCHEMA_VERSION,
+                    "fingerprint": self.fingerprint,
+                    "results": identity,
+                    "config": config,
+                    "versions": {name: version(name) for name in PACKAGES},
+                },
+            )
         if changes:
             self._clear()
-        self._files.write("categories.json", list(categories))
+        if changes or not self._files.exists("categories.json"):
+            self._files.write("categories.json", list(categories))
 
     def run(self) -> dict[str, Any]:
         """What `run.json` says: settings, fingerprint, versions; empty where there is no run."""
         if not self._files.exists("run.json"):
             return {}
         content = self._files.record("run.json")
-        if content["schema_version"] > SCHEMA_VERSION:
+        if content.get("schema_version", 1) > SCHEMA_VERSION:
             raise ConfigError(
                 f"{self._files.path('run.json')}: has schema version {content['schema_version']}, "
                 f"and this release knows up to {SCHEMA_VERSION}: use the release that made it"
@@ -166,10 +166,14 @@ class Ledger:
         self._files.remove(f"failed/{commit.shard}.json")
 
     def fail(self, shard: Shard, reason: str) -> None:
-        """Record that a shard was given up, and why; a later commit takes the record away."""
-        self._files.write(
-            f"failed/{shard.name}.json", {"shard": shard.name, "uri": shard.uri, "reason": reason}
-        )
+        """Record that a shard was given up, and why; a later commit takes the record away.
+
+        Raises:
+            TakenOver: the run that is here now has other settings.
+        """
+        self.check_owner(self.fingerprint)
+        record = {"shard": shard.name, "uri": shard.uri, "reason": reason}
+        self._files.write(f"failed/{shard.name}.json", record | {"fingerprint": self.fingerprint})
 
     def forget(self, shards: Iterable[str]) -> None:
         """Take back shards with all that was written for them, so that they are done again."""
@@ -181,20 +185,27 @@ class Ledger:
 
     def failed(self) -> set[str]:
         """Names of the shards that were given up."""
-        return self._files.names("failed")
+        return set(self.failures())
 
     def failures(self) -> dict[str, str]:
-        """Name of every shard that was given up → the reason."""
+        """Name of every shard that this run has given up → the reason."""
+        own = self._own()
         return {
-            name: record["reason"] for name, record in self._files.records("failed", self.failed())
+            name: record["reason"]
+            for name, record in self._files.records("failed", self._files.names("failed"))
+            if own in (record.get("fingerprint", own), None)
         }
 
-    def missing(self) -> dict[str, str]:
-        """Name of every shard that the run should have committed and has not → the reason."""
+    def missing(self, commits: Iterable[Commit]) -> dict[str, str]:
+        """Name of every shard that the run should have committed and has not → the reason.
+
+        Args:
+            commits: all that there are.
+        """
         reasons = self.failures()
         known = self._files.exists("summary.json")
         planned = self._files.read("summary.json")["missing"] if known else []
-        absent = {*planned, *reasons} - self.committed()
+        absent = {*planned, *reasons, *self.committed()} - {commit.shard for commit in commits}
         return {name: reasons.get(name, "not done yet") for name in sorted(absent)}
 
     def categories(self) -> list[dict[str, Any]]:
@@ -224,12 +235,19 @@ class Ledger:
         shard: str,
         columns: list[str] | None = None,
         optional: Sequence[str] = (),
+        commit: Commit | None = None,
     ) -> pa.Table:
         """The table of a shard in one of `TABLES`; see `versions.read`.
 
         Whichever version wrote it, it is as this one would have written it.
+
+        Raises:
+            OSError: it cannot be read, or is not what `commit` says.
         """
-        data = storage.read_bytes(self._files.path(f"{folder}/{shard}.parquet"))
+        path = f"{folder}/{shard}.parquet"
+        data = storage.read_bytes(self._files.path(path))
+        if commit is not None and commit.files.get(path) != file_record(data):
+            raise OSError("it is not the table that was committed")
         return versions.read(data, columns, optional)
 
     def commits(self, known: Iterable[Commit] = ()) -> list[Commit]:
@@ -239,11 +257,15 @@ class Ledger:
         """
         names = self.committed()
         commits = {commit.shard: commit for commit in known if commit.shard in names}
-        own = self.fingerprint or self.run().get("fingerprint")
+        own = self._own()
         for name, content in self._files.records("commits", names - commits.keys()):
             if own in (content.get("fingerprint"), None):
                 commits[name] = self._commit(name, content)
         return [commits[name] for name in sorted(commits)]
+
+    def _own(self) -> str | None:
+        """The fingerprint of the run here; None where `run.json` was lost."""
+        return self.fingerprint or self.run().get("fingerprint")
 
     def _commit(self, name: str, content: dict[str, Any]) -> Commit:
         try:
@@ -306,16 +328,20 @@ class Ledger:
         working = driver is not None and driver.alive and not driver.is_(self.driver)
         return driver if working else None
 
+    def life(self) -> str:
+        """Who drives the run here, and whether that process lives; empty where none does."""
+        driver = self._last_driver()
+        return driver.life() if driver is not None else ""
+
     def _last_driver(self) -> Driver | None:
         """Who works here, or died at it; nobody where the last run came to an end."""
         if not self._files.exists("summary.json"):
             return None
         try:
             saved = self._files.read("summary.json")
-            driver = Driver(**saved["driver"]) if saved["state"] == "running" else None
-        except (ConfigError, TypeError, KeyError):
+            return Driver.of(saved["driver"]) if saved["state"] == "running" else None
+        except (ValueError, TypeError, KeyError):
             return None  # of before there were signs of life, or damaged, which `last_run` says
-        return driver
 
     def last_run(self) -> tuple[str, int]:
         """The state of the last run and the shards of its input, as `summary.json` says.
@@ -331,17 +357,18 @@ class Ledger:
             return "unknown (no summary.json; the next run writes it)", 0
         try:
             saved = self._files.read("summary.json")
-            state, driver = str(saved["state"]), self._last_driver()
-            if driver is not None:
-                life = "alive" if driver.alive else "dead, the same command goes on"
-                state += f" ({driver}; last sign of life {spoken(driver.silent)} ago: {life})"
-            return state, int(saved["planned"])
+            return str(saved["state"]), int(saved["planned"])
         except (ValueError, TypeError, KeyError):
             return "unknown (summary.json is damaged; the next run replaces it)", 0
 
     def _clear(self) -> None:
-        """Delete a run: first the commits, so that nothing half-deleted counts as done."""
-        for folder in ("commits", "failed", *TABLES):
+        """Delete a run; commits before tables, so that nothing half-deleted counts as done.
+
+        Without `categories.json`, a run that goes on knows that this was not done to its end.
+        """
+        for path in ("categories.json", "shards.parquet"):
+            self._files.remove(path)
+        for folder in ("failed", "commits", *TABLES):
             for name in storage.list_names(self._files.path(folder)):
                 self._files.remove(f"{folder}/{name}")
 

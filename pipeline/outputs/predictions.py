@@ -87,7 +87,7 @@ class Predictions:
     @property
     def missing(self) -> dict[str, str]:
         """Shards that the run should have committed and has not → the reason."""
-        return self._ledger.missing()
+        return self._ledger.missing(self.commits)
 
     def read(
         self,
@@ -102,26 +102,26 @@ class Predictions:
         """
         return ShardMasks(
             commit,
-            self._read("images", commit.shard, images),
-            self._read("annotations", commit.shard, annotations),
+            self._read("images", commit, images),
+            self._read("annotations", commit, annotations),
         )
 
     def read_images(self, commit: Commit, columns: Sequence[str]) -> pa.Table:
         """Some columns of `images/` of a shard alone; raises as `read` does."""
-        return self._read("images", commit.shard, columns)
+        return self._read("images", commit, columns)
 
     def _unlisted(self, commit: Commit) -> list[str]:
         """What `Commit.names` says since version 2, of the categories that have masks."""
-        table = self._read("annotations", commit.shard, ["category", "category_id"])
+        table = self._read("annotations", commit, ["category", "category_id"])
         rows = (row for row in table.to_pylist() if row["category"] is not None)
         return unlisted({row["category"]: row["category_id"] for row in rows})
 
-    def _read(self, folder: str, shard: str, columns: Sequence[str] | None) -> pa.Table:
+    def _read(self, folder: str, commit: Commit, columns: Sequence[str] | None) -> pa.Table:
         names: Any = None if columns is None else list(columns)
         try:
-            return self._ledger.read(folder, shard, names)
+            return self._ledger.read(folder, commit.shard, names, commit=commit)
         except (OSError, pa.ArrowException) as error:
             raise ConfigError(
-                f"{self}: {folder}/{shard}.parquet cannot be read ({one_line(error)}); delete "
-                f"commits/{shard}.json and annotate that shard again"
+                f"{self}: {folder}/{commit.shard}.parquet cannot be read ({one_line(error)}); "
+                f"delete commits/{commit.shard}.json and annotate that shard again"
             ) from error

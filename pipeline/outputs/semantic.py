@@ -23,6 +23,10 @@ BACKGROUND = 0
 IGNORE = 255
 """What training leaves out, as mmsegmentation and Detectron2 have it."""
 MOST_LABELS = IGNORE - 1
+NO_HEAT = (
+    "--semantic.level and band need heat, and the run was made with --mask.heat false; "
+    "--semantic.level own takes its masks as they are"
+)
 LEVEL = 0.45
 """Of a constant background; docs/training.md has what others are worth."""
 
@@ -61,6 +65,8 @@ class SemanticConfig:
             raise ConfigError(f"--semantic.level {self.level}: must be from 0 to 1")
         if bool(self.prompts) != (self.background == "prompts"):
             raise ConfigError("--semantic.prompts goes with --semantic.background prompts")
+        if self.background == "band" and self.level is not None:
+            raise ConfigError("--semantic.level: has no effect with --semantic.background band")
         if self.winner == "score" and (self.background == "band" or self.level is not None):
             raise ConfigError(
                 "--semantic.winner score takes masks as they are; levels go with winner heat"
@@ -78,6 +84,18 @@ class SemanticConfig:
     def needs_heat(self) -> bool:
         """Whether masks alone do not do."""
         return self.background == "band" or self.least is not None
+
+    def check(self, identity: Mapping[str, Any]) -> None:
+        """Find out early whether a run has what the rule needs.
+
+        Args:
+            identity: the settings of the run.
+
+        Raises:
+            ConfigError: it has stored no heat.
+        """
+        if self.needs_heat and not identity["mask"].get("heat", True):
+            raise ConfigError(NO_HEAT)
 
     def labels(self, categories: Iterable[str]) -> dict[str, int]:
         """The label of every category: background categories 0, all others 1..K by name.
@@ -160,7 +178,7 @@ def _values(
         heat = down.matrix @ (grid @ across.matrix.T)  # a quarter of `interpolate`'s time
         if config.least is not None:
             F.threshold(heat, config.least, 0.0, inplace=True)
-        elif config.background == "constant":
+        elif config.background == "constant" or config.level == "own":
             F.threshold(heat, row["threshold"], 0.0, inplace=True)
         yield heat
 
@@ -170,10 +188,7 @@ def _of_masks(
 ) -> Iterator[Float[Tensor, "height width"]]:
     """The same without heat: a mask competes as a whole."""
     if config.needs_heat:
-        raise ConfigError(
-            "--semantic.level and band need heat, and the run was made with --mask.heat false; "
-            "--semantic.level own takes its masks as they are"
-        )
+        raise ConfigError(NO_HEAT)
     for row in rows:
         # Scores are cosines; what competes is above 0.
         value = row["heat_mean"] if config.winner == "heat" else row["score"] + 2

@@ -57,9 +57,9 @@ def print_status(output: str) -> None:
     """
     ledger = Ledger(output)
     with naming(f"--status {storage.public(output)}"):
-        state, planned = ledger.last_run()
+        (state, planned), life = ledger.last_run(), ledger.life()
         summary, failures = replace(ledger.summary(), planned=planned), ledger.failures()
-    print(f"the last run: {state}")
+    print(f"the last run: {state}{f' ({life})' if life else ''}")
     print_summary(summary, output)
     print_failures(failures, summary)
 

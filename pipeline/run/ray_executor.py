@@ -167,6 +167,7 @@ class _ShardActor:
         self._error = ""
         self._told = False
         try:
+            ledger.check_owner(ledger.fingerprint)
             if not ledger.is_here():
                 raise ConfigError(
                     f"--output {config.output}: a worker on {platform.node()} does not find the "

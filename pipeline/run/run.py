@@ -64,12 +64,16 @@ def run_shards(
 
 def _run(config: RunConfig, ledger: Ledger, planned: Plan, execute: Execute) -> Plan:
     """Do what is planned, and again what somebody else has spoiled by then."""
+    todo = planned.todo
     for _ in range(MOST_CHECKS):
+        ledger.check_owner(ledger.fingerprint)
         ledger.forget(planned.again)
-        run_passes(config, ledger, planned.todo, execute)
+        run_passes(config, ledger, todo, execute)
+        ledger.check_owner(ledger.fingerprint)
         planned = plan(config, ledger, planned.shards, planned.known)
-        if not planned.again:
+        given_up = ledger.failed()
+        todo = [shard for shard in planned.todo if shard.name not in given_up]
+        if not todo:
             break
         print_plan(planned)
-    ledger.check_owner(ledger.fingerprint)
     return planned

@@ -317,6 +317,37 @@ def test_two_exports_with_other_settings_do_not_mix(
     assert read(to) == read(tmp_path / "alone")
 
 
+def test_what_was_refused_may_be_tried_with_other_settings_in_the_same_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run(str(tmp_path / "out"), many(0))
+    assert run(tmp_path / "out", tmp_path / "to", "--select.score", "0.9") == 2
+    assert "no mask is left" in said(capsys)
+    assert run(tmp_path / "out", tmp_path / "to", "--select.score", "0.2") == 0
+
+
+def test_a_file_that_somebody_has_deleted_is_written_again(tmp_path: Path) -> None:
+    make_run(str(tmp_path / "out"), many(0))
+    assert run(tmp_path / "out", tmp_path / "to") == 0
+    before = read(tmp_path / "to")
+    (tmp_path / "to" / "instances.json").unlink()
+    assert run(tmp_path / "out", tmp_path / "to") == 0
+    assert read(tmp_path / "to") == before
+
+
+def test_files_of_shards_that_are_gone_are_not_left_among_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run(str(tmp_path / "out"), many(0), many(4))
+    assert run(tmp_path / "out", tmp_path / "to", format="hf") == 0
+    commit = sorted((tmp_path / "out" / "commits").iterdir())[1]
+    commit.unlink()
+    for _ in range(2):
+        capsys.readouterr()
+        assert run(tmp_path / "out", tmp_path / "to", format="hf") == 2
+        assert f"files of 1 shards that the run no longer has ({commit.stem})" in said(capsys)
+
+
 def test_sigterm_is_answered_in_words(tmp_path: Path) -> None:
     make_run(str(tmp_path / "out"), *(many(4 * number) for number in range(300)))
     places = ["--predictions", str(tmp_path / "out"), "--output", str(tmp_path / "to")]

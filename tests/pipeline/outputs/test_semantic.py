@@ -65,6 +65,8 @@ def test_background_prompts_take_their_pixels() -> None:
     sky = np.array([[0, 204], [26, 255]], np.uint8)
     rows = [row("cat", cat), row("sky", sky)]
     assert labelled(*rows, background="prompts", prompts=["sky"]) == [[1, 0], [1, 0]]
+    own = labelled(*rows, background="prompts", prompts=["sky"], level="own")
+    assert own == [[1, 0], [0, 0]], "at most 0.5 is above no threshold"
 
 
 def test_without_heat_masks_compete_as_a_whole() -> None:
@@ -111,6 +113,7 @@ def test_labels_are_dense_and_by_name() -> None:
         ({"prompts": ["sky"]}, "goes with"),
         ({"background": "prompts"}, "goes with"),
         ({"winner": "score", "level": 0.5}, "masks as they are"),
+        ({"background": "band", "level": 0.5}, "no effect with --semantic.background band"),
     ],
 )
 def test_settings_that_cannot_work(settings: dict[str, Any], message: str) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import re
+import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
@@ -16,17 +19,20 @@ import torch
 from torch import Tensor
 
 from legrad import HeatOrder
+from pipeline import storage
 from pipeline.config import AnnotateConfig, MaskConfig
-from pipeline.errors import TakenOver
+from pipeline.errors import ConfigError, TakenOver
 from pipeline.inputs.samples import Sample
 from pipeline.inputs.shards import find_shards
 from pipeline.models.explain import Maps
 from pipeline.outputs import heartbeat
 from pipeline.outputs.heartbeat import BEAT_SECONDS, DEAD_SECONDS, Driver, beating, spoken
 from pipeline.outputs.ledger import Ledger
+from pipeline.outputs.predictions import Predictions
+from pipeline.run import run as driver
 from pipeline.run.annotation import print_status
 from pipeline.run.local_executor import LocalExecutor
-from pipeline.run.passes import run_passes
+from pipeline.run.passes import plan
 from pipeline.run.run import run_shards
 from pipeline.run.worker import MakeWorker, Worker
 from tests.pipeline.stand_ins import Labelled, MakeConfig, MakeTar, Tree, Write, results
@@ -89,9 +95,9 @@ def run(config: AnnotateConfig, redo: bool = False, make: MakeWorker = make_work
 
 
 def drive(config: AnnotateConfig, ledger: Ledger) -> None:
-    """A run that goes on in a thread, where signals cannot be set up."""
-    execute = LocalExecutor(config, make_worker)
-    run_passes(config, ledger, find_shards(config.patterns), execute)
+    """What `run_shards` does with its plan."""
+    planned = plan(config, ledger, find_shards(config.patterns))
+    driver._run(config, ledger, planned, LocalExecutor(config, make_worker))
 
 
 @pytest.mark.parametrize(
@@ -119,6 +125,71 @@ def test_a_redo_beside_a_driver_that_works_wins(
     assert new.failed() == set()
     summary = json.loads(Path(new.output, "summary.json").read_text())
     assert (summary["state"], summary["shards"], summary["missing"]) == ("finished", SHARDS, [])
+
+
+def test_who_has_lost_an_output_gives_up_and_takes_back_nothing_in_it(
+    config: AnnotateConfig, tree: Tree
+) -> None:
+    old = begin(config)
+    new = run(replace(config, mask=MaskConfig(threshold=0.8)), redo=True)
+    before = tree(new.output)
+    shards = find_shards(config.patterns)
+    with pytest.raises(TakenOver):
+        old.fail(shards[0], "cut short")
+    with pytest.raises(TakenOver):
+        drive(config, old)
+    assert tree(new.output) == before
+
+
+def test_a_redo_that_was_killed_while_it_deleted_goes_on(
+    config: AnnotateConfig, tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = replace(config, mask=MaskConfig(threshold=0.8))
+    expected = results(tree(run(replace(other, output=str(tmp_path / "alone"))).output))
+    for killed_at in range(0, 2 * SHARDS + 3, 3):
+        shutil.rmtree(config.output, ignore_errors=True)
+        old = run(config)
+        old.fail(find_shards(config.patterns)[0], "cut short")
+        left = iter(range(killed_at))
+
+        def remove(location: str, left: Iterator[int] = left) -> None:
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            os.unlink(location)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(storage, "remove", remove)
+            with pytest.raises(KeyboardInterrupt):
+                begin(other, redo=True)
+        reader = Ledger(config.output)
+        assert reader.commits() == [] and len(reader.missing([])) >= len(reader.committed())
+        run(other)
+        assert results(tree(config.output)) == expected and reader.failures() == {}
+
+
+def test_a_run_whose_categories_were_never_written_goes_on(config: AnnotateConfig) -> None:
+    ledger = begin(config)
+    Path(ledger.output, "categories.json").unlink()
+    assert [entry["name"] for entry in run(config).categories()] == ["dog"]
+
+
+def test_other_settings_are_refused_while_somebody_works_there(config: AnnotateConfig) -> None:
+    ledger = begin(config)
+    ledger.driver = replace(Driver(), host="elsewhere")
+    ledger.summarise(["x"], "running")
+    with pytest.raises(ConfigError, match="another configuration"):
+        begin(replace(config, mask=MaskConfig(threshold=0.8)))
+
+
+def test_a_table_in_the_place_of_one_that_was_committed_is_not_read(config: AnnotateConfig) -> None:
+    ledger = run(config)
+    first, second = sorted(Path(ledger.output, "annotations").iterdir())[:2]
+    assert first.stat().st_size == second.stat().st_size
+    first.write_bytes(second.read_bytes())
+    predictions = Predictions(ledger.output)
+    with pytest.raises(ConfigError, match="it is not the table that was committed"):
+        predictions.read(predictions.commits[0])
+    predictions.read(predictions.commits[1])
 
 
 def test_commits_of_other_settings_are_done_again(
@@ -206,7 +277,7 @@ def test_status_tells_the_dead_from_the_living(
         print_status(ledger.output)
         return capsys.readouterr().out.splitlines()[0]
 
-    assert status().endswith("last sign of life 0 s ago: alive)")
+    assert re.search(r"last sign of life \d s ago: alive\)$", status())
     started = heartbeat.now()
     monkeypatch.setattr(heartbeat, "now", lambda: started + timedelta(seconds=2 * DEAD_SECONDS))
     dead = status()
@@ -215,6 +286,9 @@ def test_status_tells_the_dead_from_the_living(
     assert ledger.other_driver() is None
     ledger.beat(running)
     assert status().endswith("alive)")
+    path = Path(ledger.output, "summary.json")
+    path.write_text(path.read_text().replace('"seen": "', '"seen": "some day '))
+    assert (status(), ledger.other_driver()) == ("the last run: running", None)
     ledger.summarise(["x"], "stopped")
     assert status() == "the last run: stopped"
 
