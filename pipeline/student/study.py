@@ -84,7 +84,7 @@ class StudentConfig:
         if not self.short:
             return self
         return dataclasses.replace(
-            self, scenes=128, choose=32, held_out=32, steps=20, seeds=[0], rules=["default"]
+            self, scenes=128, choose=32, held_out=32, steps=40, seeds=[0], rules=["default"]
         )
 
 
