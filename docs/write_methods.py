@@ -32,27 +32,28 @@ PAGE = Path(__file__).parents[1] / "docs" / "methods.md"
 
 @dataclass(frozen=True)
 class Variant:
-    """A method with some of its options, one row of the table."""
+    """A row of the table: a method with some settings of `MethodConfig`."""
 
     label: str
-    method: str
-    layers: int | None
-    options: dict[str, Any]
+    settings: dict[str, Any]
 
 
-def variant(method: str, layers: int | None = None, **options: Any) -> Variant:
-    """A row, named by the arguments that make it."""
+def variant(
+    method: str, layers: int | None = None, algorithm: str = "closed_form", **options: Any
+) -> Variant:
+    """A row, named by what its maps depend on."""
     chosen = ({"layers": layers} if layers else {}) | options
-    extra = ", ".join(f"{name}={value!r}" for name, value in chosen.items() if name != "engine")
-    return Variant(f"{method} ({extra})" if extra else method, method, layers, options)
+    extra = ", ".join(f"{name}={value!r}" for name, value in chosen.items())
+    settings = {"method": method, "layers": layers, "algorithm": algorithm, "options": options}
+    return Variant(f"{method} ({extra})" if extra else method, settings)
 
 
 VARIANTS = [
     variant("legrad"),
     variant("legrad", 2),
     variant("legrad", relu=False),
-    variant("legrad", score_layer="last", engine="autograd"),
-    variant("legrad", pool="cls", engine="autograd"),
+    variant("legrad", score_layer="last", algorithm="autograd"),
+    variant("legrad", pool="cls", algorithm="autograd"),
     *(variant(method) for method in BASELINES),
     variant("gradcam", with_cls=False),
     variant("attention_cam", form="te"),
@@ -133,7 +134,7 @@ def main(output: Path = PAGE, speed_file: Path | None = None) -> None:
     model, scenes = LoadedClip(RunConfig()), bundled_scenes()
     rows: list[tuple[str, Quality]] = []
     for row in VARIANTS:
-        quality = measure(model, scenes, method=row.method, layers=row.layers, options=row.options)
+        quality = measure(model, scenes, **row.settings)
         print(f"{row.label}: {quality}", flush=True)
         rows.append((row.label, quality))
     objects = sum(len(scene.masks) for scene in scenes)

@@ -9,7 +9,9 @@ from torch.utils.flop_counter import FlopCounterMode
 import legrad
 from benchmarks.published import loops
 from docs.write_methods import PAGE, VARIANTS, described, markdown, speed_section
-from pipeline.demo.quality import Quality
+from pipeline.config import RunConfig
+from pipeline.demo.quality import Quality, bundled_scenes, measure
+from pipeline.models.loading import LoadedClip
 from tests.legrad.conftest import EMBED_DIM, make_case
 
 
@@ -50,7 +52,7 @@ def test_published_relevance_does_the_published_work(method: str) -> None:
 
 
 def test_every_method_is_a_row_and_is_described() -> None:
-    assert {row.method for row in VARIANTS} == set(legrad.METHODS)
+    assert {row.settings["method"] for row in VARIANTS} == set(legrad.METHODS)
     quality = Quality(*[0.5] * 6, images_per_second=7.0)
     page = markdown([(row.label, quality) for row in VARIANTS], 3, 4)
     text = described()
@@ -58,6 +60,13 @@ def test_every_method_is_a_row_and_is_described() -> None:
         assert f"| {method} |" in page
         assert f"### {method}\n" in text
     assert "legrad (score_layer='last')" in page
+
+
+def test_every_row_can_be_measured() -> None:
+    model, scenes = LoadedClip(RunConfig()), bundled_scenes()[:1]
+    found = {row.label: measure(model, scenes, **row.settings) for row in VARIANTS}
+    assert len({quality.pixel_ap for quality in found.values()}) > len(found) / 2
+    assert found["legrad"].pixel_ap > 0.7
 
 
 def test_the_page_keeps_what_it_says_on_speed(tmp_path: Path) -> None:
