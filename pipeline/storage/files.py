@@ -221,7 +221,13 @@ def _filesystem(root: str) -> tuple[fs.FileSystem, str]:
 
 
 def _files(filesystem: fs.FileSystem, selector: fs.FileSelector) -> dict[str, int]:
-    infos = filesystem.get_file_info(selector)
+    try:
+        infos = filesystem.get_file_info(selector)
+    except FileNotFoundError:
+        if not selector.allow_not_found:
+            raise
+        # pyarrow did not find the directory, looked whether it is there, and by then it was.
+        infos = filesystem.get_file_info(selector)
     return {info.path: int(info.size) for info in infos if info.type == fs.FileType.File}
 
 

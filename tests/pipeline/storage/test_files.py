@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -117,3 +118,28 @@ def test_a_file_that_is_not_finished_is_not_there(tmp_path: Path, bucket: Any) -
             file.write(b"b")
         assert storage.read_bytes(place) == b"a" * files.READ_BUFFER + b"b"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_that_is_made_while_it_is_listed_is_no_error(tmp_path: Path) -> None:
+    """pyarrow raises when the folder that it did not find is there at its second look."""
+    wrong: list[Exception] = []
+    places = [tmp_path / str(number) for number in range(300)]
+    reached = threading.Event()
+
+    def look() -> None:
+        for place in places:
+            try:
+                while not storage.list_files(str(place)):
+                    reached.set()
+            except OSError as error:
+                wrong.append(error)
+
+    watching = threading.Thread(target=look)
+    watching.start()
+    for place in places:
+        reached.wait(5)
+        reached.clear()
+        place.mkdir()
+        (place / "a").touch()
+    watching.join()
+    assert wrong == []
