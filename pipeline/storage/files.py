@@ -10,7 +10,7 @@ import functools
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from glob import has_magic
 from pathlib import Path, PurePosixPath
 from types import TracebackType
@@ -185,7 +185,8 @@ def remove(location: str) -> None:
     """Delete the object if it exists."""
     filesystem, path = resolve(location)
     if filesystem.get_file_info(path).type == fs.FileType.File:
-        filesystem.delete_file(path)
+        with suppress(FileNotFoundError):  # somebody else was faster
+            filesystem.delete_file(path)
 
 
 def resolve(location: str) -> tuple[fs.FileSystem, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -143,3 +144,12 @@ def test_a_folder_that_is_made_while_it_is_listed_is_no_error(tmp_path: Path) ->
         (place / "a").touch()
     watching.join()
     assert wrong == []
+
+
+def test_of_several_who_delete_a_file_none_fails(tmp_path: Path) -> None:
+    places = [tmp_path / str(number) for number in range(300)]
+    for place in places:
+        place.touch()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(storage.remove, [str(place) for place in places for _ in range(4)]))
+    assert list(tmp_path.iterdir()) == []
