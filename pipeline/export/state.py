@@ -124,8 +124,7 @@ class State:
 
     def give_up(self) -> None:
         """Take back that an export was begun here: there is nothing to export."""
-        for name in storage.list_names(self.path(self.parts)):
-            self._files.remove(f"{self.parts}/{name}")
+        self._clear_parts()
         self._files.remove(STATE)
 
     def check_owner(self) -> dict[str, Any]:
@@ -164,9 +163,12 @@ class State:
         shards = {commit.shard: fingerprint(commit) for commit in commits}
         content = {"state": "complete", "made_with": self._identity, "totals": totals.to_json()}
         self._files.write(STATE, content | {"shards": shards})
+        self._clear_parts()
+
+    def _clear_parts(self) -> None:
         # Records first: without one, a shard is done again, whatever else is left of it.
         for name in sorted(storage.list_names(self.path(self.parts)), key=_is_no_record):
-            storage.remove(self.path(f"{self.parts}/{name}"))
+            self._files.remove(f"{self.parts}/{name}")
 
 
 def fingerprint(commit: Commit) -> str:
