@@ -87,21 +87,32 @@ def spoken(seconds: float) -> str:
 
 
 @contextmanager
-def beating(beat: Callable[[], object], seconds: float = BEAT_SECONDS) -> Iterator[None]:
-    """Call `beat` now and then while the body runs. One that fails is told, and the next tried."""
+def every(seconds: float, work: Callable[[], object], name: str) -> Iterator[None]:
+    """Call `work` again and again, in a thread of that name, while the body runs."""
     stop = threading.Event()
 
-    def work() -> None:
+    def repeat() -> None:
         while not stop.wait(seconds):
-            try:
-                beat()
-            except Exception as error:  # no reason to stop either the run or the signs
-                print(f"no sign of life could be written: {one_line(error)}", flush=True)
+            work()
 
-    thread = threading.Thread(target=work, name="heartbeat", daemon=True)
+    thread = threading.Thread(target=repeat, name=name, daemon=True)
     thread.start()
     try:
         yield
     finally:
         stop.set()
         thread.join()
+
+
+@contextmanager
+def beating(beat: Callable[[], object], seconds: float = BEAT_SECONDS) -> Iterator[None]:
+    """Call `beat` now and then while the body runs. One that fails is told, and the next tried."""
+
+    def try_to() -> None:
+        try:
+            beat()
+        except Exception as error:  # no reason to stop either the run or the signs
+            print(f"no sign of life could be written: {one_line(error)}", flush=True)
+
+    with every(seconds, try_to, "heartbeat"):
+        yield

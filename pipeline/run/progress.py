@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from pipeline import storage
 from pipeline.config import AnnotateConfig
 from pipeline.errors import TakenOver
 from pipeline.inputs.shards import Shard
+from pipeline.outputs.heartbeat import every
 from pipeline.outputs.records import Summary
 from pipeline.outputs.schema import IMAGES, annotation_schema
 from pipeline.run.passes import Plan
@@ -106,20 +106,15 @@ def shown(meter: Gauge, seconds: float) -> Iterator[None]:
         with Live(get_renderable=lambda: _bar(meter), refresh_per_second=2):
             yield
         return
-    stop = threading.Event()
 
     def report() -> None:
-        while not stop.wait(seconds):
-            print(meter.line(), flush=True)
-
-    thread = threading.Thread(target=report, name="progress", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
         print(meter.line(), flush=True)
+
+    try:
+        with every(seconds, report, "progress"):
+            yield
+    finally:
+        report()
 
 
 def print_plan(plan: Plan) -> None:
