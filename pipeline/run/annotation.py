@@ -14,7 +14,7 @@ from pipeline.inputs.shards import shards_of
 from pipeline.outputs.card import ANNOTATIONS_CARD
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.records import Summary
-from pipeline.run.passes import plan
+from pipeline.run.plan import plan
 from pipeline.run.progress import print_dry_run, print_failures, print_summary
 from pipeline.run.run import run_shards
 from pipeline.run.worker import Worker

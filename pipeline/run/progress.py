@@ -23,7 +23,7 @@ from pipeline.inputs.shards import Shard
 from pipeline.outputs.heartbeat import every
 from pipeline.outputs.records import Summary
 from pipeline.outputs.schema import IMAGES, annotation_schema
-from pipeline.run.passes import Plan
+from pipeline.run.plan import Plan
 from pipeline.run.worker import Outcome
 
 

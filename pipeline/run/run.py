@@ -10,7 +10,8 @@ from pipeline.outputs.heartbeat import beating
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.records import Commit, Summary
 from pipeline.run.executors import make_executor
-from pipeline.run.passes import Execute, Plan, plan, run_passes
+from pipeline.run.passes import Execute, run_passes
+from pipeline.run.plan import Plan, plan
 from pipeline.run.progress import print_plan
 from pipeline.run.worker import MakeWorker
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.inputs.shards import find_shards
-from pipeline.run.passes import plan
+from pipeline.run.plan import plan
 from pipeline.run.worker import MakeWorker
 from tests.pipeline.stand_ins import (
     Annotate,

@@ -32,7 +32,7 @@ from pipeline.outputs.predictions import Predictions
 from pipeline.run import run as driver
 from pipeline.run.annotation import print_status
 from pipeline.run.local_executor import LocalExecutor
-from pipeline.run.passes import plan
+from pipeline.run.plan import plan
 from pipeline.run.run import run_shards
 from pipeline.run.worker import MakeWorker, Worker
 from tests.pipeline.stand_ins import Labelled, MakeConfig, MakeTar, Tree, Write, results

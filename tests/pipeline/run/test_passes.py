@@ -11,7 +11,8 @@ from pipeline.config import AnnotateConfig, ExecutionConfig
 from pipeline.inputs.shards import Shard
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.records import Commit
-from pipeline.run.passes import WORKER_DIED, plan, run_passes
+from pipeline.run.passes import WORKER_DIED, run_passes
+from pipeline.run.plan import plan
 from pipeline.run.worker import Outcome
 
 SHARDS = [Shard(f"/in/{name}.tar", f"/in/{name}.tar", 10) for name in ("a", "b", "c")]
