@@ -9,6 +9,7 @@ import os
 import tarfile
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -27,7 +28,7 @@ from pipeline.inputs.shards import find_shards
 from pipeline.models.explain import Maps
 from pipeline.outputs.ledger import Ledger
 from pipeline.run.executors import make_executor
-from pipeline.run.passes import run_passes
+from pipeline.run.run import do_all
 from pipeline.run.worker import Worker
 
 WIDTH, HEIGHT, INPUT, GRID = 500, 375, 224, 16
@@ -132,7 +133,8 @@ def _run(data: Path, output: Path, engine: ExecutionConfig) -> dict[str, float]:
     shards = find_shards(config.patterns)
     ledger = Ledger(config.output)
     ledger.open(config.identity(), config.public(), [])
-    run_passes(config, ledger, shards, make_executor(config, ledger, make_worker))
+    with closing(make_executor(config, ledger, make_worker)) as executor:
+        do_all(config, ledger, shards, executor, lambda work: work())
     return _busy(log, engine.workers)
 
 

@@ -14,7 +14,7 @@ from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from legrad.errors import near
 from pipeline.config import MethodConfig
-from pipeline.errors import ConfigError, ModelError, unwrapped
+from pipeline.errors import ConfigError, ModelError, StorageError, unwrapped
 from pipeline.inputs.option_texts import with_names
 
 Config = TypeVar("Config")
@@ -41,7 +41,7 @@ class ExitCode(IntEnum):
     BAD_SETTING = 2
     """A setting that cannot work, or the model does not load."""
     SHARDS_MISSING = 3
-    """Finished, but shards failed."""
+    """Finished, but shards failed; or the output could not be reached for too long."""
     STOPPED = 143
     """Told to stop; as shells have it for SIGTERM."""
 
@@ -71,6 +71,9 @@ def run_command(
     except (ConfigError, ModelError) as error:
         print(f"{command}: {error}", file=sys.stderr)
         return ExitCode.BAD_SETTING
+    except StorageError as error:
+        print(f"{command}: {error}", file=sys.stderr)
+        return ExitCode.SHARDS_MISSING
     except KeyboardInterrupt:
         then = "goes on" if goes_on else "begins again"
         print(f"{command}: stopped; the same command {then}", file=sys.stderr)

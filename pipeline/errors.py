@@ -22,6 +22,14 @@ class ShardError(Exception):
     """A shard that cannot be read to its end; the message says what is wrong with it."""
 
 
+class NotWritten(Exception):
+    """The output cannot be written: no fault of the shard that was to be committed."""
+
+
+class StorageError(Exception):
+    """The driver cannot read or write its output, and has waited for it in vain."""
+
+
 class TooManyRejects(Exception):
     """More of a shard was rejected than the run allows; another attempt would end the same way."""
 

@@ -178,7 +178,10 @@ class ExecutionConfig:
     max_attempts: int = 3
     """Times that a shard is tried before it is given up."""
     stall_seconds: float = 1800.0
-    """A worker whose shard makes no progress for so long is ended, and the shard tried again."""
+    """A worker that makes no progress for so long, with a shard or with loading its model, is
+    ended, and the shard tried again."""
+    patience_seconds: float = 1800.0
+    """What fails for want of storage or network is tried again for so long; it costs no attempt."""
     log_seconds: float = 10.0
     """Seconds between progress lines."""
 

@@ -26,6 +26,7 @@ from pipeline.inputs.shards import Shard
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.records import Counts, make_commit
 from pipeline.run.progress import print_failures
+from pipeline.run.queue import Trial
 from pipeline.run.run import run_shards
 from pipeline.run.worker import ShardWorker
 from pipeline.storage import parquet
@@ -97,19 +98,15 @@ class CountingWorker(ShardWorker):
         self.count, self._made = make_counter(), made
 
     def do_shard(
-        self,
-        shard: Shard,
-        attempt: int,
-        on_images: Callable[[int], object],
-        alive: Callable[[], None],
+        self, trial: Trial, on_images: Callable[[int], object], alive: Callable[[], None]
     ) -> None:
         """Count the shard and commit it.
 
         Raises:
             ShardError: the shard cannot be read to its end; nothing was written.
-            OSError: reading or writing failed; nothing was committed.
+            NotWritten: the output cannot be written; nothing was committed.
         """
-        started = time.monotonic()
+        shard, started = trial.shard, time.monotonic()
 
         def step(images: int) -> None:
             on_images(images)
@@ -124,10 +121,10 @@ class CountingWorker(ShardWorker):
             counted.totals(),
             files,
             seconds=time.monotonic() - started,
-            attempt=attempt,
+            attempt=trial.number,
             degraded=counted.degraded,
         )
-        self.ledger.commit(commit, files)
+        self.commit(commit, files)
 
 
 @dataclass(frozen=True)

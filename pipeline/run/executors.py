@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import signal
+from typing import Protocol, runtime_checkable
 
 from pipeline.cli import stop_when_terminated
 from pipeline.config import RunConfig
 from pipeline.outputs.ledger import Ledger
-from pipeline.run.passes import Execute
+from pipeline.run.queue import ShardQueue
 from pipeline.run.worker import MakeWorker
 
 
-def make_executor(config: RunConfig, ledger: Ledger, make_worker: MakeWorker) -> Execute:
+@runtime_checkable
+class Executor(Protocol):
+    """Has shards tried by workers, which it keeps until it is closed."""
+
+    def run(self, queue: ShardQueue) -> None:
+        """Try what is in the queue until nothing is left of it.
+
+        Raises:
+            ModelError: the model does not load.
+            TakenOver: the output belongs to another run now.
+        """
+
+    def close(self) -> None:
+        """End the workers."""
+
+
+def make_executor(config: RunConfig, ledger: Ledger, make_worker: MakeWorker) -> Executor:
     """What `--engine.executor` names. Each is imported alone, for Ray takes seconds to load.
 
     Args:
@@ -19,7 +36,7 @@ def make_executor(config: RunConfig, ledger: Ledger, make_worker: MakeWorker) ->
         ledger: of its output, opened.
         make_worker: called in every process that does shards; has to travel there.
     """
-    executor: Execute
+    executor: Executor
     if config.engine.executor == "local":
         from pipeline.run.local_executor import LocalExecutor
 

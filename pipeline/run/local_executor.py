@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+import time
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from pipeline.config import RunConfig
-from pipeline.inputs.shards import Shard
 from pipeline.run.progress import Meter, shown
+from pipeline.run.queue import Outcome, ShardQueue, Trial
 from pipeline.run.tally import Tally
-from pipeline.run.worker import MakeWorker, Outcome
+from pipeline.run.worker import MakeWorker
+
+LOOK_SECONDS = 0.2
+"""Between two looks at what has become due."""
 
 
 class LocalExecutor:
@@ -18,24 +21,29 @@ class LocalExecutor:
     def __init__(self, config: RunConfig, make_worker: MakeWorker) -> None:
         """Make the worker, and raise what that raises."""
         self._worker = make_worker(config)
-        self._log_seconds = config.engine.log_seconds
+        self._engine = config.engine
 
-    def __call__(self, shards: Sequence[Shard], attempt: int, in_flight: int) -> list[Outcome]:
-        """Try every shard, `in_flight` at once."""
+    def run(self, queue: ShardQueue) -> None:
+        """Try what is in the queue until nothing is left of it."""
         tally = Tally()
-        meter = Meter(shards, tally.total, gpus=0)
-        outcomes = []
-        with shown(meter, self._log_seconds), ThreadPoolExecutor(in_flight) as pool:
-            futures = [
-                pool.submit(self._worker.try_shard, shard, attempt, tally.add) for shard in shards
-            ]
+        flying: dict[Future[Outcome], Trial] = {}
+        meter = Meter(queue, tally.total, lambda: "loading the first images", gpus=0)
+        in_flight = self._engine.shards_in_flight
+        with shown(meter, self._engine.log_seconds), ThreadPoolExecutor(in_flight) as pool:
             try:
-                for future in as_completed(futures):
-                    outcomes.append(future.result())
-                    meter.add(outcomes[-1])
+                while not queue.is_over:
+                    for trial in queue.fill(flying.values(), in_flight):
+                        flying[pool.submit(self._worker.try_shard, trial, tally.add)] = trial
+                    if not flying:
+                        time.sleep(LOOK_SECONDS)
+                    ended, _ = wait(flying, LOOK_SECONDS, FIRST_COMPLETED)
+                    for future in ended:
+                        queue.end(flying.pop(future), future.result())
             except BaseException:  # a run that is stopped leaves the rest to the next one
                 self._worker.stop()
                 raise
             finally:
                 pool.shutdown(cancel_futures=True)
-        return outcomes
+
+    def close(self) -> None:
+        """Nothing is left to be ended."""

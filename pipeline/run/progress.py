@@ -18,13 +18,11 @@ from rich.table import Table
 import legrad
 from pipeline import storage
 from pipeline.config import AnnotateConfig
-from pipeline.errors import TakenOver
-from pipeline.inputs.shards import Shard
 from pipeline.outputs.heartbeat import every
 from pipeline.outputs.records import Summary
 from pipeline.outputs.schema import IMAGES, annotation_schema
 from pipeline.run.plan import Plan
-from pipeline.run.worker import Outcome
+from pipeline.run.queue import ShardQueue
 
 
 @runtime_checkable
@@ -44,52 +42,40 @@ class Meter:
     """How far a run over some shards is. The images are counted by whoever knows of them.
 
     Attributes:
-        shards: all that are to be done.
+        queue: of all that are to be done.
         images: tells how many images are done, also of shards that are not yet.
+        beginning: tells what the first images wait for.
         gpus: busy in parallel, for the projection of GPU-hours; 0 for none.
     """
 
-    shards: Sequence[Shard]
+    queue: ShardQueue
     images: Callable[[], int]
+    beginning: Callable[[], str]
     gpus: int
 
     def __post_init__(self) -> None:
         self._started = time.monotonic()
-        self._total_bytes = sum(shard.size for shard in self.shards)
-        self._done = 0
-        self._done_bytes = 0
-
-    def add(self, outcome: Outcome) -> None:
-        """Count a shard that is over, committed or not.
-
-        Raises:
-            TakenOver: there is no use in going on.
-        """
-        if outcome.taken_over:
-            raise TakenOver(outcome.error)
-        self._done += 1
-        self._done_bytes += outcome.size
+        self._total_bytes = sum(shard.size for shard in self.queue.shards)
 
     @property
     def fraction(self) -> float:
         """Done, by bytes of finished shards; by their number where sizes are unknown."""
         if self._total_bytes:
-            return self._done_bytes / self._total_bytes
-        return self._done / len(self.shards)
+            return self.queue.ended_bytes / self._total_bytes
+        return self.queue.ended / len(self.queue.shards)
 
     def line(self) -> str:
         """The state in one line: shards, images, pace and, after the first shards, what is left."""
-        images = self.images()
+        images, ended = self.images(), self.queue.ended
         now = time.monotonic()
         elapsed = now - self._started
-        if not images and not self._done:
+        shards = f"{ended:,} of {len(self.queue.shards):,} shards"
+        if not images and not ended:
             self._started = now  # the time to load models is no measure of what is to come
-            return f"0 of {len(self.shards)} shards, loading the model and the first images"
-        parts = [
-            f"{self._done} of {len(self.shards)} shards",
-            f"{images:,} images",
-            _pace(images, elapsed),
-        ]
+            return f"{shards}, {self.queue.state() or self.beginning()}"
+        parts = [shards, f"{images:,} images", _pace(images, elapsed)]
+        if waits_for := self.queue.state():
+            return ", ".join([*parts, waits_for])
         if 0 < self.fraction < 1:
             hours = elapsed * (1 - self.fraction) / self.fraction / 3600
             parts.append(f"{_duration(hours)} left")

@@ -1,50 +1,56 @@
 """Running shards on a Ray cluster. The only module that knows Ray.
 
-Ray Data holds the pool of actors; a row is a shard. An actor writes and commits what it annotates
-itself, and gives back no more than how that went: pixels and masks never travel.
+An actor holds a model and tries a few shards at once, each of which it writes and commits itself;
+what it gives back is how that went: pixels and masks never travel. Placement, restarts of nodes and
+their loss are Ray's; which shard an actor gets, and what its end means, is decided here and in
+`queue`. (Ray Data's pool, which was used before, owns its actors: it starts a dead one again
+without a word, loads the model once more for every pass, and takes 15 ms for every shard.)
 """
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 import platform
+import socket
+import time
 import traceback
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import ray
-from ray.data import ActorPoolStrategy, DataContext, Dataset
-from ray.exceptions import RayError
-from ray.util.annotations import RayDeprecationWarning
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.exceptions import ActorUnavailableError, RayError
 
+from pipeline import storage
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError, ModelError, one_line
-from pipeline.inputs.shards import Shard
 from pipeline.outputs.ledger import Ledger
+from pipeline.run.loads import Loads
 from pipeline.run.progress import Meter, shown
-from pipeline.run.tally import Register
-from pipeline.run.worker import MakeWorker, Outcome, ShardWorker
+from pipeline.run.queue import Outcome, ShardQueue, Trial
+from pipeline.run.tally import Tally
+from pipeline.run.watchdog import Watchdog
+from pipeline.run.worker import MakeWorker, ShardWorker
+
+LOOK_SECONDS = 0.2
+"""Between two looks at what has become due, where nothing has ended."""
+JOIN_SECONDS = 10.0
+"""That the cluster which RAY_ADDRESS names may take to answer."""
+DOUBT_SECONDS = 60.0
+"""That a worker may be out of reach; Ray needs about 15 to be sure that a node is lost."""
+DIED_LOADING = (
+    "the worker died (killed, out of memory, or without progress for --engine.stall_seconds); the "
+    "job's log has the end of it"
+)
 
 
 class RayExecutor:
-    """Tries shards in actors of a Ray cluster, each with a model of its own."""
+    """Has shards tried in actors of a Ray cluster, each with a model of its own."""
 
     def __init__(self, config: RunConfig, ledger: Ledger, make_worker: MakeWorker) -> None:
         """Join the cluster that RAY_ADDRESS names (as in a submitted job), or start one here."""
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        ray.init(ignore_reinit_error=True, logging_level=logging.ERROR)
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
-        context = DataContext.get_current()
-        context.enable_progress_bars = False
-        # A row is a shard, and may well take longer than Ray Data's patience (30 minutes).
-        context.execution_no_progress_timeout_s = -1
-        # A worker that dies loses its rows; the passes see that from the ledger.
-        context.max_errored_blocks = -1
+        _join()
         self._config, self._ledger, self._make_worker = config, ledger, make_worker
         present = int(_cluster_resources().get("GPU", 0))
         device = config.engine.device
@@ -57,140 +63,297 @@ class RayExecutor:
             )
         if not self._on_gpu:
             print("No GPU is used: the models run on the CPU", flush=True)
+        self._members: list[_Member] = []
+        self._loads = Loads()
+        self._images = 0  # of members that are gone
 
-    def __call__(self, shards: Sequence[Shard], attempt: int, in_flight: int) -> list[Outcome]:
-        """Try every shard, `in_flight` at once on each actor.
-
-        Shards whose actor died have no outcome.
+    def run(self, queue: ShardQueue) -> None:
+        """Try what is in the queue until nothing is left of it.
 
         Raises:
             ModelError: the model does not load.
+            TakenOver: the output belongs to another run now.
         """
-        workers = min(self._workers, len(shards))
-        pool = _Pool()
-        gpus = workers if self._on_gpu else 0
-        meter = Meter(shards, pool.images, gpus)
-        outcomes: list[Outcome] = []
-        try:
-            with shown(meter, self._config.engine.log_seconds):
-                rows = self._dataset(shards, attempt, in_flight, workers, pool.register).iter_rows()
-                for row in rows:
-                    if row.pop("model_error"):
-                        if outcomes:
-                            continue  # others have loaded it: this shard is tried again elsewhere
-                        raise ModelError(row["error"])
-                    outcomes.append(Outcome(**row))
-                    meter.add(outcomes[-1])
-        finally:
-            pool.dismiss()
-        return outcomes
+        engine = self._config.engine
+        wanted = min(self._workers, queue.left)
+        meter = Meter(queue, self._counted, self._state, wanted if self._on_gpu else 0)
+        with shown(meter, engine.log_seconds):
+            while not queue.is_over:
+                self._start(wanted)
+                for member in self._members:
+                    if member.is_ready:
+                        for trial in queue.fill(member.trials.values(), engine.shards_in_flight):
+                            member.trials[member.actor.do.remote(trial)] = trial
+                    member.ask_for_count(engine.log_seconds / 2)
+                self._take_what_ended(queue)
 
-    def _dataset(
-        self, shards: Sequence[Shard], attempt: int, in_flight: int, workers: int, register: Any
-    ) -> Dataset:
-        rows = [dataclasses.asdict(shard) for shard in shards]
-        with warnings.catch_warnings():
-            # Ray 2.60 has no other way to say max_task_retries, and the default retries for ever.
-            warnings.simplefilter("ignore", RayDeprecationWarning)
-            return ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-                _ShardActor,
-                batch_size=1,
-                fn_constructor_args=(
-                    *(self._config, self._ledger, self._make_worker),
-                    *(attempt, register),
-                ),
-                num_cpus=1,
-                num_gpus=1 if self._on_gpu else 0,
-                # Ray Data grows a pool slowly, by its use: it has to start at the size it needs.
-                compute=ActorPoolStrategy(
-                    min_size=workers,
-                    max_size=workers,
-                    max_tasks_in_flight_per_actor=in_flight,
-                    max_concurrent_calls_per_actor=in_flight,
-                    enable_true_multi_threading=in_flight > 1,
-                ),
-                max_restarts=-1,
-                max_task_retries=0,
-            )
+    def close(self) -> None:
+        """End the actors."""
+        while self._members:
+            ray.kill(self._members.pop().actor)
+
+    def _start(self, wanted: int) -> None:
+        """Start as many actors as are missing; those that wait for room make a cluster grow.
+
+        Raises:
+            ModelError: there is no node left that could take one.
+        """
+        missing = wanted - len(self._members)
+        if missing <= 0 or not self._loads.may_start(any(m.is_loading for m in self._members)):
+            return
+        options: dict[str, Any] = {"num_gpus": 1} if self._on_gpu else {}
+        if self._loads.left_out:
+            self._look_for_a_node()
+            out = ",".join(self._loads.left_out)
+            options["label_selector"] = {"ray.io/node-id": f"!in({out})"}
+        of_class = ray.remote(_ShardActor).options(
+            num_cpus=1,
+            max_restarts=0,
+            # The further one is for the questions that are asked while shards are done.
+            max_concurrency=self._config.engine.shards_in_flight + 1,
+            **options,
+        )
+        for _ in range(missing):
+            actor = of_class.remote(self._config, self._ledger, self._make_worker)
+            self._members.append(_Member(actor, actor.where.remote()))
+
+    def _look_for_a_node(self) -> None:
+        kind = "GPU" if self._on_gpu else "CPU"
+        usable = {n["NodeID"] for n in _nodes() if n["Alive"] and n["Resources"].get(kind, 0) >= 1}
+        out = self._loads.left_out
+        if usable and usable <= out.keys():
+            raise ModelError(f"no node is left on which it loads: {next(iter(out.values()))}")
+
+    def _take_what_ended(self, queue: ShardQueue) -> None:
+        owners = {ref: member for member in self._members for ref in member.refs()}
+        if not owners:
+            time.sleep(LOOK_SECONDS)
+            return
+        ready, _ = ray.wait(list(owners), num_returns=1, timeout=LOOK_SECONDS)
+        if ready:  # what else has ended costs no time
+            ready, _ = ray.wait(list(owners), num_returns=len(owners), timeout=0)
+        for ref in ready:
+            member = owners[ref]
+            if member not in self._members:
+                continue  # another of its refs has told the same
+            try:
+                result = ray.get(ref)
+            except ActorUnavailableError:
+                self._doubt(member, ref, queue)
+            except RayError as error:
+                self._lose(member, queue, error)
+            else:
+                self._take(member, ref, result, queue)
+
+    def _take(self, member: _Member, ref: Any, result: Any, queue: ShardQueue) -> None:
+        """Take one of the answers of an actor."""
+        if ref == member.placing and member.doubted:
+            self._end(member)  # what it was asked in the meantime it may do, or may not
+            self._requeue(member, queue)
+        elif ref == member.placing:
+            member.placing, (member.node, member.host) = None, result
+            member.loading = member.actor.load.remote()
+        elif ref == member.loading:
+            member.loading, (cause, may_pass) = None, result
+            if cause:
+                self._end(member)
+                self._not_loaded(member, cause, died=may_pass)
+            else:
+                member.has_model = True
+                self._loads.succeeded(member.node)
+        elif ref == member.counting:
+            member.counting, member.images = None, result
+        else:
+            outcome, member.images = result
+            queue.end(member.trials.pop(ref), outcome, member.host)
+
+    def _doubt(self, member: _Member, ref: Any, queue: ShardQueue) -> None:
+        """A worker is out of reach: ask it where it is, until Ray knows what became of it."""
+        now = time.monotonic()
+        member.doubtful_since = member.doubtful_since or now
+        if now - member.doubtful_since > DOUBT_SECONDS:
+            self._end(member)
+            self._requeue(member, queue)
+        elif ref != member.placing:
+            member.doubted.add(ref)
+            member.placing = member.placing or member.actor.where.remote()
+        else:
+            time.sleep(LOOK_SECONDS)
+            member.placing = member.actor.where.remote()
+
+    def _lose(self, member: _Member, queue: ShardQueue, error: RayError) -> None:
+        """Find out what a worker that is dead has died of."""
+        self._end(member)
+        if member.is_waiting:
+            self._not_loaded(member, f"a worker could not start: {_last_line(error)}", died=True)
+        elif not _is_alive(member.node):
+            self._requeue(member, queue)
+        elif member.is_loading:
+            self._not_loaded(member, DIED_LOADING, died=True)
+        else:
+            queue.lose(list(member.trials.values()), False, f"a worker on {member.host}")
+
+    def _requeue(self, member: _Member, queue: ShardQueue) -> None:
+        """What a worker did whose node is lost, or out of reach, is nobody's fault."""
+        queue.lose(list(member.trials.values()), True, f"a worker with its node, {member.host}")
+
+    def _end(self, member: _Member) -> None:
+        self._members.remove(member)
+        self._images += member.images
+        ray.kill(member.actor)
+
+    def _not_loaded(self, member: _Member, cause: str, died: bool) -> None:
+        others = any(other.is_loading for other in self._members)
+        before = len(self._loads.left_out)
+        self._loads.failed(member.node, member.host, cause, died=died, others=others)
+        if len(self._loads.left_out) > before:
+            for waiting in [m for m in self._members if m.is_waiting]:  # they might be put there
+                self._members.remove(waiting)
+                ray.kill(waiting.actor)
+
+    def _counted(self) -> int:
+        return self._images + sum(member.images for member in self._members)
+
+    def _state(self) -> str:
+        """What the first images wait for."""
+        waiting = sum(member.is_waiting for member in self._members)
+        if waiting == len(self._members) > 0:
+            room = "a GPU" if self._on_gpu else "a CPU"
+            return f"waiting for {room} for each of {waiting} workers"
+        return "loading the model and the first images"
 
 
-class _Pool:
-    """The actors of a pass, as they report to an actor beside the driver.
+@dataclass(eq=False)
+class _Member:
+    """An actor, and what it has been asked.
 
-    No result depends on it: its loss costs fresh numbers, and the care for what is left over.
+    Attributes:
+        actor: its handle.
+        placing: asks where it is, which is answered once it has found room; and again in doubt.
+        loading: asks for the model.
+        counting: asks how many images are done.
+        trials: what it is trying, by the ref of the answer.
+        node: where it is.
+        host: the name of that, for people.
+        has_model: whether it has loaded.
+        images: how many it has done, by the newest number there is.
+        asked_at: when it was asked for that.
+        doubted: refs that were not answered because it was out of reach.
+        doubtful_since: when that was first.
     """
 
-    def __init__(self) -> None:
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        actor = ray.remote(Register).options(num_cpus=0, scheduling_strategy=here)
-        self.register: Any = actor.remote()
-        self._images = 0
+    actor: Any
+    placing: Any
+    loading: Any = None
+    counting: Any = None
+    trials: dict[Any, Trial] = field(default_factory=dict)
+    node: str = ""
+    host: str = ""
+    has_model: bool = False
+    images: int = 0
+    asked_at: float = field(default_factory=time.monotonic)
+    doubted: set[Any] = field(default_factory=set)
+    doubtful_since: float | None = None
 
-    def images(self) -> int:
-        """How many are done, by the newest number there is."""
-        try:
-            self._images = int(ray.get(self.register.total.remote(), timeout=10))
-        except RayError:
-            return self._images
-        return self._images
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it has found no room yet."""
+        return not self.node
 
-    def dismiss(self) -> None:
-        """End the actors, so that the next pass finds their CPUs and GPUs free.
+    @property
+    def is_loading(self) -> bool:
+        """Whether it is loading its model."""
+        return self.loading is not None
 
-        Ray Data lets go of them. But errors of actors that died hold on, in reference cycles, to
-        those that Ray has started in their place: the next pass would wait for them for ever.
-        """
-        try:
-            left = ray.get(self.register.actors.remote(), timeout=60)
-        except RayError:
-            return
-        for actor in left:
-            ray.kill(actor)
+    @property
+    def is_ready(self) -> bool:
+        """Whether it can try shards."""
+        return self.has_model and self.placing is None
+
+    def refs(self) -> Iterator[Any]:
+        """All that it has not answered yet."""
+        asked = (self.placing, self.loading, self.counting, *self.trials)
+        return (ref for ref in asked if ref is not None and ref not in self.doubted)
+
+    def ask_for_count(self, seconds: float) -> None:
+        """Ask now and then how many images are done."""
+        now = time.monotonic()
+        if self.trials and self.counting is None and now - self.asked_at > seconds:
+            self.counting, self.asked_at = self.actor.count.remote(), now
 
 
 class _ShardActor:
-    """What Ray Data runs in each actor: one shard in, one outcome out."""
+    """What Ray runs in each actor."""
 
-    def __init__(
-        self,
-        config: RunConfig,
-        ledger: Ledger,
-        make_worker: MakeWorker,
-        attempt: int,
-        register: Any,
-    ) -> None:
-        self._attempt, self._register = attempt, register
-        this = ray.get_runtime_context()
-        register.join.remote(this.get_actor_id(), this.current_actor)
-        # Ray would start the actor again, a few times, and say no more than that it died.
+    def __init__(self, config: RunConfig, ledger: Ledger, make_worker: MakeWorker) -> None:
+        self._config, self._ledger, self._make_worker = config, ledger, make_worker
+        self._tally = Tally()
         self._worker: ShardWorker | None = None
-        self._error = ""
-        self._told = False
+
+    def where(self) -> tuple[str, str]:
+        """Node and its name, once there was room."""
+        return ray.get_runtime_context().get_node_id(), platform.node()
+
+    def load(self) -> tuple[str, bool]:
+        """Load the model; why that is not possible, and whether it may be the next time."""
         try:
-            ledger.check_owner(ledger.fingerprint)
-            if not ledger.is_here():
+            self._ledger.check_owner(self._ledger.fingerprint)
+            if not self._ledger.is_here():
                 raise ConfigError(
-                    f"--output {config.output}: a worker on {platform.node()} does not find the "
-                    "run there; it has to be a place that all nodes share"
+                    f"--output {self._config.output}: a worker on {platform.node()} does not find "
+                    "the run there; it has to be a place that all nodes share"
                 )
-            self._worker = make_worker(config)
+            with Watchdog(self._config.engine.stall_seconds).watch():
+                self._worker = self._make_worker(self._config)
         except Exception as error:
             if not isinstance(error, ModelError | ValueError):
                 traceback.print_exc()
-            self._error = one_line(error)
+            return one_line(error), storage.is_transient(error)
+        return "", False
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
-        row = {name: values[0] for name, values in batch.items()}
-        shard = Shard(str(row["location"]), str(row["uri"]), int(row["size"]))
-        if self._worker is None:
-            if self._told:
-                os._exit(1)  # to be started afresh, instead of failing what others could do
-            self._told = True
-            outcome = Outcome(shard.name, shard.size, self._error)
-        else:
-            outcome = self._worker.try_shard(shard, self._attempt, self._register.add.remote)
-        columns = dataclasses.asdict(outcome) | {"model_error": self._worker is None}
-        return {name: [value] for name, value in columns.items()}
+    def do(self, trial: Trial) -> tuple[Outcome, int]:
+        """Try a shard; how that went, and the images that have been done here."""
+        assert self._worker is not None  # shards are given to those that have loaded
+        return self._worker.try_shard(trial, self._tally.add), self._tally.total()
+
+    def count(self) -> int:
+        """Images that have been done here."""
+        return self._tally.total()
+
+
+def _join() -> None:
+    """Join a cluster, or start one.
+
+    Raises:
+        ConfigError: the cluster does not answer.
+    """
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    address = os.environ.get("RAY_ADDRESS", "")
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        if host and port.isdecimal():
+            # Ray itself asks a dead address for minutes, and says nothing.
+            socket.create_connection((host, int(port)), JOIN_SECONDS).close()
+        ray.init(ignore_reinit_error=True, logging_level=logging.ERROR)
+    except (OSError, RuntimeError) as error:
+        raise ConfigError(
+            f"RAY_ADDRESS {address!r}: no cluster answers there ({one_line(error)}); start it, or "
+            "unset RAY_ADDRESS to have Ray started here"
+        ) from error
+
+
+def _last_line(error: RayError) -> str:
+    """What Ray says in the end is the cause."""
+    return str(error).strip().rpartition("\n")[2]
+
+
+def _is_alive(node: str) -> bool:
+    return any(other["NodeID"] == node and other["Alive"] for other in _nodes())
+
+
+def _nodes() -> list[dict[str, Any]]:
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return nodes
 
 
 def _cluster_resources() -> dict[str, float]:

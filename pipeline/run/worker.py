@@ -7,16 +7,16 @@ import threading
 import time
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
 import torch
 
+from pipeline import storage
 from pipeline.config import AnnotateConfig, RunConfig
-from pipeline.errors import ShardError, Stopped, TakenOver, TooManyRejects, one_line
+from pipeline.errors import NotWritten, ShardError, Stopped, TakenOver, TooManyRejects, one_line
 from pipeline.inputs.look_ahead import map_ahead
 from pipeline.inputs.prompts import Prompt, PromptReader
 from pipeline.inputs.reader import Read, ShardReader, in_batches
@@ -25,9 +25,10 @@ from pipeline.inputs.shards import Shard
 from pipeline.models.explain import PromptExplainer, SampleExplainer
 from pipeline.outputs.annotations import Annotated
 from pipeline.outputs.ledger import Ledger
-from pipeline.outputs.records import make_commit
+from pipeline.outputs.records import Commit, make_commit
 from pipeline.outputs.tables import ShardTables
 from pipeline.run.annotator import Annotator
+from pipeline.run.queue import Outcome, Trial
 from pipeline.run.stages import StageClock
 from pipeline.run.watchdog import Watchdog
 
@@ -35,25 +36,6 @@ BATCHES_AT_ONCE = 2
 """Of one shard: while masks are made of the maps of one, the model has the next."""
 
 Batch = list[Read[list[Prompt]]]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How an attempt at a shard ended.
-
-    Attributes:
-        shard: its name.
-        size: its bytes.
-        error: why it failed; empty when it is committed.
-        final: whether another attempt is pointless.
-        taken_over: whether the output belongs to another run now, so that all is pointless.
-    """
-
-    shard: str
-    size: int
-    error: str = ""
-    final: bool = False
-    taken_over: bool = False
 
 
 class ShardWorker(ABC):
@@ -72,7 +54,7 @@ class ShardWorker(ABC):
         """Leave the shards that are being done, each at its next batch."""
         self._stopped.set()
 
-    def try_shard(self, shard: Shard, attempt: int, on_images: Callable[[int], object]) -> Outcome:
+    def try_shard(self, trial: Trial, on_images: Callable[[int], object]) -> Outcome:
         """Do and commit a shard; whatever goes wrong is in the outcome."""
         try:
             with self.watchdog.watch() as moved_on:
@@ -82,18 +64,23 @@ class ShardWorker(ABC):
                     if self._stopped.is_set():
                         raise Stopped("stopped")
 
-                self.do_shard(shard, attempt, on_images, alive)
-        except (ShardError, TooManyRejects, Stopped) as error:
-            final = isinstance(error, TooManyRejects)
-            return Outcome(shard.name, shard.size, str(error), final)
+                self.do_shard(trial, on_images, alive)
+        except ShardError as error:
+            return Outcome(str(error), transient=storage.is_transient(error))
+        except NotWritten as error:
+            return Outcome(str(error), transient=True)
+        except (TooManyRejects, Stopped) as error:
+            return Outcome(str(error), final=isinstance(error, TooManyRejects))
         except TakenOver as error:
             self.stop()
-            return Outcome(shard.name, shard.size, str(error), final=True, taken_over=True)
+            return Outcome(str(error), final=True, taken_over=True)
+        except OSError as error:
+            return Outcome(one_line(error, kind=True), transient=storage.is_transient(error))
         except Exception as error:  # whatever it is, it must not take other shards with it
             traceback.print_exc()
             self._leave_if_broken()
-            return Outcome(shard.name, shard.size, one_line(error, kind=True))
-        return Outcome(shard.name, shard.size)
+            return Outcome(one_line(error, kind=True))
+        return Outcome()
 
     def _leave_if_broken(self) -> None:
         """End the process if its GPU is: it would fail every other shard as well, in no time."""
@@ -105,19 +92,26 @@ class ShardWorker(ABC):
             print(f"the GPU no longer works, this worker ends: {error}", flush=True)
             os._exit(1)
 
+    def commit(self, commit: Commit, files: Mapping[str, bytes]) -> None:
+        """Write the tables of a shard, and the record that it is done; see `Ledger.commit`.
+
+        Raises:
+            NotWritten: the output cannot be written.
+            TakenOver: it belongs to another run now.
+        """
+        try:
+            self.ledger.commit(commit, files)
+        except OSError as error:
+            raise NotWritten(f"the output: {one_line(error, kind=True)}") from error
+
     @abstractmethod
     def do_shard(
-        self,
-        shard: Shard,
-        attempt: int,
-        on_images: Callable[[int], object],
-        alive: Callable[[], None],
+        self, trial: Trial, on_images: Callable[[int], object], alive: Callable[[], None]
     ) -> None:
         """Do every sample of the shard and commit it; what it raises is the reason why not.
 
         Args:
-            shard: what to read.
-            attempt: which one this is, from 1.
+            trial: what to read, and which try this is.
             on_images: told how many more samples are done, after every batch.
             alive: to be called after every batch, and whenever waiting is no standstill. Raises
                 `Stopped` when the worker is to stop.
@@ -144,20 +138,16 @@ class Worker(ShardWorker):
         self.read = ShardReader.of(config, lambda raw: prompts_of(raw.fields), self.explain.squash)
 
     def do_shard(
-        self,
-        shard: Shard,
-        attempt: int,
-        on_images: Callable[[int], object],
-        alive: Callable[[], None],
+        self, trial: Trial, on_images: Callable[[int], object], alive: Callable[[], None]
     ) -> None:
         """Annotate every sample of the shard, write its tables and commit it.
 
         Raises:
             ShardError: the shard cannot be read to its end; nothing was written.
             TooManyRejects: nothing was written.
-            OSError: reading or writing failed; nothing was committed.
+            NotWritten: the output cannot be written; nothing was committed.
         """
-        started, clock = time.monotonic(), StageClock()
+        shard, started, clock = trial.shard, time.monotonic(), StageClock()
         tables = ShardTables(shard.name, self.config, self.explain.heat_order)
         incomplete = ""
         try:
@@ -167,7 +157,8 @@ class Worker(ShardWorker):
                 alive()
         except ShardError as error:
             # What the network cut short may well be whole the next time.
-            if not self.config.salvage or attempt < self.config.engine.max_attempts:
+            last = trial.waited_out if storage.is_transient(error) else trial.last
+            if not self.config.salvage or not last:
                 raise
             incomplete = str(error)
         self._check_rejects(tables)
@@ -180,13 +171,13 @@ class Worker(ShardWorker):
             tables.counts(),
             files,
             seconds=time.monotonic() - started,
-            attempt=attempt,
+            attempt=trial.number,
             degraded=tables.degraded,
             incomplete=incomplete,
             names=tables.names(),
             stages=clock.seconds,
         )
-        self.ledger.commit(commit, files)
+        self.commit(commit, files)
 
     def _annotated(
         self, shard: Shard, alive: Callable[[], None], clock: StageClock

@@ -1,5 +1,6 @@
 """Bytes and the places that hold them: `from pipeline import storage`."""
 
+from pipeline.storage.faults import is_transient
 from pipeline.storage.files import (
     Stream,
     create,
@@ -35,6 +36,7 @@ __all__ = [
     "find",
     "is_http",
     "is_inside",
+    "is_transient",
     "is_uri",
     "join",
     "list_files",

@@ -112,7 +112,7 @@ def test_an_error_in_the_middle_of_a_run_is_not_taken_for_a_setting(
         raise kind("later")
 
     main = prepared(command, tmp_path)
-    monkeypatch.setattr(pipeline.run.run, "run_passes", fail)
+    monkeypatch.setattr(pipeline.run.run, "do_all", fail)
     monkeypatch.setattr(Ledger, "commit", fail)
     with pytest.raises(kind, match="later"):
         main()

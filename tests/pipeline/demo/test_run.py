@@ -18,7 +18,8 @@ from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.masks import measure
 from pipeline.outputs.schema import image_id
 from pipeline.run.local_executor import LocalExecutor
-from pipeline.run.worker import MakeWorker, Outcome
+from pipeline.run.queue import ShardQueue
+from pipeline.run.worker import MakeWorker
 from tests.pipeline.stand_ins import (
     Annotate,
     Tree,
@@ -39,8 +40,9 @@ def run(config: AnnotateConfig, make_worker: MakeWorker) -> Ledger:
     ledger = Ledger(config.output)
     ledger.open(config.identity(), {}, [])
     shards = find_shards(config.patterns)
-    outcomes = LocalExecutor(config, make_worker)(shards, 1, 2)
-    assert sorted(outcomes, key=lambda o: o.shard) == [Outcome(s.name, s.size) for s in shards]
+    queue = ShardQueue(config.engine, shards, lambda *_: None)
+    LocalExecutor(config, make_worker).run(queue)
+    assert queue.done == {shard.name for shard in shards}
     ledger.summarise(shard.name for shard in shards)
     ledger.write_index(ledger.commits())
     return ledger

@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.inputs.shards import find_shards
 from pipeline.run.plan import plan
+from pipeline.run.queue import Trial
 from pipeline.run.worker import MakeWorker
 from tests.pipeline.stand_ins import (
     Annotate,
@@ -89,8 +90,8 @@ def test_salvaging_waits_for_the_last_attempt(
     config = make_config(input=write_shards(a=good[:4096]), salvage=True)
     (shard,) = find_shards(config.patterns)
     worker = make_worker(config)
-    assert worker.try_shard(shard, 1, int).error
-    assert worker.try_shard(shard, config.engine.max_attempts, int).error == ""
+    assert worker.try_shard(Trial(shard, waited_out=True), int).error
+    assert worker.try_shard(Trial(shard, last=True), int).error == ""
 
 
 @pytest.mark.parametrize(("fraction", "fails"), [(0.5, False), (0.49, True), (0.0, True)])

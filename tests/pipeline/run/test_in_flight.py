@@ -17,6 +17,7 @@ from pipeline.config import ExecutionConfig
 from pipeline.inputs.samples import Sample
 from pipeline.inputs.shards import find_shards
 from pipeline.models.explain import Maps
+from pipeline.run.queue import Trial
 from pipeline.run.worker import Worker
 from tests.pipeline.stand_ins import Labelled, MakeConfig, MakeTar, Write
 
@@ -76,9 +77,9 @@ def test_the_shard_begun_first_has_the_model_first(
     worker = Worker(config, lambda _: model)
     first, second = find_shards(config.patterns)
     with ThreadPoolExecutor(2) as pool:
-        outcomes = [pool.submit(worker.try_shard, first, 1, lambda n: None)]
+        outcomes = [pool.submit(worker.try_shard, Trial(first), lambda n: None)]
         model.began.wait()
-        outcomes.append(pool.submit(worker.try_shard, second, 1, lambda n: None))
+        outcomes.append(pool.submit(worker.try_shard, Trial(second), lambda n: None))
     assert [outcome.result().error for outcome in outcomes] == ["", ""]
     # The second gets in at most where the first was slow to read on.
     last_of_first = len(model.had) - 1 - model.had[::-1].index("a")
@@ -94,20 +95,21 @@ def test_a_shard_that_waits_for_another_is_not_taken_for_stuck(
         from pipeline.config import AnnotateConfig, ExecutionConfig
         from pipeline.run.local_executor import LocalExecutor
         from pipeline.inputs.shards import find_shards
+        from pipeline.run.queue import ShardQueue
         from pipeline.run.worker import Worker
         from tests.pipeline.run.test_in_flight import Slow, one_by_one
         config = AnnotateConfig(input={two_shards!r}, output={str(tmp_path / "out")!r},
                                 engine=one_by_one(stall_seconds=3))
-        outcomes = LocalExecutor(config, lambda c: Worker(c, lambda _: Slow(0.6)))(
-            find_shards(config.patterns), 1, 2)
-        print(sorted(outcome.error for outcome in outcomes))
+        queue = ShardQueue(config.engine, find_shards(config.patterns), print)
+        LocalExecutor(config, lambda c: Worker(c, lambda _: Slow(0.6))).run(queue)
+        print(len(queue.done))
     """
     lines = "\n".join(line.removeprefix(" " * 8) for line in program.splitlines())
     ended = subprocess.run(
         [sys.executable, "-c", lines], cwd=ROOT, capture_output=True, text=True, timeout=120
     )
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.endswith("['', '']\n")
+    assert ended.stdout.endswith("\n2\n")
 
 
 def test_a_worker_that_is_told_to_stops_at_the_next_batch(
@@ -118,7 +120,7 @@ def test_a_worker_that_is_told_to_stops_at_the_next_batch(
     worker = Worker(config, lambda _: model)
     with ThreadPoolExecutor(2) as pool:
         outcomes = [
-            pool.submit(worker.try_shard, shard, 1, lambda n: None)
+            pool.submit(worker.try_shard, Trial(shard), lambda n: None)
             for shard in find_shards(config.patterns)
         ]
         model.began.wait()

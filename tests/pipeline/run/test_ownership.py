@@ -31,7 +31,6 @@ from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.predictions import Predictions
 from pipeline.run import run as driver
 from pipeline.run.annotation import print_status
-from pipeline.run.local_executor import LocalExecutor
 from pipeline.run.plan import plan
 from pipeline.run.run import run_shards
 from pipeline.run.worker import MakeWorker, Worker
@@ -97,7 +96,7 @@ def run(config: AnnotateConfig, redo: bool = False, make: MakeWorker = make_work
 def drive(config: AnnotateConfig, ledger: Ledger) -> None:
     """What `run_shards` does with its plan."""
     planned = plan(config, ledger, find_shards(config.patterns))
-    driver._run(config, ledger, planned, LocalExecutor(config, make_worker))
+    driver._run(config, ledger, planned, make_worker, lambda work: work())
 
 
 @pytest.mark.parametrize(
@@ -241,8 +240,8 @@ def test_a_table_that_is_deleted_while_the_run_works_is_made_again(
     class Careless(Worker):
         """With its last shard, somebody deletes the table of the first."""
 
-        def do_shard(self, shard: object, *rest: object) -> None:
-            super().do_shard(shard, *rest)  # type: ignore[arg-type]
+        def do_shard(self, trial: object, *rest: object) -> None:
+            super().do_shard(trial, *rest)  # type: ignore[arg-type]
             if len(self.ledger.committed()) == SHARDS and not spoiled:
                 victim = sorted(Path(config.output, "annotations").iterdir())[0]
                 victim.unlink()

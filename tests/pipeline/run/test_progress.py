@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from pipeline.config import ExecutionConfig
 from pipeline.inputs.shards import Shard
 from pipeline.run import progress
 from pipeline.run.progress import Meter, shown
-from pipeline.run.worker import Outcome
+from pipeline.run.queue import Outcome, ShardQueue
 
 
 class Clock:
@@ -26,11 +27,13 @@ class Run:
     def __init__(self, sizes: list[int], gpus: int) -> None:
         self.images = 0
         self.shards = [Shard(f"/{i}.tar", f"/{i}.tar", size) for i, size in enumerate(sizes)]
-        self.meter = Meter(self.shards, lambda: self.images, gpus)
+        self.queue = ShardQueue(ExecutionConfig(), self.shards, lambda *_: None)
+        self.trials = [self.queue.next(idle=True) for _ in self.shards]
+        self.meter = Meter(self.queue, lambda: self.images, lambda: "loading the model", gpus)
 
     def finish(self, *numbers: int) -> None:
-        for shard in (self.shards[number] for number in numbers):
-            self.meter.add(Outcome(shard.name, shard.size))
+        for number in numbers:
+            self.queue.end(self.trials[number], Outcome())
 
 
 @pytest.fixture
@@ -88,7 +91,7 @@ def test_nothing_is_projected_before_the_first_shard_or_after_the_last(clock: Cl
 def test_the_time_to_load_a_model_does_not_count(clock: Clock) -> None:
     run = Run([10, 10], gpus=1)
     clock.now += 900
-    assert run.meter.line() == "0 of 2 shards, loading the model and the first images"
+    assert run.meter.line() == "0 of 2 shards, loading the model"
     clock.now += 10
     run.images = 40
     run.finish(0)

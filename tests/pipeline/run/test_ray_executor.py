@@ -16,10 +16,10 @@ from pipeline.config import AnnotateConfig, ModelConfig
 from pipeline.demo.run import SHARDS
 from pipeline.errors import ModelError
 from pipeline.inputs.samples import Sample
-from pipeline.inputs.shards import Shard, find_shards
+from pipeline.inputs.shards import find_shards
 from pipeline.models.explain import Maps
 from pipeline.outputs.ledger import Ledger
-from pipeline.run.passes import WORKER_DIED
+from pipeline.run.queue import WORKER_DIED, Trial
 from pipeline.run.run import run_shards
 from pipeline.run.worker import MakeWorker, Worker
 from tests.pipeline.stand_ins import results
@@ -62,21 +62,16 @@ class Fragile(Worker):
         super().__init__(config, Blank)
 
     def do_shard(
-        self,
-        shard: Shard,
-        attempt: int,
-        on_images: Callable[[int], object],
-        alive: Callable[[], None],
+        self, trial: Trial, on_images: Callable[[int], object], alive: Callable[[], None]
     ) -> None:
-        if shard.name.startswith("deadly"):
+        name, first = trial.shard.name.partition("-")[0], trial.number == 1
+        if name == "deadly" or (name == "unlucky" and first):
             os._exit(1)
-        if shard.name.startswith("unlucky") and attempt == 1:
-            os._exit(1)
-        if shard.name.startswith("wrong"):
+        if name == "wrong":
             raise RuntimeError("boom")
-        if shard.name.startswith("stuck") or (shard.name.startswith("slow") and attempt == 1):
+        if name == "stuck" or (name == "slow" and first):
             time.sleep(600)
-        super().do_shard(shard, attempt, on_images, alive)
+        super().do_shard(trial, on_images, alive)
 
 
 @pytest.fixture

@@ -16,8 +16,9 @@ from pipeline.inputs.shards import Shard
 from pipeline.outputs.ledger import TABLES, Ledger
 from pipeline.outputs.records import Counts, make_commit
 from pipeline.run import run as driver
+from pipeline.run.queue import Outcome, ShardQueue
 from pipeline.run.run import run_shards
-from pipeline.run.worker import Outcome, Worker
+from pipeline.run.worker import Worker
 
 SHARDS = [Shard(f"/in/{name}.tar", f"/in/{name}.tar", 10) for name in "ab"]
 COUNTS = Counts(samples=2, statuses={}, rejects={}, prompts=0, prompts_cut=0, masks=0)
@@ -51,18 +52,25 @@ def execute(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Execute:
     """
 
     def prepare(error: BaseException | None) -> None:
-        def commit_all(shards: list[Shard], attempt: int, in_flight: int) -> list[Outcome]:
-            assert saved(ledger)["state"] == "running"
-            for shard in shards:
-                assert files_of(shard, ledger) == []
-                made = AnnotateConfig().fingerprint()
-                commit = make_commit(shard, made, COUNTS, {}, seconds=0.5, attempt=attempt)
-                ledger.commit(commit, {f"{t}/{shard.name}.parquet": b"table" for t in TABLES})
-                if error:
-                    raise error
-            return [Outcome(shard.name, shard.size) for shard in shards]
+        class CommitsAll:
+            """An executor."""
 
-        monkeypatch.setattr(driver, "make_executor", lambda *_: commit_all)
+            def run(self, queue: ShardQueue) -> None:
+                assert saved(ledger)["state"] == "running"
+                while trial := queue.next(idle=True):
+                    shard = trial.shard
+                    assert files_of(shard, ledger) == []
+                    made = AnnotateConfig().fingerprint()
+                    commit = make_commit(shard, made, COUNTS, {}, seconds=0.5, attempt=1)
+                    ledger.commit(commit, {f"{t}/{shard.name}.parquet": b"table" for t in TABLES})
+                    if error:
+                        raise error
+                    queue.end(trial, Outcome())
+
+            def close(self) -> None:
+                assert saved(ledger)["state"] == "running"
+
+        monkeypatch.setattr(driver, "make_executor", lambda *_: CommitsAll())
 
     return prepare
 

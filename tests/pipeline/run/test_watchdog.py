@@ -81,6 +81,7 @@ def test_a_worker_that_hangs_is_ended(tmp_path: Path) -> None:
         from pipeline.config import AnnotateConfig, ExecutionConfig
         from pipeline.demo.run import SHARDS
         from pipeline.inputs.shards import find_shards
+        from pipeline.run.queue import Trial
         from pipeline.run.worker import Worker
 
         class Hanging:
@@ -96,7 +97,7 @@ def test_a_worker_that_hangs_is_ended(tmp_path: Path) -> None:
         engine = ExecutionConfig(executor="local", threads=1, stall_seconds=1.5)
         config = AnnotateConfig(output=sys.argv[1], engine=engine)
         worker = Worker(config, lambda _: Hanging())
-        worker.try_shard(find_shards([str(SHARDS)])[0], 1, print)
+        worker.try_shard(Trial(find_shards([str(SHARDS)])[0]), print)
     """
     started = time.monotonic()
     program = "import time\n" + textwrap.dedent(program)

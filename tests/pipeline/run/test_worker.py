@@ -10,8 +10,8 @@ from pycocotools import mask as coco
 from pipeline.inputs.samples import Sample
 from pipeline.inputs.shards import Shard, find_shards
 from pipeline.models.explain import Maps, PromptExplainer
-from pipeline.run.passes import WORKER_DIED
-from pipeline.run.worker import MakeWorker, Outcome, Worker
+from pipeline.run.queue import WORKER_DIED, Outcome, Trial
+from pipeline.run.worker import MakeWorker, Worker
 from tests.pipeline.stand_ins import (
     Annotate,
     Labelled,
@@ -29,12 +29,12 @@ def test_images_are_reported_and_errors_are_outcomes(
     config = make_config(input=write_shards(a=good))
     (shard,) = find_shards(config.patterns)
     worker, done = make_worker(config), []
-    assert worker.try_shard(shard, 1, done.append) == Outcome(shard.name, shard.size)
+    assert worker.try_shard(Trial(shard), done.append) == Outcome()
     assert done == [4, 2]
     gone = Shard("/nowhere.tar", "/nowhere.tar", 0)
-    outcome = worker.try_shard(gone, 1, done.append)
-    assert outcome.error.startswith("FileNotFoundError") and not outcome.final
-    assert "nowhere" in capfd.readouterr().err
+    outcome = worker.try_shard(Trial(gone), done.append)
+    assert outcome.error.startswith("FileNotFoundError") and "nowhere" in outcome.error
+    assert not outcome.final and not outcome.transient and capfd.readouterr().err == ""
     assert WORKER_DIED not in outcome.error
 
 

@@ -1,0 +1,328 @@
+"""Which shard is tried next, and what becomes of one that fails. Knows neither Ray nor threads.
+
+Three kinds of failure are told apart, because only the first is the shard's own:
+
+- An attempt: the shard raised, or was alone on a worker that died. After `max_attempts` it is
+  given up.
+- A shared death: several shards were on a worker that died. Nobody knows which of them was too
+  much for it, so that this is no attempt; each is tried again alone.
+- A want of storage or nodes: a server answered 503, a disk was full, a node was lost. The shard is
+  tried again after a while, for `patience_seconds`. Where nothing else comes back either, all wait,
+  and one shard at a time finds out whether the storage is there again.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+
+from pipeline.config import ExecutionConfig
+from pipeline.errors import TakenOver
+from pipeline.inputs.shards import Shard
+
+WORKER_DIED = (
+    "its worker died (killed, out of memory, or without progress for --engine.stall_seconds); "
+    "the job's log has the end of it"
+)
+MOST_LOSSES = 20
+"""So many nodes may be lost under a shard: spot nodes go, and a shard that ends them is rare."""
+ALL_WAIT_FROM = 3
+"""After so many transient failures in a row, the storage is asked by one shard at a time."""
+LONGEST_PAUSE = 60.0
+"""Seconds between two tries, which begin with one second and double."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One try of a shard.
+
+    Attributes:
+        shard: what is tried.
+        number: which try it is, from 1.
+        alone: whether its worker may do nothing else meanwhile.
+        last: whether the shard is given up if it fails by its own fault.
+        waited_out: whether it is given up if storage or network fail it once more.
+    """
+
+    shard: Shard
+    number: int = 1
+    alone: bool = False
+    last: bool = False
+    waited_out: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a try of a shard ended.
+
+    Attributes:
+        error: why it failed; empty when it is committed.
+        final: whether another attempt is pointless.
+        transient: whether nothing is wrong with the shard: storage or network were.
+        taken_over: whether the output belongs to another run now, so that all is pointless.
+    """
+
+    error: str = ""
+    final: bool = False
+    transient: bool = False
+    taken_over: bool = False
+
+
+@dataclass
+class _History:
+    """Of a shard that has failed.
+
+    Attributes:
+        tries: of all kinds.
+        attempts: failures that count.
+        losses: nodes that were lost under it.
+        pauses: transient failures, each of which doubles the pause.
+        since: when the first of those was; None before.
+    """
+
+    tries: int = 0
+    attempts: int = 0
+    losses: int = 0
+    pauses: int = 0
+    since: float | None = None
+
+
+@dataclass
+class ShardQueue:
+    """The shards of a run that are not committed yet.
+
+    Attributes:
+        engine: says how often and how long a shard is tried.
+        shards: all of them.
+        give_up: called with a shard, the reason, and whether that is transient.
+        say: called with a line for people, of everything that goes wrong.
+        clock: seconds, of whatever beginning.
+        done: names of the shards that are committed, as their workers say.
+        ended_bytes: of the shards that are committed or given up.
+    """
+
+    engine: ExecutionConfig
+    shards: Sequence[Shard]
+    give_up: Callable[[Shard, str, bool], object]
+    say: Callable[[str], object] = lambda line: print(line, flush=True)
+    clock: Callable[[], float] = time.monotonic
+    done: set[str] = field(default_factory=set)
+    ended: int = 0
+    ended_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        self._fresh = deque(self.shards)
+        self._alone: deque[Shard] = deque()
+        self._later: list[tuple[float, int, Shard]] = []  # when, in which order, what
+        self._order = count()
+        self._histories: dict[str, _History] = {}
+        self._flying = 0
+        self._failures = 0  # transient ones, since anything else has happened
+        self._waiting_since: float | None = None
+        self._ask_at = 0.0
+        self._cause = ""
+        self._random = random.Random(0)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to be tried, nor being tried."""
+        return not (self._fresh or self._alone or self._later or self._flying)
+
+    @property
+    def left(self) -> int:
+        """Shards that are neither committed nor given up."""
+        return len(self._fresh) + len(self._alone) + len(self._later) + self._flying
+
+    def next(self, idle: bool) -> Trial | None:
+        """What a worker is to try now, if anything.
+
+        Args:
+            idle: whether it is doing nothing: some shards are tried alone.
+        """
+        if self._failures >= ALL_WAIT_FROM and (self._flying or self.clock() < self._ask_at):
+            return None
+        if self._later and self._later[0][0] <= self.clock():
+            return self._trial(heapq.heappop(self._later)[2])
+        if self._fresh:
+            return self._trial(self._fresh.popleft())
+        if self._alone and idle:
+            return self._trial(self._alone.popleft(), alone=True)
+        return None
+
+    def fill(self, flying: Collection[Trial], in_flight: int) -> Iterator[Trial]:
+        """What a worker is to begin besides what it is doing.
+
+        Args:
+            flying: the trials that it has.
+            in_flight: how many it may have.
+        """
+        busy = list(flying)
+        while len(busy) < in_flight and not any(trial.alone for trial in busy):
+            trial = self.next(idle=not busy)
+            if trial is None:
+                return
+            busy.append(trial)
+            yield trial
+
+    def end(self, trial: Trial, outcome: Outcome, where: str = "") -> None:
+        """Take down how a try ended.
+
+        Args:
+            trial: which one.
+            outcome: of it.
+            where: it was, for people.
+
+        Raises:
+            TakenOver: there is no use in going on.
+        """
+        if outcome.taken_over:
+            raise TakenOver(outcome.error)
+        self._flying -= 1
+        if outcome.transient:
+            self._wait(trial, outcome.error)
+            return
+        self._storage_is_there()
+        if not outcome.error:
+            self.done.add(trial.shard.name)
+            self._histories.pop(trial.shard.name, None)
+            self._over(trial.shard)
+        else:
+            self._failed(trial, outcome.error, outcome.final, where)
+
+    def lose(self, trials: Sequence[Trial], node_lost: bool, where: str) -> None:
+        """Take down that a worker has died, or its node.
+
+        Args:
+            trials: that were on it.
+            node_lost: whether its node is gone, so that no shard has to do with it.
+            where: it was, for people.
+        """
+        self._flying -= len(trials)
+        if not trials:
+            return
+        names = ", ".join(trial.shard.name for trial in trials)
+        if node_lost:
+            self.say(f"lost: {where}; tried again, which is no attempt: {names}")
+            for trial in trials:
+                history = self._history(trial)
+                history.losses += 1
+                if history.losses >= MOST_LOSSES:
+                    self._give_up(trial.shard, f"lost with its node {MOST_LOSSES} times", True)
+                else:
+                    self._fresh.appendleft(trial.shard)
+        elif len(trials) > 1:
+            self.say(f"died: {where}, with {len(trials)} shards; each is tried alone: {names}")
+            for trial in trials:
+                self._history(trial)
+                self._alone.append(trial.shard)
+        else:
+            self._failed(trials[0], WORKER_DIED, False, where)
+
+    def state(self) -> str:
+        """What the run waits for, if it does, for people."""
+        if self._failures < ALL_WAIT_FROM or self._waiting_since is None:
+            return ""
+        waited = self.clock() - self._waiting_since
+        return (
+            f"waiting for the storage for {waited:.0f} s, of at most "
+            f"{self.engine.patience_seconds:.0f}: {self._cause}"
+        )
+
+    def _trial(self, shard: Shard, alone: bool = False) -> Trial:
+        self._flying += 1
+        history = self._histories.get(shard.name, _History())
+        last = history.attempts + 1 >= self.engine.max_attempts
+        waited_out = history.since is not None and self._is_too_long(history.since)
+        return Trial(shard, history.tries + 1, alone, last, waited_out)
+
+    def _history(self, trial: Trial) -> _History:
+        history = self._histories.setdefault(trial.shard.name, _History())
+        history.tries = trial.number
+        return history
+
+    def _failed(self, trial: Trial, error: str, final: bool, where: str) -> None:
+        history = self._history(trial)
+        history.attempts += 1
+        most = self.engine.max_attempts
+        if final or history.attempts >= most:
+            self._give_up(trial.shard, error, False)
+            return
+        at = f" ({where})" if where else ""
+        self.say(f"failed: {trial.shard.name}, attempt {history.attempts} of {most}{at}: {error}")
+        self._alone.append(trial.shard)
+
+    def _wait(self, trial: Trial, error: str) -> None:
+        """Try a shard again after a while, as long as the run has patience."""
+        now, history = self.clock(), self._history(trial)
+        history.since = now if history.since is None else history.since
+        self._failures += 1
+        self._cause = error
+        self._waiting_since = now if self._waiting_since is None else self._waiting_since
+        if self._failures >= ALL_WAIT_FROM:
+            self._ask_at = now + self._pause(self._failures - ALL_WAIT_FROM)
+        if trial.waited_out:
+            self._give_up(trial.shard, error, True)
+        else:
+            pause = self._pause(history.pauses)
+            history.pauses += 1
+            heapq.heappush(self._later, (now + pause, next(self._order), trial.shard))
+            self._tell_of_wait(trial.shard, error, pause)
+        if self._failures >= ALL_WAIT_FROM and self._is_too_long(self._waiting_since):
+            self._stop_waiting()
+
+    def _tell_of_wait(self, shard: Shard, error: str, pause: float) -> None:
+        """A line for each shard; of an outage, one for all."""
+        if self._failures < ALL_WAIT_FROM:
+            self.say(
+                f"not available: {shard.name}: {error}; tried again in {pause:.0f} s, which is no "
+                "attempt"
+            )
+        elif self._failures == ALL_WAIT_FROM:
+            self.say(
+                f"the storage is not available: {error}; all shards wait for it, at most "
+                f"{self.engine.patience_seconds:.0f} s (--engine.patience_seconds)"
+            )
+
+    def _pause(self, failures: int) -> float:
+        """Seconds, with a part left to chance: a thousand drivers must not ask at once."""
+        return min(LONGEST_PAUSE, 2.0 ** min(failures, 10)) * self._random.uniform(0.5, 1.0)
+
+    def _is_too_long(self, since: float) -> bool:
+        return self.clock() - since >= self.engine.patience_seconds
+
+    def _storage_is_there(self) -> None:
+        """What has waited for it is tried at once."""
+        if self._failures >= ALL_WAIT_FROM:
+            assert self._waiting_since is not None  # set with the first failure
+            waited = self.clock() - self._waiting_since
+            self.say(f"the storage is there again, after {waited:.0f} s")
+            self._later = [(0.0, order, shard) for _, order, shard in self._later]
+            heapq.heapify(self._later)
+        self._failures, self._waiting_since = 0, None
+
+    def _stop_waiting(self) -> None:
+        """Give up what has failed, and leave what was not tried to the next run."""
+        self.say(
+            f"the storage has not been there for {self.engine.patience_seconds:.0f} s "
+            f"(--engine.patience_seconds): this run ends, the same command goes on"
+        )
+        for _, _, shard in self._later:
+            self._give_up(shard, self._cause, True)
+        self._later.clear()
+        self._fresh.clear()
+        self._alone.clear()
+
+    def _give_up(self, shard: Shard, reason: str, transient: bool) -> None:
+        self.say(f"given up: {shard.name}: {reason}")
+        self._histories.pop(shard.name, None)
+        self.give_up(shard, reason, transient)
+        self._over(shard)
+
+    def _over(self, shard: Shard) -> None:
+        self.ended += 1
+        self.ended_bytes += shard.size
