@@ -218,8 +218,8 @@ class RayExecutor:
         """What the first images wait for."""
         waiting = sum(member.is_waiting for member in self._members)
         if waiting == len(self._members) > 0:
-            room = "a GPU" if self._on_gpu else "a CPU"
-            return f"waiting for {room} for each of {waiting} workers"
+            needs = "a GPU" if self._on_gpu else "a CPU"
+            return f"waiting for {waiting} workers to start, each of which needs {needs}"
         return "loading the model and the first images"
 
 
