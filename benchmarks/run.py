@@ -145,6 +145,20 @@ def executors(shards: int = 24, images: int = 64, actors: int = 2, json: Path | 
     return report(stand_in.markdown(results), results, json)
 
 
+def driver(shards: list[int] | None = None, actors: int = 4, json: Path | None = None) -> int:
+    """Measure what a run costs apart from its work, with workers that only commit.
+
+    Args:
+        shards: how many, 1,000 and 10,000 by default.
+        actors: of Ray.
+        json: also write the figures to this file.
+    """
+    from benchmarks import driver as committers
+
+    results = committers.measure(shards or [1_000, 10_000], actors)
+    return report(committers.markdown(results), results, json)
+
+
 def vocabulary(
     classes: int = 1000, rounds: int = 5, threads: int = 2, json: Path | None = None
 ) -> int:
@@ -237,6 +251,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "published": published,
     "gpu": gpu,
     "executors": executors,
+    "driver": driver,
     "vocabulary": vocabulary,
     "masks": masks,
     "points": points,

@@ -106,7 +106,8 @@ class RayExecutor:
             self._look_for_a_node()
             out = ",".join(self._loads.left_out)
             options["label_selector"] = {"ray.io/node-id": f"!in({out})"}
-        of_class = ray.remote(_ShardActor).options(
+        actor_class: Any = ray.remote(_ShardActor)
+        of_class = actor_class.options(
             num_cpus=1,
             max_restarts=0,
             # The further one is for the questions that are asked while shards are done.

@@ -1,0 +1,66 @@
+"""Where the model loads, and what is done about a node where it does not."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.errors import ModelError
+from pipeline.run.loads import MOST_FAILURES, MOST_UNPLACED, Loads
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def loads(said: list[str]) -> Loads:
+    return Loads(said.append)
+
+
+def test_a_worker_that_says_why_ends_a_run_that_has_no_other(loads: Loads) -> None:
+    with pytest.raises(ModelError, match="no such weights"):
+        loads.failed("a", "host", "no such weights", died=False, others=False)
+
+
+def test_deaths_are_tried_again_a_few_times(loads: Loads, said: list[str]) -> None:
+    for _ in range(MOST_FAILURES - 1):
+        loads.failed("a", "host", "it died", died=True, others=False)
+    assert loads.may_start(loading=False)
+    with pytest.raises(ModelError, match=f"did not load, {MOST_FAILURES} times: it died"):
+        loads.failed("a", "host", "it died", died=True, others=False)
+    assert said == [f"the model did not load on host, time {time}: it died" for time in (1, 2)]
+
+
+def test_while_others_try_nobody_is_replaced_and_the_last_one_decides(loads: Loads) -> None:
+    for node in "abc":
+        loads.failed(node, node, f"no such weights on {node}", died=False, others=True)
+    assert not loads.may_start(loading=True) and loads.may_start(loading=False)
+    with pytest.raises(ModelError, match="no such weights on a"):
+        loads.failed("d", "d", "it died", died=True, others=False)
+
+
+def test_a_node_is_left_out_where_others_load(loads: Loads, said: list[str]) -> None:
+    loads.failed("bad", "host", "no disk", died=False, others=True)
+    loads.succeeded("good")
+    assert loads.may_start(loading=True)
+    for _ in range(MOST_FAILURES - 1):
+        assert loads.left_out == {}
+        loads.failed("bad", "host", "no disk", died=False, others=False)
+    assert loads.left_out == {"bad": "no disk"}
+    assert said[-1] == "left out: host, where the model does not load: no disk"
+
+
+def test_a_success_forgives_the_node(loads: Loads) -> None:
+    for _ in range(3 * MOST_FAILURES):
+        loads.failed("a", "host", "it died", died=True, others=True)
+        loads.succeeded("a")
+    assert loads.left_out == {}
+
+
+def test_workers_that_die_before_they_are_anywhere_have_a_bound(loads: Loads) -> None:
+    loads.succeeded("a")
+    with pytest.raises(ModelError, match=f"{MOST_UNPLACED} workers died as they started: gone"):
+        for _ in range(MOST_UNPLACED):
+            loads.failed("", "", "gone", died=True, others=True)
+    assert loads.left_out == {}
