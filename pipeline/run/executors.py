@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 from typing import Protocol, runtime_checkable
 
-from pipeline.cli import stop_when_terminated
 from pipeline.config import RunConfig
 from pipeline.outputs.ledger import Ledger
 from pipeline.run.queue import ShardQueue
@@ -44,11 +42,5 @@ def make_executor(config: RunConfig, ledger: Ledger, make_worker: MakeWorker) ->
     else:
         from pipeline.run.ray_executor import RayExecutor
 
-        try:
-            executor = RayExecutor(config, ledger, make_worker)
-        except SystemExit as stop:
-            if stop.code == signal.SIGTERM:  # while it starts, Ray's handler is in charge
-                raise KeyboardInterrupt from stop
-            raise
-        stop_when_terminated()  # instead of Ray, which sets its handler when it starts
+        executor = RayExecutor(config, ledger, make_worker)
     return executor

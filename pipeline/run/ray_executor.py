@@ -9,10 +9,13 @@ without a word, loads the model once more for every pass, and takes 15 ms for ev
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import platform
 import socket
+import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -23,6 +26,7 @@ import ray
 from ray.exceptions import ActorUnavailableError, RayError
 
 from pipeline import storage
+from pipeline.cli import ExitCode, stop_when_terminated
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError, ModelError, one_line
 from pipeline.outputs.ledger import Ledger
@@ -220,7 +224,7 @@ class RayExecutor:
         waiting = sum(member.is_waiting for member in self._members)
         if waiting == len(self._members) > 0:
             needs = "a GPU" if self._on_gpu else "a CPU"
-            return f"waiting for {waiting} workers to start, each of which needs {needs}"
+            return f"waiting for the start of workers, each of which needs {needs}: {waiting}"
         return "loading the model and the first images"
 
 
@@ -331,16 +335,53 @@ def _join() -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     address = os.environ.get("RAY_ADDRESS", "")
     host, _, port = address.removeprefix("ray://").rpartition(":")
+    print(f"Joining Ray at {address}" if address else "Starting Ray on this machine", flush=True)
     try:
         if host and port.isdecimal():
             # Ray itself asks a dead address for minutes, and says nothing.
             socket.create_connection((host, int(port)), JOIN_SECONDS).close()
-        ray.init(ignore_reinit_error=True, logging_level=logging.ERROR)
+        _start_ray()
     except (OSError, RuntimeError) as error:
         raise ConfigError(
             f"RAY_ADDRESS {address!r}: no cluster answers there ({one_line(error)}); start it, or "
             "unset RAY_ADDRESS to have Ray started here"
         ) from error
+
+
+def _start_ray() -> None:
+    """Start or join it in a thread, so that signals are answered meanwhile as at any other time.
+
+    In the main thread Ray would answer them, in its own way. The thread stays, for what Ray has
+    started ends with the thread that has started it.
+    """
+    ended, errors = threading.Event(), list[BaseException]()
+
+    def start() -> None:
+        try:
+            ray.init(ignore_reinit_error=True, logging_level=logging.ERROR)
+        except BaseException as error:
+            errors.append(error)
+        ended.set()
+        threading.Event().wait()
+
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    threading.Thread(target=start, name="ray", daemon=True).start()
+    try:
+        while not ended.wait(LOOK_SECONDS):
+            stop_when_terminated()  # Ray has handlers of its own, also below Python
+    except KeyboardInterrupt:
+        atexit.register(_exit_at_once)
+        raise
+    stop_when_terminated()
+    if errors:
+        raise errors[0]
+
+
+def _exit_at_once() -> None:
+    """Instead of Ray's own way out: where its start was stopped, that loses the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(ExitCode.STOPPED)
 
 
 def _last_line(error: RayError) -> str:
