@@ -1,5 +1,6 @@
 """Bytes and the places that hold them: `from pipeline import storage`."""
 
+from pipeline.storage.faults import Unreachable, is_transient
 from pipeline.storage.files import (
     Stream,
     create,
@@ -29,12 +30,14 @@ from pipeline.storage.locations import (
 
 __all__ = [
     "Stream",
+    "Unreachable",
     "absolute",
     "create",
     "exists",
     "find",
     "is_http",
     "is_inside",
+    "is_transient",
     "is_uri",
     "join",
     "list_files",
