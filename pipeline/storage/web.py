@@ -10,7 +10,6 @@ import ssl
 from collections.abc import Mapping
 from http import HTTPStatus
 from http.client import responses
-from typing import BinaryIO, cast
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -66,14 +65,14 @@ RETRIES = _Retry(
 )
 
 
-def open_read(location: str) -> BinaryIO:
+def open_read(location: str) -> io.BufferedReader:
     """A buffered binary stream over the file. It ends where the file does, or raises.
 
     Raises:
         OSError: the file does not exist or cannot be reached; `Unreachable`, then and in the
             middle, where that may pass.
     """
-    return cast(BinaryIO, io.BufferedReader(_Body(location), BUFFER))
+    return io.BufferedReader(_Body(location), BUFFER)
 
 
 def headers(location: str) -> Mapping[str, str] | None:
@@ -113,7 +112,7 @@ class _Body(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]
+    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]
         while True:
             try:
                 data = self._response.read1(len(buffer))
