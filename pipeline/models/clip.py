@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import logging
+import os
 import posixpath
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from http.client import HTTPException
 from pathlib import Path
 from typing import TypeAlias
 
 import open_clip
 import torch
-from filelock import FileLock
 
 from legrad.errors import near
 from pipeline import storage
 from pipeline.config import ModelConfig
 from pipeline.errors import ModelError, one_line
-from pipeline.models import demo
+from pipeline.models import demo, locks
 from pipeline.storage import digests
 
 Clip: TypeAlias = open_clip.CLIP | open_clip.CustomTextCLIP
@@ -128,37 +128,45 @@ def _weights(config: ModelConfig) -> str | None:
 def downloaded(location: str) -> Path:
     """A local copy of remote weights, fetched once for all processes of this machine.
 
-    Beside it lies what `storage.version` said of the original: other weights in the same place are
-    fetched anew. (From a web server that tells neither date nor ETag, only if their size differs.)
+    Its name says of which version it is (`storage.version` of the original): other weights in the
+    same place are fetched anew, and take its place. (From a web server that tells neither date nor
+    ETag, only if their size differs.) Machines that share the folder may fetch at the same time.
 
     Raises:
         ModelError: they cannot be read.
     """
-    digest = digests.of_text(location)
-    path = CACHE / f"{digest}-{posixpath.basename(storage.normalise(location))}"
-    note = path.with_name(f"{path.name}.version")
-    with FileLock(f"{path}.lock"):
+    place = digests.of_text(location)
+    with locks.alone(f"weights-{place}", f"fetching {storage.public(location)}"):
         try:
             # Asked for before the download: should they change meanwhile, they are fetched again.
-            version = storage.version(location)
-            if not (path.exists() and note.exists() and note.read_text() == version):
-                note.unlink(missing_ok=True)
+            version = digests.of_text(storage.version(location))
+            name = posixpath.basename(storage.normalise(location))
+            path = CACHE / f"{place}-{version}-{name}"
+            if not path.exists():
                 _fetch(location, path)
-                note.write_text(version)
-        except (OSError, HTTPException) as error:
-            raise ModelError(f"--model.pretrained {location}: {error}") from error
+                for other in set(CACHE.glob(f"{place}-*")) - {path}:
+                    other.unlink(missing_ok=True)
+        except OSError as error:
+            shown = storage.public(location)
+            raise ModelError(f"--model.pretrained {shown}: {one_line(error)}") from error
     return path
 
 
 def _fetch(location: str, path: Path) -> None:
     """Copy a remote file to `path`, where nothing is until all of it is there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     expected = sum(storage.find(location).values())
-    partial = path.with_name(f"{path.name}.partial")
-    with storage.open_read(location) as source, partial.open("wb") as target:
-        shutil.copyfileobj(source, target, COPY_BUFFER)
-    if expected and partial.stat().st_size != expected:
-        raise OSError("came in short, try again")
-    partial.rename(path)
+    descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with open(descriptor, "wb") as target, storage.open_read(location) as source:
+            shutil.copyfileobj(source, target, COPY_BUFFER)
+            size = target.tell()
+        if expected and size != expected:
+            raise storage.Unreachable(f"came in short ({size} of {expected} bytes), try again")
+        if not path.exists():  # a machine that was faster may be reading it
+            os.replace(partial, path)
+    finally:
+        Path(partial).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -168,12 +176,14 @@ def loading(config: ModelConfig, library: str) -> Iterator[None]:
     Raises:
         ModelError: whatever was raised meanwhile, in one line.
     """
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with torch.random.fork_rng(devices=[]), said_if_random(config.pretrained == "random"):
+    with (
+        locks.alone(library, f"loading a model with {library}"),  # or each of them downloads it
+        torch.random.fork_rng(devices=[]),
+        said_if_random(config.pretrained == "random"),
+    ):
         torch.manual_seed(0)
         try:
-            with FileLock(CACHE / f"{library}.lock"):  # one process of a machine downloads
-                yield
+            yield
         except Exception as error:  # the libraries, torch and the hub raise whatever they like
             raise _does_not_load(config, error) from error
 

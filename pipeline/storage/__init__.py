@@ -1,6 +1,6 @@
 """Bytes and the places that hold them: `from pipeline import storage`."""
 
-from pipeline.storage.faults import is_transient
+from pipeline.storage.faults import Unreachable, is_transient
 from pipeline.storage.files import (
     Stream,
     create,
@@ -30,6 +30,7 @@ from pipeline.storage.locations import (
 
 __all__ = [
     "Stream",
+    "Unreachable",
     "absolute",
     "create",
     "exists",

@@ -1,15 +1,18 @@
 """Bytes in and out of local disks and object stores, through `pyarrow.fs`.
 
 Objects are written whole or not at all: the complete bytes exist in memory first, because a pyarrow
-output stream that is closed by an exception publishes what it holds.
+output stream that is closed by an exception publishes what it holds. Requests to object stores and
+web servers that fail for a reason that passes are made again for some seconds; what is raised then
+is for the run to judge (`is_transient`).
 """
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from glob import has_magic
 from pathlib import Path, PurePosixPath
@@ -20,16 +23,18 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 from pyarrow import fs
 
-from pipeline.storage import web
-from pipeline.storage.locations import is_http, is_uri
+from pipeline.storage import object_stores, web
+from pipeline.storage.locations import is_http, is_uri, public
 
 READ_BUFFER = 8 << 20
 """Bytes per request. tarfile reads 10 KB at a time, which unbuffered is one S3 request each."""
+FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+"""Errors of writing, and of nothing else."""
 
 
 @runtime_checkable
 class Stream(Protocol):
-    """What can be read from front to back: a file, or the streams of pyarrow and urllib."""
+    """What can be read from front to back: a file, or a stream of pyarrow."""
 
     def read(self, size: int = -1, /) -> bytes:
         """The next `size` bytes, fewer at the end; all that are left without a size."""
@@ -67,7 +72,14 @@ def open_read(location: str) -> Stream:
 def exists(location: str) -> bool:
     """Whether there is a file at `location`."""
     filesystem, path = resolve(location)
-    return bool(filesystem.get_file_info(path).type == fs.FileType.File)
+    if isinstance(filesystem, fs.LocalFileSystem):
+        return os.path.isfile(path)
+    try:
+        # One request; get_file_info would go on to ask whether there is a folder of the name.
+        filesystem.open_input_file(path).close()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def read_bytes(location: str) -> bytes:
@@ -102,8 +114,9 @@ def create(location: str) -> Iterator[BinaryIO]:
             yield file
         return
     with tempfile.TemporaryFile() as waiting:
-        yield cast(BinaryIO, waiting)
-        waiting.seek(0)
+        with _naming(Path(tempfile.gettempdir()), FULL):
+            yield cast(BinaryIO, waiting)
+            waiting.seek(0)
         stream = filesystem.open_output_stream(path)
         while block := waiting.read(READ_BUFFER):
             stream.write(block)
@@ -184,8 +197,9 @@ def listing(location: str) -> list[tuple[str, int, int]]:
 def remove(location: str) -> None:
     """Delete the object if it exists."""
     filesystem, path = resolve(location)
-    if filesystem.get_file_info(path).type == fs.FileType.File:
-        with suppress(FileNotFoundError):  # somebody else was faster
+    # An object store is asked by the deletion itself.
+    if not isinstance(filesystem, fs.LocalFileSystem) or os.path.isfile(path):
+        with suppress(FileNotFoundError):  # also if somebody else was faster
             filesystem.delete_file(path)
 
 
@@ -215,10 +229,9 @@ def _filesystem(root: str) -> tuple[fs.FileSystem, str]:
     """
     try:
         # The host alone: pyarrow's parser refuses what object names may well hold, such as `[`.
-        filesystem, base = fs.FileSystem.from_uri(root)
+        return object_stores.connect(root)
     except pa.ArrowInvalid as error:
-        raise FileNotFoundError(f"{root}: {error}") from error
-    return filesystem, base
+        raise FileNotFoundError(f"{public(root)}: {error}") from error
 
 
 def _files(filesystem: fs.FileSystem, selector: fs.FileSelector) -> dict[str, int]:
@@ -246,15 +259,33 @@ def _located(location: str, files: dict[str, int]) -> dict[str, int]:
 @contextmanager
 def _replacing(path: Path) -> Iterator[BinaryIO]:
     """A file beside `path` that takes its place when the body has written it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with _naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as stream:
-            yield stream
-            stream.flush()
-            os.fchmod(stream.fileno(), 0o644)
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
+            with _naming(path, FULL):  # the body may also read, and fail at that
+                yield stream
+            with _naming(path):
+                stream.flush()
+                os.fchmod(stream.fileno(), 0o644)
+                os.fsync(stream.fileno())
+        with _naming(path):
+            os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        with suppress(OSError):  # what failed first is what is wrong
+            os.unlink(temporary)
         raise
+
+
+@contextmanager
+def _naming(path: Path, numbers: Container[int] | None = None) -> Iterator[None]:
+    """Say of which file an error is; with `numbers`, only if it has one of them and no name."""
+    try:
+        yield
+    except OSError as error:
+        if numbers is not None and (error.errno not in numbers or error.filename is not None):
+            raise
+        if error.errno is None:
+            raise OSError(f"{path}: {error}") from error
+        raise OSError(error.errno, error.strerror, str(path)) from error
