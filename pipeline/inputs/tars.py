@@ -11,7 +11,6 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.client import HTTPException
 from typing import BinaryIO, cast
 
 from webdataset.tariterators import base_plus_ext
@@ -145,7 +144,7 @@ def _readable() -> Iterator[None]:
     """Turn whatever reading an archive may raise into the one error that says so."""
     try:
         yield
-    except (tarfile.TarError, OSError, EOFError, ValueError, HTTPException) as error:
+    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         raise ShardError(f"not a readable tar, or cut short: {error}") from error
 
 
