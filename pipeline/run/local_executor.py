@@ -41,6 +41,7 @@ class LocalExecutor:
                         queue.end(flying.pop(future), future.result())
             except BaseException:  # a run that is stopped leaves the rest to the next one
                 self._worker.stop()
+                print("Stopping after the batches in hand", flush=True)
                 raise
             finally:
                 pool.shutdown(cancel_futures=True)
