@@ -106,10 +106,12 @@ class RayExecutor:
         if missing <= 0 or not self._loads.may_start(any(m.is_loading for m in self._members)):
             return
         options: dict[str, Any] = {"num_gpus": 1} if self._on_gpu else {}
-        if self._loads.left_out:
-            self._look_for_a_node()
-            out = ",".join(self._loads.left_out)
-            options["label_selector"] = {"ray.io/node-id": f"!in({out})"}
+        if out := self._loads.left_out:
+            if not self._is_a_node_left():
+                if not self._members:
+                    raise ModelError(f"no node is left where it loads: {next(iter(out.values()))}")
+                return  # those that have it go on
+            options["label_selector"] = {"ray.io/node-id": f"!in({','.join(out)})"}
         actor_class: Any = ray.remote(_ShardActor)
         of_class = actor_class.options(
             num_cpus=1,
@@ -122,12 +124,11 @@ class RayExecutor:
             actor = of_class.remote(self._config, self._ledger, self._make_worker)
             self._members.append(_Member(actor, actor.where.remote()))
 
-    def _look_for_a_node(self) -> None:
+    def _is_a_node_left(self) -> bool:
+        """Whether there is one that could take a worker, or none yet at all."""
         kind = "GPU" if self._on_gpu else "CPU"
         usable = {n["NodeID"] for n in _nodes() if n["Alive"] and n["Resources"].get(kind, 0) >= 1}
-        out = self._loads.left_out
-        if usable and usable <= out.keys():
-            raise ModelError(f"no node is left on which it loads: {next(iter(out.values()))}")
+        return not usable or bool(usable - self._loads.left_out.keys())
 
     def _take_what_ended(self, queue: ShardQueue) -> None:
         owners = {ref: member for member in self._members for ref in member.refs()}
@@ -339,7 +340,7 @@ def _join() -> None:
     try:
         if host and port.isdecimal():
             # Ray itself asks a dead address for minutes, and says nothing.
-            socket.create_connection((host, int(port)), JOIN_SECONDS).close()
+            socket.create_connection((host.strip("[]"), int(port)), JOIN_SECONDS).close()
         _start_ray()
     except (OSError, RuntimeError) as error:
         raise ConfigError(
