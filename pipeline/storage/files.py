@@ -261,19 +261,19 @@ def _send(location: str, data: bytes | mmap) -> None:
     """Write an object, whole or not at all.
 
     pyarrow closes a stream that nobody closes, and so publishes what it has been given until then:
-    hence all of it at once, and in another thread, where no signal raises anything in between. An
-    upload in parts has to have begun when the stream is there: if it cannot begin later, pyarrow
-    publishes an object without content.
+    hence all of it at once, and in another thread, where no signal raises anything in between.
     """
-
-    def send() -> None:
-        filesystem, path = resolve(location, len(data) >= object_stores.PART)
-        stream = filesystem.open_output_stream(path)
-        stream.write(data)
-        stream.close()
-
     with ThreadPoolExecutor(1) as sender:
-        sender.submit(send).result()
+        sender.submit(_put, location, data).result()
+
+
+def _put(location: str, data: bytes | mmap) -> None:
+    # An upload in parts has to have begun when the stream is there: if one cannot begin later,
+    # pyarrow publishes an object without content.
+    filesystem, path = resolve(location, in_parts=len(data) >= object_stores.PART)
+    stream = filesystem.open_output_stream(path)
+    stream.write(data)
+    stream.close()
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
-import pyarrow as pa
 from pyarrow import fs
 
 ATTEMPTS = 8

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -152,13 +153,13 @@ def test_machines_that_share_a_home_may_fetch_at_once(
     monkeypatch.setattr(locks, "alone", lambda *_: contextlib.nullcontext())
     at_once, sizes = threading.Barrier(4), []
 
-    def slow(source: object, target: Any, _: int) -> None:
+    def slow(source: Any, target: Any, _: int) -> None:
         data = source.read()
         target.write(data[:1000])
         at_once.wait(10)
         target.write(data[1000:])
 
-    monkeypatch.setattr(models.shutil, "copyfileobj", slow)
+    monkeypatch.setattr(shutil, "copyfileobj", slow)
 
     def fetch() -> None:
         sizes.append(len(models.downloaded(f"file://{WEIGHTS}").read_bytes()))
