@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 Kind = Literal["status", "drop", "reset", "cut", "stall", "drip", "slow"]
@@ -191,11 +191,11 @@ class _Server(ThreadingHTTPServer):
         super().__init__(*args)
         self._open: set[socket.socket] = set()
 
-    def process_request(self, request: socket.socket, client_address: object) -> None:
+    def process_request(self, request: Any, client_address: object) -> None:
         self._open.add(request)
         super().process_request(request, client_address)
 
-    def shutdown_request(self, request: socket.socket) -> None:
+    def shutdown_request(self, request: Any) -> None:
         self._open.discard(request)
         super().shutdown_request(request)
 

@@ -7,8 +7,9 @@ import os
 import posixpath
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias
 
@@ -28,6 +29,8 @@ CLASSIFIERS = "timm/"
 """How the names of classifiers begin; see `pipeline.models.classifier`."""
 CACHE = Path.home() / ".cache" / "legrad-annotate" / "weights"
 COPY_BUFFER = 16 << 20
+ABANDONED = 3600.0
+"""Seconds without a further byte after which nobody fetches a file any more."""
 
 RANDOM_WARNING = (
     "WARNING: the model has RANDOM weights (--model.pretrained random). Its masks mean nothing; "
@@ -144,12 +147,21 @@ def downloaded(location: str) -> Path:
             path = CACHE / f"{place}-{version}-{name}"
             if not path.exists():
                 _fetch(location, path)
-                for other in set(CACHE.glob(f"{place}-*")) - {path}:
-                    other.unlink(missing_ok=True)
+                _clear(place, path)
         except OSError as error:
             shown = storage.public(location)
             raise ModelError(f"--model.pretrained {shown}: {one_line(error)}") from error
     return path
+
+
+def _clear(place: str, path: Path) -> None:
+    """Delete other versions of the same weights, and what is left of downloads that were killed."""
+    for other in set(CACHE.glob(f"{place}-*")) - {path}:
+        other.unlink(missing_ok=True)
+    for partial in CACHE.glob(f".{place}-*"):
+        with suppress(FileNotFoundError):  # another machine has the same folder
+            if time.time() - partial.stat().st_mtime > ABANDONED:
+                partial.unlink()
 
 
 def _fetch(location: str, path: Path) -> None:

@@ -13,8 +13,10 @@ import functools
 import os
 import tempfile
 from collections.abc import Container, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from glob import has_magic
+from mmap import ACCESS_READ, mmap
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import BinaryIO, Protocol, cast, runtime_checkable
@@ -95,10 +97,7 @@ def write_bytes(location: str, data: bytes) -> None:
         with _replacing(Path(path)) as file:
             file.write(data)
         return
-    stream = filesystem.open_output_stream(path)
-    # Not a context manager: leaving one by an exception would publish a part of the object.
-    stream.write(data)
-    stream.close()
+    _send(location, data)
 
 
 @contextmanager
@@ -116,11 +115,9 @@ def create(location: str) -> Iterator[BinaryIO]:
     with tempfile.TemporaryFile() as waiting:
         with _naming(Path(tempfile.gettempdir()), FULL):
             yield cast(BinaryIO, waiting)
-            waiting.seek(0)
-        stream = filesystem.open_output_stream(path)
-        while block := waiting.read(READ_BUFFER):
-            stream.write(block)
-        stream.close()
+            waiting.flush()
+        is_empty = os.fstat(waiting.fileno()).st_size == 0  # which cannot be mapped
+        _send(location, b"" if is_empty else mmap(waiting.fileno(), 0, access=ACCESS_READ))
 
 
 def find(location: str, suffix: str = "") -> dict[str, int]:
@@ -203,8 +200,12 @@ def remove(location: str) -> None:
             filesystem.delete_file(path)
 
 
-def resolve(location: str) -> tuple[fs.FileSystem, str]:
+def resolve(location: str, in_parts: bool = False) -> tuple[fs.FileSystem, str]:
     """The filesystem that holds `location`, and the path inside it.
+
+    Args:
+        location: a path or URI.
+        in_parts: for objects that are too large to be written by one request.
 
     Raises:
         FileNotFoundError: there is no such kind of storage.
@@ -216,12 +217,12 @@ def resolve(location: str) -> tuple[fs.FileSystem, str]:
     host, _, path = rest.partition("/")
     if scheme == "file":
         return fs.LocalFileSystem(), f"/{path}"
-    filesystem, base = _filesystem(f"{scheme}://{host}{mark}{query}")
+    filesystem, base = _filesystem(f"{scheme}://{host}{mark}{query}", in_parts)
     return filesystem, f"{base}/{path}".rstrip("/")
 
 
 @functools.cache
-def _filesystem(root: str) -> tuple[fs.FileSystem, str]:
+def _filesystem(root: str, in_parts: bool) -> tuple[fs.FileSystem, str]:
     """The filesystem of a bucket, and what its paths begin with.
 
     One for all threads: each has connections of its own to open, and those of several, made for a
@@ -229,7 +230,7 @@ def _filesystem(root: str) -> tuple[fs.FileSystem, str]:
     """
     try:
         # The host alone: pyarrow's parser refuses what object names may well hold, such as `[`.
-        return object_stores.connect(root)
+        return object_stores.connect(root, in_parts)
     except pa.ArrowInvalid as error:
         raise FileNotFoundError(f"{public(root)}: {error}") from error
 
@@ -254,6 +255,25 @@ def _located(location: str, files: dict[str, int]) -> dict[str, int]:
         return {f"file://{path}": size for path, size in sorted(files.items())}
     query = f"?{parts.query}" if parts.query else ""
     return {f"{parts.scheme}://{path}{query}": size for path, size in sorted(files.items())}
+
+
+def _send(location: str, data: bytes | mmap) -> None:
+    """Write an object, whole or not at all.
+
+    pyarrow closes a stream that nobody closes, and so publishes what it has been given until then:
+    hence all of it at once, and in another thread, where no signal raises anything in between.
+    """
+    with ThreadPoolExecutor(1) as sender:
+        sender.submit(_put, location, data).result()
+
+
+def _put(location: str, data: bytes | mmap) -> None:
+    # An upload in parts has to have begun when the stream is there: if one cannot begin later,
+    # pyarrow publishes an object without content.
+    filesystem, path = resolve(location, in_parts=len(data) >= object_stores.PART)
+    stream = filesystem.open_output_stream(path)
+    stream.write(data)
+    stream.close()
 
 
 @contextmanager

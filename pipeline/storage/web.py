@@ -10,10 +10,13 @@ import ssl
 from collections.abc import Mapping
 from http import HTTPStatus
 from http.client import responses
+from types import TracebackType
+from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import urllib3
+from urllib3.connectionpool import ConnectionPool
 from urllib3.exceptions import (
     HTTPError,
     InvalidHeader,
@@ -38,15 +41,25 @@ CONNECTIONS = 64
 """How many to one server are kept for the next request."""
 
 
+Again = TypeVar("Again", bound="_Retry")
+
+
 class _Retry(urllib3.Retry):
     """Requests again, within some 5 seconds; a server that was silent is not asked again."""
 
-    def increment(  # type: ignore[override]
-        self, *args: object, error: Exception | None = None, **kwargs: object
-    ) -> urllib3.Retry:
+    def increment(
+        self: Again,
+        method: str | None = None,
+        url: str | None = None,
+        response: urllib3.BaseHTTPResponse | None = None,
+        error: Exception | None = None,
+        _pool: ConnectionPool | None = None,
+        _stacktrace: TracebackType | None = None,
+    ) -> Again:
+        """Count what went wrong."""
         if isinstance(error, ReadTimeoutError):
             raise error
-        return super().increment(*args, error=error, **kwargs)  # type: ignore[arg-type]
+        return super().increment(method, url, response, error, _pool, _stacktrace)
 
 
 RETRIES = _Retry(

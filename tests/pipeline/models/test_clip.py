@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -16,9 +18,11 @@ from pipeline import storage
 from pipeline.config import DEMO_MODEL, ModelConfig
 from pipeline.errors import ConfigError, ModelError
 from pipeline.models import clip as models
+from pipeline.models import locks
 from pipeline.models.classifier import load_classifier
 from pipeline.models.clip import load_model
 from pipeline.models.demo import WEIGHTS
+from pipeline.storage import digests
 
 CPU = torch.device("cpu")
 
@@ -100,7 +104,7 @@ def test_remote_weights_are_fetched_once(tmp_path: Path, monkeypatch: pytest.Mon
     assert opened == [location]
     (copy,) = tmp_path.glob("*.safetensors")
     assert copy.read_bytes() == WEIGHTS.read_bytes()
-    assert not list(tmp_path.glob("*.partial"))
+    assert [path.name for path in tmp_path.iterdir()] == [copy.name]
 
 
 def test_other_weights_of_the_same_size_are_fetched_anew(
@@ -112,10 +116,7 @@ def test_other_weights_of_the_same_size_are_fetched_anew(
         path = models.downloaded("s3://data/w.pt")
         assert path.read_bytes() == content
         time.sleep(1.1)  # object stores count in seconds
-    assert sorted(p.name.partition("-")[2] for p in tmp_path.iterdir() if p.suffix != ".lock") == [
-        "w.pt",
-        "w.pt.version",
-    ]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_weights_from_a_web_server_are_told_apart_by_their_date(
@@ -141,4 +142,58 @@ def test_weights_that_come_in_short_are_not_kept(
     (folder / "cut-w.pt").write_bytes(b"weights" * 1000)
     with pytest.raises(ModelError, match=r"--model\.pretrained .*cut-w\.pt"):
         models.downloaded(f"{address}/cut-w.pt")
-    assert not list((tmp_path / "cache").glob("*.pt"))
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_machines_that_share_a_home_may_fetch_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has locks of its own, and so none of the others'."""
+    monkeypatch.setattr(models, "CACHE", tmp_path)
+    monkeypatch.setattr(locks, "alone", lambda *_: contextlib.nullcontext())
+    at_once, sizes = threading.Barrier(4), []
+
+    def slow(source: Any, target: Any, _: int) -> None:
+        data = source.read()
+        target.write(data[:1000])
+        at_once.wait(10)
+        target.write(data[1000:])
+
+    monkeypatch.setattr(shutil, "copyfileobj", slow)
+
+    def fetch() -> None:
+        sizes.append(len(models.downloaded(f"file://{WEIGHTS}").read_bytes()))
+
+    threads = [threading.Thread(target=fetch) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sizes == [WEIGHTS.stat().st_size] * 4
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_is_left_of_downloads_that_were_killed_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "CACHE", tmp_path)
+    place = digests.of_text(f"file://{WEIGHTS}")
+    for name, date in (("old", 1e9), ("new", time.time())):
+        (tmp_path / f".{place}-{name}").touch()
+        os.utime(tmp_path / f".{place}-{name}", (date, date))
+    path = models.downloaded(f"file://{WEIGHTS}")
+    assert set(tmp_path.iterdir()) == {path, tmp_path / f".{place}-new"}
+
+
+def test_a_download_that_fails_for_a_reason_that_passes_says_so(
+    web: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "CACHE", tmp_path / "cache")
+    address, folder = web
+    (folder / "cut-w.pt").write_bytes(b"weights" * 1000)
+    with pytest.raises(ModelError) as raised:
+        models.downloaded(f"{address}/cut-w.pt")
+    assert storage.is_transient(raised.value)
+    with pytest.raises(ModelError) as raised:
+        models.downloaded(f"{address}/gone.pt")
+    assert not storage.is_transient(raised.value)

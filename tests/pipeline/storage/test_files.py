@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import resource
+import tempfile
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -41,6 +46,58 @@ def test_failed_local_write_keeps_the_old_file(
         storage.write_bytes(str(target), b"new")
     assert target.read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["file.bin"]
+
+
+@pytest.fixture
+def files_of_64_kb() -> Iterator[None]:
+    """The system lets this process write no larger ones."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 10, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_without_room_is_named_and_keeps_the_old_file(
+    tmp_path: Path, bucket: Any, files_of_64_kb: None
+) -> None:
+    target = tmp_path / "file.bin"
+    storage.write_bytes(str(target), b"old")
+    with pytest.raises(OSError, match=re.escape(f"File too large: '{target}'")):
+        storage.write_bytes(str(target), b"n" * 100_000)
+    with (
+        pytest.raises(OSError, match=re.escape(f"File too large: '{target}'")),
+        storage.create(str(target)) as file,
+    ):
+        file.write(b"n" * 100_000)
+    with pytest.raises(OSError, match="File too large") as raised:
+        with storage.create("s3://data/file") as file:
+            file.write(b"n" * 100_000)
+    assert raised.value.filename == tempfile.gettempdir()
+    assert target.read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["file.bin"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS])
+def test_trouble_with_a_disk_is_named_and_passes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def broken(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(OSError) as raised:
+        storage.write_bytes(str(tmp_path / "file"), b"new")
+    assert raised.value.filename == str(tmp_path / "file")
+    assert storage.is_transient(raised.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_errors_of_what_is_written_keep_their_names(tmp_path: Path) -> None:
+    with (
+        pytest.raises(FileNotFoundError, match="another"),
+        storage.create(str(tmp_path / "file")),
+    ):
+        (tmp_path / "another").read_bytes()
 
 
 def test_find_on_a_disk(tmp_path: Path) -> None:
