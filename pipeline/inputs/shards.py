@@ -32,12 +32,14 @@ class Shard:
     Attributes:
         location: where to read it.
         uri: the normalised location, without the input root: the shard's identity.
-        size: bytes.
+        size: bytes; 0 where that is not known.
+        modified: when it was written, see `storage.Found`; empty where that is not known.
     """
 
     location: str
     uri: str
     size: int
+    modified: str = ""
 
     @property
     def name(self) -> str:
@@ -73,11 +75,11 @@ def find_shards(
     """
     root = storage.normalise(input_root).rstrip("/") + "/" if input_root else ""
     shards: dict[str, Shard] = {}
-    for location, size in _look_up(spell_out(patterns, flag)):
+    for location, found in _look_up(spell_out(patterns, flag)):
         uri = storage.normalise(location)
         if root and uri.startswith(root):
             uri = uri[len(root) :]
-        shard = shards.setdefault(uri, Shard(location, uri, size))
+        shard = shards.setdefault(uri, Shard(location, uri, *found))
         if _address(shard.location) != _address(location):
             raise ConfigError(f"{flag}: {shard.location} and {location} would both be called {uri}")
     return list(shards.values())
@@ -89,12 +91,12 @@ def _address(location: str) -> str:
     return storage.normalise(location) + query
 
 
-def _look_up(places: Sequence[Place]) -> list[tuple[str, int]]:
-    """Location and bytes of every shard at the places, in order."""
+def _look_up(places: Sequence[Place]) -> list[tuple[str, storage.Found]]:
+    """Location of every shard at the places, in order, and what is said of it there."""
     listed = _list_directories(place.location for place in places)
     # What no listing has may be missing, but also a directory, a glob or on a web server.
     rest = [place for place in places if place.location not in listed]
-    found: dict[Place, dict[str, int]] = {}
+    found: dict[Place, dict[str, storage.Found]] = {}
     missing: list[Place] = []
     with ThreadPoolExecutor(LOOKUPS) as pool:
         for place, files in zip(rest, pool.map(_find, rest), strict=True):
@@ -106,14 +108,14 @@ def _look_up(places: Sequence[Place]) -> list[tuple[str, int]]:
                 break
     if missing:
         raise ConfigError(_not_found(missing, len(places)))
-    shards: list[tuple[str, int]] = []
+    shards: list[tuple[str, storage.Found]] = []
     for place in places:
         at = place.location
         shards += found[place].items() if place in found else [(at, listed[at])]
     return shards
 
 
-def _find(place: Place) -> dict[str, int]:
+def _find(place: Place) -> dict[str, storage.Found]:
     try:
         return storage.find(place.location, suffix=".tar")
     except OSError as error:
@@ -137,22 +139,22 @@ def _not_found(missing: Sequence[Place], names: int) -> str:
     return message
 
 
-def _list_directories(locations: Iterable[str]) -> dict[str, int]:
-    """Location → bytes of those that are in directories of which many files are named."""
+def _list_directories(locations: Iterable[str]) -> dict[str, storage.Found]:
+    """What is said of those locations that are in directories of which many files are named."""
     named: dict[str, dict[str, str]] = defaultdict(dict)
     for location in locations:
         if not storage.is_http(location):  # a web server has no listings
             directory, name = storage.split(location)
             named[directory][name] = location
-    found: dict[str, int] = {}
+    found: dict[str, storage.Found] = {}
     for directory, members in named.items():
         if len(members) >= LISTED_FROM:
-            sizes = _sizes(directory)
-            found |= {at: sizes[name] for name, at in members.items() if name in sizes}
+            files = _files(directory)
+            found |= {at: files[name] for name, at in members.items() if name in files}
     return found
 
 
-def _sizes(directory: str) -> dict[str, int]:
+def _files(directory: str) -> dict[str, storage.Found]:
     try:
         return storage.list_files(directory)
     except OSError:  # who may read files need not be allowed to list them

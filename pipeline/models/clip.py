@@ -152,7 +152,7 @@ def downloaded(location: str) -> Path:
 
 def _fetch(location: str, path: Path) -> None:
     """Copy a remote file to `path`, where nothing is until all of it is there."""
-    expected = sum(storage.find(location).values())
+    expected = sum(found.size for found in storage.find(location).values())
     partial = path.with_name(f"{path.name}.partial")
     with storage.open_read(location) as source, partial.open("wb") as target:
         shutil.copyfileobj(source, target, COPY_BUFFER)

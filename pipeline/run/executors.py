@@ -23,7 +23,7 @@ def make_executor(config: RunConfig, ledger: Ledger, make_worker: MakeWorker) ->
     if config.engine.executor == "local":
         from pipeline.run.local_executor import LocalExecutor
 
-        executor = LocalExecutor(config, make_worker)
+        executor = LocalExecutor(config, make_worker, ledger.report)
     else:
         from pipeline.run.ray_executor import RayExecutor
 

@@ -79,7 +79,7 @@ class RayExecutor:
                         if outcomes:
                             continue  # others have loaded it: this shard is tried again elsewhere
                         raise ModelError(row["error"])
-                    outcomes.append(Outcome(**row))
+                    outcomes.append(Outcome(**row).told(self._ledger.report))
                     meter.add(outcomes[-1])
         finally:
             pool.dismiss()
@@ -181,7 +181,8 @@ class _ShardActor:
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
         row = {name: values[0] for name, values in batch.items()}
-        shard = Shard(str(row["location"]), str(row["uri"]), int(row["size"]))
+        location, uri, modified = (str(row[name]) for name in ("location", "uri", "modified"))
+        shard = Shard(location, uri, int(row["size"]), modified)
         if self._worker is None:
             if self._told:
                 os._exit(1)  # to be started afresh, instead of failing what others could do

@@ -6,17 +6,21 @@ from collections.abc import Callable, Sequence
 
 from pipeline.config import RunConfig
 from pipeline.inputs.shards import Shard
-from pipeline.outputs.heartbeat import beating
+from pipeline.outputs.heartbeat import beating, trying
+from pipeline.outputs.index import CommitTable
 from pipeline.outputs.ledger import Ledger
-from pipeline.outputs.records import Commit, Summary
+from pipeline.outputs.records import Summary
 from pipeline.run.executors import make_executor
 from pipeline.run.passes import Execute, run_passes
 from pipeline.run.plan import Plan, plan
 from pipeline.run.progress import print_plan
+from pipeline.run.verification import verify
 from pipeline.run.worker import MakeWorker
 
 MOST_CHECKS = 3
 """So often a run does again what others spoil; what is spoiled then is for the next run."""
+TABLE_SECONDS = 300.0
+"""So often `shards.parquet` is written: what a run commits after that, the next has to read."""
 
 
 def run_shards(
@@ -24,7 +28,7 @@ def run_shards(
     ledger: Ledger,
     shards: Sequence[Shard],
     make_worker: MakeWorker,
-    finish: Callable[[list[Commit]], object] = list,
+    finish: Callable[[CommitTable], object] = len,
 ) -> Summary:
     """Do every shard that is not committed yet, and say how it went.
 
@@ -44,20 +48,24 @@ def run_shards(
         TakenOver: a run with other settings works in the output now.
     """
     names = [shard.name for shard in shards]
-    planned = plan(config, ledger, shards)
+    damaged = verify(ledger, config.engine.log_seconds) if config.verify else {}
+    planned = plan(config, ledger, shards, damaged)
     print_plan(planned)
+    ledger.forgive(planned.committed)
     if other := ledger.other_driver():
         print(f"{other} does the same run in this output; each does what is left", flush=True)
     state = "stopped"
     try:
         if planned.todo:
             running = ledger.summarise(names, "running", planned.known)
-            with beating(lambda: ledger.beat(running)):
+            failure = "shards.parquet could not be written"
+            writing = trying(TABLE_SECONDS, ledger.write_table, "shards.parquet", failure)
+            with beating(lambda: ledger.beat(running)), writing:
                 execute = make_executor(config, ledger, make_worker)
                 planned = _run(config, ledger, planned, execute)
         state = "finished"
     finally:
-        commits = ledger.commits(planned.known)
+        commits = ledger.write_table()
         summary = ledger.summarise(names, state, commits)
     finish(commits)
     return summary
@@ -71,7 +79,8 @@ def _run(config: RunConfig, ledger: Ledger, planned: Plan, execute: Execute) -> 
         ledger.forget(planned.again)
         run_passes(config, ledger, todo, execute)
         ledger.check_owner(ledger.fingerprint)
-        planned = plan(config, ledger, planned.shards, planned.known)
+        planned = plan(config, ledger, planned.shards)
+        ledger.forgive(planned.committed)
         given_up = ledger.failed()
         todo = [shard for shard in planned.todo if shard.name not in given_up]
         if not todo:

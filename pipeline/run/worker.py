@@ -9,7 +9,7 @@ import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
@@ -47,6 +47,7 @@ class Outcome:
         error: why it failed; empty when it is committed.
         final: whether another attempt is pointless.
         taken_over: whether the output belongs to another run now, so that all is pointless.
+        record: what was committed, for the driver's ledger.
     """
 
     shard: str
@@ -54,6 +55,12 @@ class Outcome:
     error: str = ""
     final: bool = False
     taken_over: bool = False
+    record: str = field(default="", compare=False, repr=False)
+
+    def told(self, report: Callable[[str], object]) -> Outcome:
+        """Hand the record over, and keep the rest: the records of all shards take memory."""
+        report(self.record)
+        return replace(self, record="")
 
 
 class ShardWorker(ABC):
@@ -93,7 +100,7 @@ class ShardWorker(ABC):
             traceback.print_exc()
             self._leave_if_broken()
             return Outcome(shard.name, shard.size, one_line(error, kind=True))
-        return Outcome(shard.name, shard.size)
+        return Outcome(shard.name, shard.size, record=self.ledger.take_report(shard.name))
 
     def _leave_if_broken(self) -> None:
         """End the process if its GPU is: it would fail every other shard as well, in no time."""

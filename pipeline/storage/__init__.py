@@ -1,6 +1,7 @@
 """Bytes and the places that hold them: `from pipeline import storage`."""
 
 from pipeline.storage.files import (
+    Found,
     Stream,
     create,
     exists,
@@ -28,6 +29,7 @@ from pipeline.storage.locations import (
 )
 
 __all__ = [
+    "Found",
     "Stream",
     "absolute",
     "create",
