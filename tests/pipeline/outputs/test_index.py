@@ -25,7 +25,8 @@ COMMIT = Commit(
     shard="a-12345678", fingerprint="f", uri="s3://bucket/a.tar", bytes=10, samples=6,
     statuses={"annotated": 3, "rejected": 2, "empty": 1}, rejects={"undecodable": 2}, prompts=9,
     prompts_cut=1, masks=5, modified="12",
-    files={"images/a-12345678.parquet": {"bytes": 9, "sha256": "0f"}}, seconds=2.5, attempt=2, degraded=True, incomplete="cut short",
+    files={"images/a-12345678.parquet": {"bytes": 9, "sha256": "0f"}},
+    seconds=2.5, attempt=2, degraded=True, incomplete="cut short",
     names=["dog"], stages={"read": 0.5, "model": 1.5, "mask": 0.25},
 )  # fmt: skip
 SAME_ID = ("n15265", "n27425")
