@@ -7,10 +7,12 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
+from moto.backends import get_backend
+from moto.core import DEFAULT_ACCOUNT_ID
 
 from pipeline import storage
 from pipeline.config import AnnotateConfig
@@ -219,20 +221,21 @@ def test_requests_of_a_run_on_s3(
 
 
 @pytest.mark.parametrize(
-    ("count", "most"), [(1100, 20), pytest.param(10_000, 60, marks=pytest.mark.long)]
+    ("count", "most"), [(1200, 20), pytest.param(10_000, 60, marks=pytest.mark.long)]
 )
 def test_requests_of_status_and_of_a_run_with_nothing_to_do_on_s3(
-    bucket: Any, requests: list[str], make_config: MakeConfig, make_worker: MakeWorker,
+    requests: list[str], make_config: MakeConfig, make_worker: MakeWorker,
     count: int, most: int, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     """A listing for every thousand commits, and a few small files; no commit."""
     ledger = Ledger("s3://data/out")
     ledger.open(AnnotateConfig().identity(), {}, [])
+    put = partial(get_backend("s3")[DEFAULT_ACCOUNT_ID]["aws"].put_object, "data")
     shards = [Shard(f"/in/{n:05}.tar", f"/in/{n:05}.tar", 10, "7") for n in range(count)]
     for shard in shards:
         text = json.dumps(asdict(make_commit(shard, MADE, COUNTS, {}, seconds=0.5, attempt=1)))
         key = f"out/commits/{shard.name}.json"
-        bucket.put_object(Bucket="data", Key=key, Body=text.encode())
+        put(key, text.encode())
         ledger.report(text)
     time.sleep(SETTLES)
     ledger.summarise(names(*shards), commits=ledger.write_table())
