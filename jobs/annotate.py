@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(config: AnnotateConfig) -> ExitCode:
     """Annotate what the settings name, or say how far a run is."""
     if config.status:
-        print_status(config.status)
+        print_status(config.status, config.verify)
         return ExitCode.DONE
     is_demo = config.input == ""
     if is_demo:

@@ -52,11 +52,18 @@ class RunConfig(MethodConfig):
     max_sample_bytes: int = 256 << 20
     """Samples whose members take more bytes than this are rejected unread."""
     retry_failed: bool = False
-    """Try the shards again that an earlier run gave up."""
+    """Try all shards again that an earlier run gave up; those that failed for a reason that may
+    pass, such as an outage, are tried again anyway."""
     allow_failed: int = 0
     """Exit with 0 although so many shards failed."""
     on_mismatch: Literal["refuse", "redo"] = "refuse"
     """What to do with an output that other settings made: refuse, or delete it and start over."""
+    on_changed: Literal["say", "redo"] = "say"
+    """What to do with shards that have another date than when they were done, but the same size:
+    say so (copies change dates too), or do them again. Those of another size are done again."""
+    verify: bool = False
+    """Before anything else, read all that is committed and compare it with its checksums; what is
+    damaged is named, and done again. With --dry_run or --status, it is only named."""
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     engine: ExecutionConfig = dataclasses.field(default_factory=ExecutionConfig)
 
@@ -66,7 +73,7 @@ class RunConfig(MethodConfig):
     """Those of them that worker processes read or write."""
     NO_RESULT: ClassVar[tuple[str, ...]] = (
         *("input", "output", "input_root"),
-        *("retry_failed", "allow_failed", "on_mismatch", "engine"),
+        *("retry_failed", "allow_failed", "on_mismatch", "on_changed", "verify", "engine"),
     )
     IMAGE_SIZE: ClassVar[int | None] = None
     """Side of the square that images become, where --model.image_size does not say."""

@@ -13,6 +13,7 @@ from pipeline.config import RunConfig
 from pipeline.errors import ConfigError
 from pipeline.inputs.patterns import Place, spell_out
 from pipeline.storage import digests
+from pipeline.storage.patience import patiently
 
 LISTED_FROM = 1000
 """With so many names in it a directory is listed. That is a request for every thousand files that
@@ -20,6 +21,10 @@ are there, one after the other, instead of one or two for every name, `LOOKUPS` 
 are found sooner without it, however many files lie beside them."""
 
 LOOKUPS = 16
+
+START_PATIENCE = 60.0
+"""Seconds for which a server is asked again that does not answer: it may be that its name or port
+is wrong, and somebody sits and waits."""
 
 ENOUGH_MISSING = 100
 """With so many missing names the search ends: of a wrong pattern, all would be."""
@@ -32,12 +37,14 @@ class Shard:
     Attributes:
         location: where to read it.
         uri: the normalised location, without the input root: the shard's identity.
-        size: bytes.
+        size: bytes; 0 where that is not known.
+        modified: when it was written, see `storage.Found`; empty where that is not known.
     """
 
     location: str
     uri: str
     size: int
+    modified: str = ""
 
     @property
     def name(self) -> str:
@@ -52,7 +59,10 @@ def shards_of(config: RunConfig) -> list[Shard]:
     Raises:
         ConfigError: see `find_shards`.
     """
-    return find_shards(config.patterns, config.input_root)[: config.limit_shards]
+    found = patiently(
+        lambda: find_shards(config.patterns, config.input_root), "--input", START_PATIENCE
+    )
+    return found[: config.limit_shards]
 
 
 def find_shards(
@@ -73,11 +83,11 @@ def find_shards(
     """
     root = storage.normalise(input_root).rstrip("/") + "/" if input_root else ""
     shards: dict[str, Shard] = {}
-    for location, size in _look_up(spell_out(patterns, flag)):
+    for location, found in _look_up(spell_out(patterns, flag)):
         uri = storage.normalise(location)
         if root and uri.startswith(root):
             uri = uri[len(root) :]
-        shard = shards.setdefault(uri, Shard(location, uri, size))
+        shard = shards.setdefault(uri, Shard(location, uri, *found))
         if _address(shard.location) != _address(location):
             raise ConfigError(f"{flag}: {shard.location} and {location} would both be called {uri}")
     return list(shards.values())
@@ -89,12 +99,12 @@ def _address(location: str) -> str:
     return storage.normalise(location) + query
 
 
-def _look_up(places: Sequence[Place]) -> list[tuple[str, int]]:
-    """Location and bytes of every shard at the places, in order."""
+def _look_up(places: Sequence[Place]) -> list[tuple[str, storage.Found]]:
+    """Location of every shard at the places, in order, and what is said of it there."""
     listed = _list_directories(place.location for place in places)
     # What no listing has may be missing, but also a directory, a glob or on a web server.
     rest = [place for place in places if place.location not in listed]
-    found: dict[Place, dict[str, int]] = {}
+    found: dict[Place, dict[str, storage.Found]] = {}
     missing: list[Place] = []
     with ThreadPoolExecutor(LOOKUPS) as pool:
         for place, files in zip(rest, pool.map(_find, rest), strict=True):
@@ -106,14 +116,14 @@ def _look_up(places: Sequence[Place]) -> list[tuple[str, int]]:
                 break
     if missing:
         raise ConfigError(_not_found(missing, len(places)))
-    shards: list[tuple[str, int]] = []
+    shards: list[tuple[str, storage.Found]] = []
     for place in places:
         at = place.location
         shards += found[place].items() if place in found else [(at, listed[at])]
     return shards
 
 
-def _find(place: Place) -> dict[str, int]:
+def _find(place: Place) -> dict[str, storage.Found]:
     try:
         return storage.find(place.location, suffix=".tar")
     except OSError as error:
@@ -137,22 +147,22 @@ def _not_found(missing: Sequence[Place], names: int) -> str:
     return message
 
 
-def _list_directories(locations: Iterable[str]) -> dict[str, int]:
-    """Location → bytes of those that are in directories of which many files are named."""
+def _list_directories(locations: Iterable[str]) -> dict[str, storage.Found]:
+    """What is said of those locations that are in directories of which many files are named."""
     named: dict[str, dict[str, str]] = defaultdict(dict)
     for location in locations:
         if not storage.is_http(location):  # a web server has no listings
             directory, name = storage.split(location)
             named[directory][name] = location
-    found: dict[str, int] = {}
+    found: dict[str, storage.Found] = {}
     for directory, members in named.items():
         if len(members) >= LISTED_FROM:
-            sizes = _sizes(directory)
-            found |= {at: sizes[name] for name, at in members.items() if name in sizes}
+            files = _files(directory)
+            found |= {at: files[name] for name, at in members.items() if name in files}
     return found
 
 
-def _sizes(directory: str) -> dict[str, int]:
+def _files(directory: str) -> dict[str, storage.Found]:
     try:
         return storage.list_files(directory)
     except OSError:  # who may read files need not be allowed to list them

@@ -167,7 +167,7 @@ def _clear(place: str, path: Path) -> None:
 def _fetch(location: str, path: Path) -> None:
     """Copy a remote file to `path`, where nothing is until all of it is there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    expected = sum(storage.find(location).values())
+    expected = sum(found.size for found in storage.find(location).values())
     descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with open(descriptor, "wb") as target, storage.open_read(location) as source:

@@ -105,14 +105,21 @@ def every(seconds: float, work: Callable[[], object], name: str) -> Iterator[Non
 
 
 @contextmanager
-def beating(beat: Callable[[], object], seconds: float = BEAT_SECONDS) -> Iterator[None]:
-    """Call `beat` now and then while the body runs. One that fails is told, and the next tried."""
+def trying(seconds: float, work: Callable[[], object], name: str, complaint: str) -> Iterator[None]:
+    """The same; when `work` fails, `complaint` and why is printed, and it is tried again later."""
 
     def try_to() -> None:
         try:
-            beat()
-        except Exception as error:  # no reason to stop either the run or the signs
-            print(f"no sign of life could be written: {one_line(error)}", flush=True)
+            work()
+        except Exception as error:  # no reason to stop either the run or the next try
+            print(f"{complaint}: {one_line(error)}", flush=True)
 
-    with every(seconds, try_to, "heartbeat"):
+    with every(seconds, try_to, name):
+        yield
+
+
+@contextmanager
+def beating(beat: Callable[[], object], seconds: float = BEAT_SECONDS) -> Iterator[None]:
+    """Call `beat` now and then while the body runs. One that fails is told, and the next tried."""
+    with trying(seconds, beat, "heartbeat", "no sign of life could be written"):
         yield

@@ -1,20 +1,32 @@
 """What a whole run has: its shards as a table, and its categories.
 
-All of it can be made again from the commits, and is, whenever a run ends.
+All of it can be made again from the commits, and is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.errors import ConfigError
 from pipeline.inputs.classes import stable_id
 from pipeline.outputs.records import STAGES, STATUSES, Commit
-from pipeline.storage import parquet
+from pipeline.storage import Found, parquet
 
+ROWS = 1000
+"""Rows that are objects at once."""
+
+
+def _counts(of: str) -> pa.DataType:
+    return pa.list_(pa.struct([(of, pa.string()), ("count", pa.int64())]))
+
+
+FILES = pa.list_(pa.struct([("path", pa.string()), ("bytes", pa.int64()), ("sha256", pa.string())]))
 SHARDS = pa.schema(
     [
         pa.field("shard", pa.string(), nullable=False),
@@ -30,21 +42,165 @@ SHARDS = pa.schema(
         pa.field("attempt", pa.int32(), nullable=False),
         pa.field("degraded", pa.bool_(), nullable=False),
         pa.field("incomplete", pa.string(), nullable=False),
+        pa.field("modified", pa.string(), nullable=False),
+        pa.field("fingerprint", pa.string(), nullable=False),
+        pa.field("statuses", _counts("status"), nullable=False),
+        pa.field("rejects", _counts("reason"), nullable=False),
+        pa.field("names", pa.list_(pa.string()), nullable=False),
+        pa.field("files", FILES, nullable=False),
+        pa.field("commit_bytes", pa.int64()),
+        pa.field("commit_written", pa.string()),
     ]
 )
-"""One row per committed shard, by name."""
+"""One row per committed shard, by name: all that its commit says, and which commit this was."""
+STAMP = ("commit_bytes", "commit_written")
+"""Size and time of the commit that a row was made of, as `storage.Found` has them; null where a
+commit that was written at once after it could have had the same."""
+PLAIN = tuple(
+    name
+    for name in SHARDS.names
+    if name in Commit.__dataclass_fields__ and not pa.types.is_nested(SHARDS.field(name).type)
+)
+"""Columns that are fields of a commit as they are."""
 
 
-def shards_file(commits: Sequence[Commit]) -> bytes:
-    """`shards.parquet`: where the images of every shard lie, and what became of them."""
-    return parquet.of_rows([_shard_row(commit) for commit in commits], SHARDS)
+@dataclass(frozen=True)
+class CommitTable:
+    """Commits by the name of their shard, in a fraction of the memory that objects take.
+
+    Attributes:
+        table: a row for each, with the columns of `SHARDS`.
+    """
+
+    table: pa.Table
+
+    @classmethod
+    def of(
+        cls, commits: Iterable[Commit], stamps: Mapping[str, Found] | None = None
+    ) -> CommitTable:
+        """Some commits as a table.
+
+        Args:
+            commits: in any order, each of another shard.
+            stamps: shard → what is said of its commit's file.
+        """
+        source, batches = iter(commits), []
+        while some := list(islice(source, ROWS)):
+            rows = [_row(commit, (stamps or {}).get(commit.shard)) for commit in some]
+            batches.append(pa.RecordBatch.from_pylist(rows, schema=SHARDS))
+        return cls(pa.Table.from_batches(batches, SHARDS).sort_by("shard"))
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> CommitTable | None:
+        """The table in a file; None where a release has written it that kept less in it.
+
+        Raises:
+            OSError: it is damaged.
+            pyarrow.ArrowException: it is damaged, or no Parquet file.
+        """
+        table = parquet.from_bytes(data)
+        if not set(SHARDS.names) <= set(table.column_names):
+            return None
+        return cls(table.select(SHARDS.names).cast(SHARDS))
+
+    def to_bytes(self, unstamped: Collection[str] = ()) -> bytes:
+        """A file with the table, with no stamp for some of the shards."""
+        table = self.table
+        if unstamped:
+            known = pc.invert(pc.is_in(table["shard"], pa.array(list(unstamped), pa.string())))
+            for name in STAMP:
+                kept = pc.if_else(known, table[name], pa.scalar(None, SHARDS.field(name).type))
+                table = table.set_column(SHARDS.get_field_index(name), SHARDS.field(name), kept)
+        return parquet.to_bytes(table)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __iter__(self) -> Iterator[Commit]:
+        for batch in self.table.to_batches(max_chunksize=ROWS):
+            yield from _commits(batch)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the shards, sorted."""
+        return self.column("shard")
+
+    def column(self, name: str) -> list[Any]:
+        """The values of a column, in the order of the names."""
+        values: list[Any] = self.table[name].to_pylist()
+        return values
+
+    def stamps(self) -> Iterator[tuple[str, Found]]:
+        """Name of each shard, and what was said of its commit's file; None for both if unknown."""
+        columns = (self.column(name) for name in STAMP)
+        for shard, size, written in zip(self.names, *columns, strict=True):
+            yield shard, Found(size, written)
+
+    def files(self, folder: str) -> Iterator[tuple[str, str, int]]:
+        """Shard, path and bytes of every committed file in a folder."""
+        for batch in self.table.to_batches(max_chunksize=ROWS):
+            shards = batch["shard"].to_pylist()
+            for shard, files in zip(shards, _tuples(batch["files"]), strict=True):
+                for path, size, _ in files:
+                    if path.startswith(f"{folder}/"):
+                        yield shard, path, size
+
+    def only(self, keep: Sequence[bool]) -> CommitTable:
+        """The rows for which `keep` says so."""
+        return self if all(keep) else CommitTable(self.table.filter(pa.array(keep, pa.bool_())))
+
+    def without(self, shards: Collection[str]) -> CommitTable:
+        """All but the rows of some shards."""
+        return self.only([name not in shards for name in self.names]) if shards else self
+
+    def with_more(self, other: CommitTable) -> CommitTable:
+        """The rows of both, which are of different shards."""
+        if not len(other):
+            return self
+        both = pa.concat_tables([self.table, other.table]).sort_by("shard")
+        return CommitTable(both.combine_chunks())
 
 
-def _shard_row(commit: Commit) -> dict[str, Any]:
-    same = {name: getattr(commit, name) for name in SHARDS.names if hasattr(commit, name)}
-    statuses = {name: commit.statuses.get(name, 0) for name in STATUSES}
-    stages = {f"{stage}_seconds": commit.stages.get(stage) for stage in STAGES}
-    return same | {"location": commit.uri} | statuses | stages
+def _row(commit: Commit, stamp: Found | None) -> dict[str, Any]:
+    size, written = stamp or (None, None)
+    return {
+        **{name: getattr(commit, name) for name in PLAIN},
+        "location": commit.uri,
+        **{name: commit.statuses.get(name, 0) for name in STATUSES},
+        **{f"{stage}_seconds": commit.stages.get(stage) for stage in STAGES},
+        "statuses": [{"status": name, "count": n} for name, n in commit.statuses.items()],
+        "rejects": [{"reason": name, "count": n} for name, n in commit.rejects.items()],
+        "names": commit.names,
+        "files": [{"path": path} | file for path, file in commit.files.items()],
+        "commit_bytes": size,
+        "commit_written": written,
+    }
+
+
+def _commits(batch: pa.RecordBatch) -> Iterator[Commit]:
+    """The commits of some rows; the opposite of `_row`."""
+    columns = {name: batch[name].to_pylist() for name in (*PLAIN, "location", "names")}
+    nested = zip(*(_tuples(batch[name]) for name in ("statuses", "rejects", "files")), strict=True)
+    stages = zip(*(batch[f"{stage}_seconds"].to_pylist() for stage in STAGES), strict=True)
+    for row, (statuses, rejects, files), seconds in zip(
+        zip(*columns.values(), strict=True), nested, stages, strict=True
+    ):
+        fields = dict(zip(columns, row, strict=True))
+        yield Commit(
+            uri=fields.pop("location"),
+            **fields,
+            statuses=dict(statuses),
+            rejects=dict(rejects),
+            files={path: {"bytes": size, "sha256": digest} for path, size, digest in files},
+            stages={s: n for s, n in zip(STAGES, seconds, strict=True) if n is not None},
+        )
+
+
+def _tuples(lists: pa.ListArray) -> Iterator[list[tuple[Any, ...]]]:
+    """Lists of structs as lists of tuples: column by column, ten times as fast as all at once."""
+    values = zip(*(field.to_pylist() for field in lists.flatten().flatten()), strict=True)
+    for length in pc.list_value_length(lists).to_pylist():
+        yield list(islice(values, length))
 
 
 def categories(

@@ -5,27 +5,32 @@ The commit of a shard is written last, after its tables. It alone says that the 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
-from importlib.metadata import version
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 
 from pipeline import storage
-from pipeline.config import SCHEMA_VERSION, fingerprint
-from pipeline.errors import ConfigError, TakenOver, one_line
+from pipeline.config import fingerprint
+from pipeline.errors import ConfigError
 from pipeline.inputs.shards import Shard
 from pipeline.outputs import index, versions
+from pipeline.outputs.books import damages
+from pipeline.outputs.books.commits import INDEX, Commits
+from pipeline.outputs.books.failures import Failures
+from pipeline.outputs.books.last_run import LastRun
+from pipeline.outputs.books.ownership import Ownership, differences
 from pipeline.outputs.heartbeat import Driver
-from pipeline.outputs.records import Commit, Summary, file_record
+from pipeline.outputs.index import CommitTable
+from pipeline.outputs.records import Commit, Failure, Summary, file_record
 from pipeline.storage.json_files import JsonFiles
 
-LONGEST_SHOWN = 200
 TABLES = ("annotations", "images", "counts")
 """Folders with a file for every shard."""
-PACKAGES = ("torch", "torchvision", "open_clip_torch", "pyarrow", "pycocotools", "webdataset")
+CHECK_SECONDS = 1.0
+"""For so long after it was looked up the run here is taken to be still the same."""
 
 
 class Ledger:
@@ -40,6 +45,10 @@ class Ledger:
     def __init__(self, output: str) -> None:
         self.output = output
         self._files = JsonFiles(output)
+        self._owner = Ownership(self._files)
+        self._commits = Commits(self._files)
+        self._failures = Failures(self._files)
+        self._last_run = LastRun(self._files)
         self.fingerprint = ""
         self.driver = Driver()
 
@@ -71,17 +80,8 @@ class Ledger:
                 f"--output {self.output} holds results of another configuration "
                 f"({'; '.join(changes)}); choose another output, or --on_mismatch redo"
             )
-        if changes or not self._files.exists("run.json"):
-            self._files.write(
-                "run.json",
-                {
-                    "schema_version": SCHEMA_VERSION,
-                    "fingerprint": self.fingerprint,
-                    "results": identity,
-                    "config": config,
-                    "versions": {name: version(name) for name in PACKAGES},
-                },
-            )
+        if changes or not self.run():
+            self._owner.write(identity, config)
         if changes:
             self._clear()
         if changes or not self._files.exists("categories.json"):
@@ -89,67 +89,39 @@ class Ledger:
 
     def run(self) -> dict[str, Any]:
         """What `run.json` says: settings, fingerprint, versions; empty where there is no run."""
-        if not self._files.exists("run.json"):
-            return {}
-        content = self._files.record("run.json")
-        if content.get("schema_version", 1) > SCHEMA_VERSION:
-            raise ConfigError(
-                f"{self._files.path('run.json')}: has schema version {content['schema_version']}, "
-                f"and this release knows up to {SCHEMA_VERSION}: use the release that made it"
-            )
-        return content
+        return self._owner.read()
 
     def identity(self) -> dict[str, Any]:
         """The settings that made what is here; empty where there is no run."""
-        identity: dict[str, Any] = self.run().get("results", {})
-        return identity
+        return self._owner.identity()
 
     def is_here(self) -> bool:
         """Whether this process finds the run that was opened: its disk may be another one."""
-        return fingerprint(self.identity()) == self.fingerprint
+        return self._owner.fingerprint() == self.fingerprint
 
     def check_owner(self, mine: str) -> None:
-        """Make sure that the run here is still one's own.
-
-        Args:
-            mine: its fingerprint.
-
-        Raises:
-            TakenOver: it is another one.
-        """
-        found = self.identity()
-        if found and fingerprint(found) != mine:
-            raise TakenOver(
-                f"--output {storage.public(self.output)}: another run, with other settings, has "
-                "taken it over; this one stops"
-            )
+        """Make sure that the run here is still one's own; see `Ownership.check`."""
+        self._owner.check(mine)
 
     def changes(self, identity: dict[str, Any]) -> list[str]:
         """In which settings the run that is here differs; empty where there is none."""
         before = self.identity()
-        if not before:
-            return self._changed_fingerprint(fingerprint(identity))
-        old, new = flattened(before), flattened(json.loads(json.dumps(identity)))
-        return [
-            f"{key}: {_shown(old.get(key))} there, {_shown(new.get(key))} now"
-            for key in sorted(old.keys() | new.keys())
-            if old.get(key) != new.get(key)
-        ]
-
-    def _changed_fingerprint(self, now: str) -> list[str]:
-        """The same where `run.json` was lost, so that only the commits tell."""
-        names = sorted(self.committed())[:1]
-        there = [content["fingerprint"] for _, content in self._files.records("commits", names)]
-        return [
-            f"fingerprint: {old} there, {now} now, and no run.json" for old in there if old != now
-        ]
+        if before:
+            return differences(before, identity)
+        # Where `run.json` was lost, only the commits tell.
+        first, now = self._commits.first(), fingerprint(identity)
+        if first is None or first["fingerprint"] == now:
+            return []
+        return [f"fingerprint: {first['fingerprint']} there, {now} now, and no run.json"]
 
     def committed(self) -> set[str]:
         """Names of the shards that are done."""
-        return self._files.names("commits")
+        return self._commits.names()
 
     def commit(self, commit: Commit, tables: Mapping[str, bytes]) -> None:
         """Write the tables of a shard, then the record that it is done.
+
+        A write for each of them, and one small request to see whose the output is.
 
         Args:
             commit: the record.
@@ -159,42 +131,64 @@ class Ledger:
             TakenOver: the run that is here now has other settings.
         """
         self.check_owner(commit.fingerprint)
+        checked = time.monotonic()
         for path, data in tables.items():
             storage.write_bytes(self._files.path(path), data)
-        self.check_owner(commit.fingerprint)  # tables may take long
-        self._files.write(f"commits/{commit.shard}.json", asdict(commit))
-        self._files.remove(f"failed/{commit.shard}.json")
+        if time.monotonic() - checked > CHECK_SECONDS:
+            self.check_owner(commit.fingerprint)
+        self._commits.write(commit)
 
-    def fail(self, shard: Shard, reason: str) -> None:
-        """Record that a shard was given up, and why; a later commit takes the record away.
+    def take_report(self, shard: str) -> str:
+        """The record of a shard that was committed in this process, for the driver; once."""
+        return self._commits.take_report(shard)
+
+    def report(self, text: str) -> None:
+        """Take down such a record, so that it need not be read; nothing where it is empty."""
+        if text:
+            self._commits.report(text)
+
+    def fail(self, shard: Shard, reason: str, transient: bool = False) -> None:
+        """Record that a shard was given up, and why.
+
+        Args:
+            shard: that was given up.
+            reason: in one line.
+            transient: nothing may be wrong with the shard: the next run is to try it again.
 
         Raises:
             TakenOver: the run that is here now has other settings.
         """
         self.check_owner(self.fingerprint)
-        record = {"shard": shard.name, "uri": shard.uri, "reason": reason}
-        self._files.write(f"failed/{shard.name}.json", record | {"fingerprint": self.fingerprint})
+        self._failures.write(shard, Failure(reason, transient), self.fingerprint)
+
+    def forgive(self, committed: Collection[str]) -> None:
+        """Take away what says that shards were given up which have been committed since.
+
+        That is the driver's: a worker would have to ask for every shard whether there is any.
+        """
+        for shard in self._failures.names().intersection(committed):
+            self._failures.remove(shard)
 
     def forget(self, shards: Iterable[str]) -> None:
         """Take back shards with all that was written for them, so that they are done again."""
         for shard in shards:
-            for path in (f"commits/{shard}.json", f"failed/{shard}.json"):
-                self._files.remove(path)
+            self._commits.remove(shard)
+            self._failures.remove(shard)
             for folder in TABLES:
                 self._files.remove(f"{folder}/{shard}.parquet")
 
+    def given_up(self) -> dict[str, Failure]:
+        """Name of every shard that this run has given up, and not committed since → why."""
+        names = self._failures.names()
+        return self._failures.read(names - self.committed(), self._own()) if names else {}
+
     def failed(self) -> set[str]:
-        """Names of the shards that were given up."""
-        return set(self.failures())
+        """Names of these shards."""
+        return set(self.given_up())
 
     def failures(self) -> dict[str, str]:
-        """Name of every shard that this run has given up → the reason."""
-        own = self._own()
-        return {
-            name: record["reason"]
-            for name, record in self._files.records("failed", self._files.names("failed"))
-            if own in (record.get("fingerprint", own), None)
-        }
+        """The same with the reason for people."""
+        return {name: str(failure) for name, failure in self.given_up().items()}
 
     def missing(self, commits: Iterable[Commit]) -> dict[str, str]:
         """Name of every shard that the run should have committed and has not → the reason.
@@ -203,8 +197,7 @@ class Ledger:
             commits: all that there are.
         """
         reasons = self.failures()
-        known = self._files.exists("summary.json")
-        planned = self._files.read("summary.json")["missing"] if known else []
+        planned = self._last_run.missing()
         absent = {*planned, *reasons, *self.committed()} - {commit.shard for commit in commits}
         return {name: reasons.get(name, "not done yet") for name in sorted(absent)}
 
@@ -213,8 +206,37 @@ class Ledger:
         categories: list[dict[str, Any]] = self._files.read("categories.json")
         return categories
 
-    def write_index(self, commits: Sequence[Commit]) -> None:
-        """Write `shards.parquet` and `categories.json` anew.
+    def survey(self) -> tuple[CommitTable, set[str]]:
+        """Every commit of the run, and the names of shards that other settings have committed.
+
+        A request for every thousand shards, and two for each that was committed since the index
+        was written and not reported to this process.
+        """
+        return self._commits.survey(self._own())
+
+    def table(self) -> CommitTable:
+        """Every commit of the run.
+
+        What a run with other settings has left here, or still leaves, is not believed.
+        """
+        return self.survey()[0]
+
+    def commits(self) -> list[Commit]:
+        """The same as objects, by shard name."""
+        return list(self.table())
+
+    def _own(self) -> str | None:
+        """The fingerprint of the run here; None where `run.json` was lost."""
+        return self.fingerprint or self.run().get("fingerprint")
+
+    def write_table(self) -> CommitTable:
+        """Bring `shards.parquet` up to date, as long as the run here is this one, and return it."""
+        if self.fingerprint and not self.is_here():
+            return self.table()
+        return self._commits.save(self._own())
+
+    def write_index(self, commits: Iterable[Commit]) -> None:
+        """Bring `shards.parquet` up to date, and write `categories.json` anew.
 
         Args:
             commits: all that are here.
@@ -222,7 +244,11 @@ class Ledger:
         Raises:
             ConfigError: two categories have one id.
         """
-        storage.write_bytes(self._files.path("shards.parquet"), index.shards_file(commits))
+        self.write_table()
+        self.write_categories(commits)
+
+    def write_categories(self, commits: Iterable[Commit]) -> None:
+        """Write `categories.json` alone; see `write_index`."""
         self._files.write("categories.json", index.categories(self.categories(), commits))
 
     def write_card(self, card: bytes) -> None:
@@ -250,98 +276,66 @@ class Ledger:
             raise OSError("it is not the table that was committed")
         return versions.read(data, columns, optional)
 
-    def commits(self, known: Iterable[Commit] = ()) -> list[Commit]:
-        """Every commit of the run, by shard name; those that are `known` are not read again.
-
-        What a run with other settings has left here, or still leaves, is not believed.
-        """
-        names = self.committed()
-        commits = {commit.shard: commit for commit in known if commit.shard in names}
-        own = self._own()
-        for name, content in self._files.records("commits", names - commits.keys()):
-            if own in (content.get("fingerprint"), None):
-                commits[name] = self._commit(name, content)
-        return [commits[name] for name in sorted(commits)]
-
-    def _own(self) -> str | None:
-        """The fingerprint of the run here; None where `run.json` was lost."""
-        return self.fingerprint or self.run().get("fingerprint")
-
-    def _commit(self, name: str, content: dict[str, Any]) -> Commit:
-        try:
-            return Commit(**content)
-        except TypeError as error:
-            raise self._files.damaged(f"commits/{name}.json", one_line(error)) from error
-
-    def damages(self, commits: Iterable[Commit]) -> dict[str, str]:
+    def damages(self, commits: CommitTable) -> dict[str, str]:
         """Name of every shard whose tables are not those that were committed → what is wrong.
 
         One listing for each folder: sizes are compared, contents are not.
         """
-        sizes = {
-            f"{folder}/{name}": size
-            for folder in TABLES
-            for name, size in storage.list_files(self._files.path(folder)).items()
-        }
-        found = {}
-        for commit in commits:
-            for path, file in commit.files.items():
-                if path not in sizes:
-                    found[commit.shard] = f"{path} is gone"
-                elif sizes[path] != file["bytes"]:
-                    found[commit.shard] = f"{path} has {sizes[path]:,} of {file['bytes']:,} bytes"
-        return found
+        return damages.by_size(self._files, commits, TABLES)
+
+    def damage(self, commit: Commit) -> str:
+        """What is wrong with the tables of a shard by all that they hold; empty if nothing.
+
+        Raises:
+            OSError: one of them cannot be read, which says nothing about it.
+        """
+        return damages.by_contents(self._files, commit)
 
     def summary(
         self,
         shards: Iterable[str] | None = None,
         state: str = "finished",
-        known: Iterable[Commit] = (),
+        commits: CommitTable | None = None,
     ) -> Summary:
-        """Totals over the commits of `shards`; without them, over all, and what was given up."""
-        commits = {commit.shard: commit for commit in self.commits(known)}
-        wanted = commits.keys() | self.failed() if shards is None else set(shards)
-        present = [commits[name] for name in sorted(wanted & set(commits))]
-        return Summary.of(present, wanted - set(commits), state)
+        """Totals over the commits of some shards.
+
+        Args:
+            shards: their names; without them all that are committed or given up.
+            state: see `Summary`.
+            commits: all that there are, where they are known.
+        """
+        table = self.table() if commits is None else commits
+        names = set(table.names)
+        wanted = names | self.failed() if shards is None else set(shards)
+        return Summary.of(table.without(names - wanted), wanted - names, state)
 
     def summarise(
         self,
         shards: Iterable[str] | None = None,
         state: str = "finished",
-        known: Iterable[Commit] = (),
+        commits: CommitTable | None = None,
     ) -> Summary:
         """The same, also written to `summary.json`, as long as the run here is this one."""
-        summary = replace(self.summary(shards, state, known), driver=self.driver.record())
+        summary = replace(self.summary(shards, state, commits), driver=self.driver.record())
         if not self.fingerprint or self.is_here():
-            self._files.write("summary.json", asdict(summary))
+            self._last_run.write(summary)
         return summary
 
     def beat(self, summary: Summary) -> None:
         """Give a sign of life: a summary again, with the time."""
         if self.is_here():
-            again = replace(summary, driver=self.driver.record())
-            self._files.write("summary.json", asdict(again))
+            self._last_run.write(replace(summary, driver=self.driver.record()))
 
     def other_driver(self) -> Driver | None:
         """Who else is at work here, by its signs of life."""
-        driver = self._last_driver()
+        driver = self._last_run.driver()
         working = driver is not None and driver.alive and not driver.is_(self.driver)
         return driver if working else None
 
     def life(self) -> str:
         """Who drives the run here, and whether that process lives; empty where none does."""
-        driver = self._last_driver()
+        driver = self._last_run.driver()
         return driver.life() if driver is not None else ""
-
-    def _last_driver(self) -> Driver | None:
-        """Who works here, or died at it; nobody where the last run came to an end."""
-        if not self._files.exists("summary.json"):
-            return None
-        try:
-            saved = self._files.read("summary.json")
-            return Driver.of(saved["driver"]) if saved["state"] == "running" else None
-        except (ValueError, TypeError, KeyError):
-            return None  # of before there were signs of life, or damaged, which `last_run` says
 
     def last_run(self) -> tuple[str, int]:
         """The state of the last run and the shards of its input, as `summary.json` says.
@@ -351,40 +345,18 @@ class Ledger:
         Raises:
             ConfigError: there is no run here.
         """
-        if not self._files.exists("summary.json"):
-            if not self._files.exists("run.json") and not self.committed():
-                raise ConfigError(f"{self.output}: there is no run (no summary.json)")
-            return "unknown (no summary.json; the next run writes it)", 0
-        try:
-            saved = self._files.read("summary.json")
-            return str(saved["state"]), int(saved["planned"])
-        except (ValueError, TypeError, KeyError):
-            return "unknown (summary.json is damaged; the next run replaces it)", 0
+        said = self._last_run.read()
+        if said is None and not self._files.exists("run.json") and not self.committed():
+            raise ConfigError(f"{self.output}: there is no run (no summary.json)")
+        return said or ("unknown (no summary.json; the next run writes it)", 0)
 
     def _clear(self) -> None:
         """Delete a run; commits before tables, so that nothing half-deleted counts as done.
 
         Without `categories.json`, a run that goes on knows that this was not done to its end.
         """
-        for path in ("categories.json", "shards.parquet"):
+        for path in ("categories.json", INDEX):
             self._files.remove(path)
         for folder in ("failed", "commits", *TABLES):
             for name in storage.list_names(self._files.path(folder)):
                 self._files.remove(f"{folder}/{name}")
-
-
-def _shown(value: Any) -> str:
-    """A value for a message: of a thousand names, the first will do."""
-    text = repr(value)
-    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
-
-
-def flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Settings in groups as one mapping, under dotted names."""
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            flat |= flattened(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat

@@ -16,6 +16,10 @@ STAGES = ("read", "model", "mask")
 """What the seconds of a shard go into: waiting for images, explaining them, making masks."""
 
 
+TOTALS = ("samples", "prompts", "prompts_cut", "masks", "degraded")
+"""What is added up over commits as it is."""
+
+
 class Counts(TypedDict):
     """What was counted in a shard; see `Commit`."""
 
@@ -49,6 +53,7 @@ class Commit:
         incomplete: why the shard could only be read in part; empty when it was read whole.
         names: categories that were looked for and have their id from their name alone.
         stages: seconds by `STAGES`; two of them may pass at once.
+        modified: when the shard had been written, as `Shard.modified` says; empty where unknown.
     """
 
     shard: str
@@ -68,6 +73,24 @@ class Commit:
     incomplete: str
     names: list[str] = field(default_factory=list)
     stages: dict[str, float] = field(default_factory=dict)
+    modified: str = ""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a shard was given up.
+
+    Attributes:
+        reason: in one line.
+        transient: nothing may be wrong with the shard itself, so that the next run tries it again.
+    """
+
+    reason: str
+    transient: bool = False
+
+    def __str__(self) -> str:
+        again = " (transient: the same command tries it again)" if self.transient else ""
+        return f"{self.reason}{again}"
 
 
 def make_commit(
@@ -97,6 +120,7 @@ def make_commit(
         incomplete=incomplete,
         names=list(names),
         stages={stage: round(seconds, 3) for stage, seconds in (stages or {}).items()},
+        modified=shard.modified,
     )
 
 
@@ -138,27 +162,37 @@ class Summary:
     driver: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, commits: Sequence[Commit], missing: Iterable[str], state: str) -> Summary:
-        """The totals of some commits."""
-        statuses, rejects = Counter[str](), Counter[str]()
+    def of(cls, commits: Iterable[Commit], missing: Iterable[str], state: str) -> Summary:
+        """The totals of some commits, each of which is looked at once."""
+        statuses, rejects, totals = Counter[str](), Counter[str](), Counter[str]()
+        incomplete: dict[str, str] = {}
+        seconds = 0.0
         for commit in commits:
-            statuses.update(commit.statuses)
-            rejects.update(commit.rejects)
+            for status, count in commit.statuses.items():
+                statuses[status] += count
+            for reason, count in commit.rejects.items():
+                rejects[reason] += count
+            for name in TOTALS:
+                totals[name] += getattr(commit, name)
+            totals["shards"] += 1
+            seconds += commit.seconds
+            if commit.incomplete:
+                incomplete[commit.shard] = commit.incomplete
         absent = sorted(missing)
         return cls(
             state=state,
-            planned=len(commits) + len(absent),
-            shards=len(commits),
+            planned=totals["shards"] + len(absent),
+            shards=totals["shards"],
             missing=absent,
-            samples=sum(commit.samples for commit in commits),
             statuses=dict(sorted(statuses.items())),
             rejects=dict(sorted(rejects.items())),
-            prompts=sum(commit.prompts for commit in commits),
-            prompts_cut=sum(commit.prompts_cut for commit in commits),
-            masks=sum(commit.masks for commit in commits),
-            degraded=sum(commit.degraded for commit in commits),
-            incomplete={c.shard: c.incomplete for c in commits if c.incomplete},
-            seconds=round(sum((commit.seconds for commit in commits), 0.0), 3),
+            samples=totals["samples"],
+            prompts=totals["prompts"],
+            prompts_cut=totals["prompts_cut"],
+            masks=totals["masks"],
+            degraded=totals["degraded"],
+            incomplete=incomplete,
+            seconds=round(seconds, 3),
         )
 
 

@@ -85,9 +85,9 @@ def rethreshold(config: RethresholdConfig) -> float:
     ious: list[float] = []
     for commit in before.commits:
         ious += _rewrite(config, own, results, commit, before, after)
-    commits = after.commits()
+    commits = after.table()
     planned = {commit.shard for commit in before.commits} | before.missing.keys()
-    after.summarise(planned, known=commits)
+    after.summarise(planned, commits=commits)
     after.write_index(commits)
     return float(np.mean(ious)) if ious else float("nan")
 

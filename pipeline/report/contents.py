@@ -11,7 +11,8 @@ import numpy as np
 
 from pipeline import storage
 from pipeline.config import fingerprint
-from pipeline.outputs.ledger import Ledger, flattened
+from pipeline.outputs.books.ownership import flattened
+from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.predictions import Predictions
 from pipeline.outputs.records import STAGES, Commit, Summary
 from pipeline.report.bins import AREA, HEAT, MASKS, RAW_MAX, SCORE, Bins

@@ -17,6 +17,7 @@ from pipeline.outputs.records import Summary
 from pipeline.run.plan import plan
 from pipeline.run.progress import print_dry_run, print_failures, print_summary
 from pipeline.run.run import run_shards
+from pipeline.run.verification import verify
 from pipeline.run.worker import Worker
 
 
@@ -37,31 +38,41 @@ def annotate(config: AnnotateConfig) -> Summary:
     output = f"--output {storage.public(config.output)}"
     if config.dry_run:
         with naming(output):
-            planned, changes = plan(config, ledger, shards), ledger.changes(config.identity())
+            damaged = verify(ledger, config.engine.log_seconds) if config.verify else {}
+            planned = plan(config, ledger, shards, damaged)
+            changes = ledger.changes(config.identity())
         print_dry_run(config, planned, changes)
         return Summary.of([], [], "finished")
     with naming(output):
         redo = config.on_mismatch == "redo"
         ledger.open(config.identity(), config.public(), categories, redo=redo)
         ledger.write_card(ANNOTATIONS_CARD)
-    summary = run_shards(config, ledger, shards, Worker, ledger.write_index)
+    summary = run_shards(config, ledger, shards, Worker, ledger.write_categories)
     print_summary(summary, config.output, time.monotonic() - started)
     print_failures(ledger.failures(), summary)
     return summary
 
 
-def print_status(output: str) -> None:
+def print_status(output: str, thorough: bool = False) -> None:
     """Print what is committed and what was given up in an output, also while a run works on it.
 
     An evaluation leaves the same records, so that this is good for its output too.
+
+    Args:
+        output: where it is.
+        thorough: read all that is committed, and name what is damaged.
     """
     ledger = Ledger(output)
     with naming(f"--status {storage.public(output)}"):
         (state, planned), life = ledger.last_run(), ledger.life()
-        summary, failures = replace(ledger.summary(), planned=planned), ledger.failures()
+        commits, failures = ledger.table(), ledger.failures()
+        summary = ledger.summary({*commits.names, *failures}, commits=commits)
+        damaged = verify(ledger) if thorough else {}
     print(f"the last run: {state}{f' ({life})' if life else ''}")
-    print_summary(summary, output)
+    print_summary(replace(summary, planned=planned), output)
     print_failures(failures, summary)
+    for shard, wrong in sorted(damaged.items()):
+        print(f"damaged: {shard}: {wrong}", flush=True)
 
 
 def _read_settings(config: AnnotateConfig) -> list[dict[str, Any]]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.config import RunConfig
 from pipeline.inputs.shards import Shard
+from pipeline.outputs.index import CommitTable
 from pipeline.outputs.ledger import Ledger
-from pipeline.outputs.records import Commit
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,9 @@ class Plan:
         shards: all that the input names.
         committed: names of those that are done.
         again: names of those that were done and are done again → why.
-        given_up: names of those that an earlier run gave up.
+        dated: names of those of which only the date is another one than when they were done.
+        given_up: names of those that an earlier run gave up for good.
+        transient: names of those that it gave up for a reason that may have passed.
         todo: what is left.
         known: the commits that stay, also of shards that the input does not name.
     """
@@ -27,13 +29,18 @@ class Plan:
     shards: Sequence[Shard]
     committed: set[str]
     again: dict[str, str]
+    dated: list[str]
     given_up: set[str]
+    transient: set[str]
     todo: list[Shard]
-    known: list[Commit]
+    known: CommitTable
 
 
 def plan(
-    config: RunConfig, ledger: Ledger, shards: Sequence[Shard], known: Sequence[Commit] = ()
+    config: RunConfig,
+    ledger: Ledger,
+    shards: Sequence[Shard],
+    damaged: Mapping[str, str] | None = None,
 ) -> Plan:
     """Compare the input, and the tables that are there, with what is committed.
 
@@ -41,21 +48,42 @@ def plan(
         config: of the run.
         ledger: its output.
         shards: all that the input names.
-        known: commits that need not be read again.
+        damaged: names of shards with tables that were read and are damaged → how.
     """
-    there = ledger.committed()
-    commits = ledger.commits(known)
-    own = {commit.shard: commit for commit in commits}
-    names = {shard.name for shard in shards}
-    again = {name: "other settings made it" for name in (there & names) - own.keys()}
-    again |= {name: what for name, what in ledger.damages(commits).items() if name in names}
-    for shard in shards:
-        # A web server need not say how long a file is.
-        before = own[shard.name].bytes if shard.name in own else 0
-        if shard.size and before not in (shard.size, 0):
-            again[shard.name] = f"it had {before:,} bytes, and has {shard.size:,} now"
-    committed = (own.keys() & names) - again.keys()
-    given_up = set() if config.retry_failed else ledger.failed() - own.keys()
-    todo = [s for s in shards if s.name not in committed | given_up]
-    stay = [commit for commit in commits if commit.shard not in again]
-    return Plan(shards, committed, again, given_up, todo, stay)
+    commits, foreign = ledger.survey()
+    names = {shard.name: shard for shard in shards}
+    own = set(commits.names)
+    again = {name: "other settings made it" for name in foreign}
+    again |= ledger.damages(commits) | dict(damaged or {})
+    other_size, dated = _changed(names, commits)
+    again |= other_size
+    if config.on_changed == "redo":
+        again |= dict.fromkeys(dated, "it has another date than when it was done")
+        dated = []
+    again = {name: why for name, why in again.items() if name in names}
+    committed = (own & names.keys()) - again.keys()
+    failures = ledger.given_up()
+    transient = {name for name, failure in failures.items() if failure.transient} & names.keys()
+    given_up = set() if config.retry_failed else failures.keys() - transient - own
+    done = committed | given_up
+    todo = [shard for name, shard in names.items() if name not in done]
+    stay = commits.without(again.keys())
+    return Plan(shards, committed, again, dated, given_up, transient, todo, stay)
+
+
+def _changed(names: Mapping[str, Shard], commits: CommitTable) -> tuple[dict[str, str], list[str]]:
+    """Shards that are no longer what was read: of another size → which, and only of another date.
+
+    A web server need not say how long a file is, nor of when.
+    """
+    other_size, dated = {}, []
+    columns = (commits.column(name) for name in ("shard", "bytes", "modified"))
+    for name, size, modified in zip(*columns, strict=True):
+        now = names.get(name)
+        if now is None:
+            continue
+        if now.size and size not in (now.size, 0):
+            other_size[name] = f"it had {size:,} bytes, and has {now.size:,} now"
+        elif now.modified and modified not in (now.modified, ""):
+            dated.append(name)
+    return other_size, dated

@@ -24,6 +24,9 @@ from pipeline.outputs.schema import IMAGES, annotation_schema
 from pipeline.run.plan import Plan
 from pipeline.run.queue import ShardQueue
 
+SHOWN = 3
+"""Names of many, in a line."""
+
 
 @runtime_checkable
 class Gauge(Protocol):
@@ -105,12 +108,20 @@ def shown(meter: Gauge, seconds: float) -> Iterator[None]:
 
 def print_plan(plan: Plan) -> None:
     """What a run is going to do."""
+    again = f", {len(plan.transient):,} of them again after outages" if plan.transient else ""
     print(
         f"{len(plan.shards):,} shards: {len(plan.committed):,} committed, "
         f"{len(plan.given_up):,} given up before (--retry_failed tries them again), "
-        f"{len(plan.todo):,} to do",
+        f"{len(plan.todo):,} to do{again}",
         flush=True,
     )
+    if plan.dated:
+        first = ", ".join(plan.dated[:SHOWN]) + ", …" * (len(plan.dated) > SHOWN)
+        print(
+            f"{len(plan.dated):,} shards have another date than when they were done, but the same "
+            f"size ({first}): --on_changed redo does them again",
+            flush=True,
+        )
     for name, why in sorted(plan.again.items()):
         print(f"done again: {name}: {why}", flush=True)
 

@@ -65,12 +65,14 @@ class Outcome:
         final: whether another attempt is pointless.
         transient: whether nothing is wrong with the shard: storage or network were.
         taken_over: whether the output belongs to another run now, so that all is pointless.
+        record: what was committed, for the driver's ledger.
     """
 
     error: str = ""
     final: bool = False
     transient: bool = False
     taken_over: bool = False
+    record: str = field(default="", compare=False, repr=False)
 
 
 @dataclass
@@ -100,6 +102,7 @@ class ShardQueue:
         engine: says how often and how long a shard is tried.
         shards: all of them.
         give_up: called with a shard, the reason, and whether that is transient.
+        report: called with the record of every shard that is committed.
         say: called with a line for people, of everything that goes wrong.
         clock: seconds, of whatever beginning.
         done: names of the shards that are committed, as their workers say.
@@ -109,6 +112,7 @@ class ShardQueue:
     engine: ExecutionConfig
     shards: Sequence[Shard]
     give_up: Callable[[Shard, str, bool], object]
+    report: Callable[[str], object] = str
     say: Callable[[str], object] = lambda line: print(line, flush=True)
     clock: Callable[[], float] = time.monotonic
     done: set[str] = field(default_factory=set)
@@ -188,6 +192,7 @@ class ShardQueue:
             return
         self._storage_is_there()
         if not outcome.error:
+            self.report(outcome.record)
             self.done.add(trial.shard.name)
             self._histories.pop(trial.shard.name, None)
             self._over(trial.shard)

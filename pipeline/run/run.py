@@ -5,22 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
+from pipeline import storage
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError, one_line
 from pipeline.inputs.shards import Shard
-from pipeline.outputs.heartbeat import beating
+from pipeline.outputs.heartbeat import beating, trying
+from pipeline.outputs.index import CommitTable
 from pipeline.outputs.ledger import Ledger
-from pipeline.outputs.records import Commit, Summary
+from pipeline.outputs.records import Summary
 from pipeline.run.executors import Executor, make_executor
-from pipeline.run.patience import patiently
 from pipeline.run.plan import Plan, plan
 from pipeline.run.progress import print_plan
 from pipeline.run.queue import ShardQueue
+from pipeline.run.verification import verify
 from pipeline.run.worker import MakeWorker
+from pipeline.storage.patience import patiently
 
-Result = TypeVar("Result")
 Patient = Callable[[Callable[[], Any]], Any]
 """Does what needs the output, however long that is not available."""
 
@@ -30,6 +32,8 @@ UNSEEN = (
 )
 MOST_CHECKS = 3
 """So often a run does again what others spoil; what is spoiled then is for the next run."""
+TABLE_SECONDS = 300.0
+"""So often `shards.parquet` is written: what a run commits after that, the next has to read."""
 
 
 def run_shards(
@@ -37,7 +41,7 @@ def run_shards(
     ledger: Ledger,
     shards: Sequence[Shard],
     make_worker: MakeWorker,
-    finish: Callable[[list[Commit]], object] = list,
+    finish: Callable[[CommitTable], object] = len,
 ) -> Summary:
     """Do every shard that is not committed yet, and say how it went.
 
@@ -58,31 +62,36 @@ def run_shards(
         StorageError: the output cannot be read or written.
     """
     names = [shard.name for shard in shards]
-
-    def patient(work: Callable[[], Result]) -> Result:
-        return patiently(work, config.output, config.engine.patience_seconds)
-
-    planned = patient(lambda: plan(config, ledger, shards))
+    patient: Patient = partial(
+        patiently,
+        what=f"--output {storage.public(config.output)}",
+        seconds=config.engine.patience_seconds,
+    )
+    damaged = verify(ledger, config.engine.log_seconds) if config.verify else {}
+    planned: Plan = patient(lambda: plan(config, ledger, shards, damaged))
     print_plan(planned)
+    patient(lambda: ledger.forgive(planned.committed))
     if other := patient(ledger.other_driver):
         print(f"{other} does the same run in this output; each does what is left", flush=True)
     try:
         if planned.todo:
             running = patient(lambda: ledger.summarise(names, "running", planned.known))
-            with beating(lambda: ledger.beat(running)):
-                planned = _run(config, ledger, planned, make_worker, patient)
+            failure = "shards.parquet could not be written"
+            writing = trying(TABLE_SECONDS, ledger.write_table, "shards.parquet", failure)
+            with beating(lambda: ledger.beat(running)), writing:
+                _run(config, ledger, planned, make_worker, patient)
     except BaseException:
-        _leave(ledger, names, planned)
+        _leave(ledger, names)
         raise
-    commits = patient(lambda: ledger.commits(planned.known))
-    summary = patient(lambda: ledger.summarise(names, "finished", commits))
+    commits = patient(ledger.write_table)
+    summary: Summary = patient(lambda: ledger.summarise(names, "finished", commits))
     patient(lambda: finish(commits))
     return summary
 
 
 def _run(
     config: RunConfig, ledger: Ledger, planned: Plan, make_worker: MakeWorker, patient: Patient
-) -> Plan:
+) -> None:
     """Do what is planned, and again what somebody else has spoiled by then."""
     todo = planned.todo
     with closing(make_executor(config, ledger, make_worker)) as executor:
@@ -91,13 +100,13 @@ def _run(
             patient(partial(ledger.forget, planned.again))
             do_all(config, ledger, todo, executor, patient)
             patient(lambda: ledger.check_owner(ledger.fingerprint))
-            planned = patient(partial(plan, config, ledger, planned.shards, planned.known))
+            planned = patient(partial(plan, config, ledger, planned.shards))
+            patient(partial(ledger.forgive, planned.committed))
             given_up = patient(ledger.failed)
             todo = [shard for shard in planned.todo if shard.name not in given_up]
             if not todo:
                 break
             print_plan(planned)
-    return planned
 
 
 def do_all(
@@ -115,9 +124,9 @@ def do_all(
     """
 
     def give_up(shard: Shard, reason: str, transient: bool) -> None:
-        patient(lambda: ledger.fail(shard, reason))
+        patient(lambda: ledger.fail(shard, reason, transient))
 
-    queue = ShardQueue(config.engine, todo, give_up)
+    queue = ShardQueue(config.engine, todo, give_up, ledger.report)
     executor.run(queue)
     unseen = queue.done - patient(ledger.committed)
     for shard in todo:
@@ -125,9 +134,9 @@ def do_all(
             give_up(shard, UNSEEN, False)
 
 
-def _leave(ledger: Ledger, names: Sequence[str], planned: Plan) -> None:
+def _leave(ledger: Ledger, names: Sequence[str]) -> None:
     """Say in the summary that the run has stopped, if that can be written."""
     try:
-        ledger.summarise(names, "stopped", ledger.commits(planned.known))
+        ledger.summarise(names, "stopped", ledger.write_table())
     except (OSError, ConfigError) as error:  # what has stopped the run is more important
         print(f"summary.json could not be written: {one_line(error)}", flush=True)

@@ -80,7 +80,7 @@ class ShardWorker(ABC):
             traceback.print_exc()
             self._leave_if_broken()
             return Outcome(one_line(error, kind=True))
-        return Outcome()
+        return Outcome(record=self.ledger.take_report(trial.shard.name))
 
     def _leave_if_broken(self) -> None:
         """End the process if its GPU is: it would fail every other shard as well, in no time."""

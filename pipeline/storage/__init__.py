@@ -2,6 +2,7 @@
 
 from pipeline.storage.faults import Unreachable, is_transient
 from pipeline.storage.files import (
+    Found,
     Stream,
     create,
     exists,
@@ -29,6 +30,7 @@ from pipeline.storage.locations import (
 )
 
 __all__ = [
+    "Found",
     "Stream",
     "Unreachable",
     "absolute",

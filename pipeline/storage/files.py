@@ -19,7 +19,7 @@ from glob import has_magic
 from mmap import ACCESS_READ, mmap
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import BinaryIO, Protocol, cast, runtime_checkable
+from typing import BinaryIO, NamedTuple, Protocol, cast, runtime_checkable
 from urllib.parse import urlsplit
 
 import pyarrow as pa
@@ -32,6 +32,22 @@ READ_BUFFER = 8 << 20
 """Bytes per request. tarfile reads 10 KB at a time, which unbuffered is one S3 request each."""
 FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 """Errors of writing, and of nothing else."""
+SECOND = 10**9
+"""In nanoseconds."""
+
+
+class Found(NamedTuple):
+    """What is said of a file where it is found.
+
+    Attributes:
+        size: bytes; 0 where a web server does not say.
+        modified: when it was written: ns after 1970, of object stores in whole seconds, since their
+            listings and lookups may differ in the rest; of a web server its `Last-Modified` or
+            else its `ETag`. Empty where nothing is said.
+    """
+
+    size: int
+    modified: str
 
 
 @runtime_checkable
@@ -120,8 +136,8 @@ def create(location: str) -> Iterator[BinaryIO]:
         _send(location, b"" if is_empty else mmap(waiting.fileno(), 0, access=ACCESS_READ))
 
 
-def find(location: str, suffix: str = "") -> dict[str, int]:
-    """Location → bytes of every file that `location` stands for, sorted by name.
+def find(location: str, suffix: str = "") -> dict[str, Found]:
+    """Location → what is said of it, for every file that `location` stands for, sorted by name.
 
     That is the file itself, the files of a directory or prefix that end in `suffix`, or what a
     glob pattern matches (`*`, `?` and `[…]`, none of which crosses a `/`). An http(s) server
@@ -129,14 +145,17 @@ def find(location: str, suffix: str = "") -> dict[str, int]:
     """
     if is_http(location):
         about = web.headers(location)
-        return {} if about is None else {location: web.size(about)}
+        if about is None:
+            return {}
+        written = about.get("Last-Modified") or about.get("ETag") or ""
+        return {location: Found(web.size(about), str(written))}
     filesystem, path = resolve(location)
     info = filesystem.get_file_info(path)
     if info.type == fs.FileType.File:
-        return {location: int(info.size)}
+        return {location: _found(filesystem, info)}
     if info.type == fs.FileType.Directory:
         files = _files(filesystem, fs.FileSelector(path))
-        return _located(location, {p: n for p, n in files.items() if p.endswith(suffix)})
+        return _located(location, {p: f for p, f in files.items() if p.endswith(suffix)})
     if not has_magic(path):
         return {}
     components = path.split("/")
@@ -144,7 +163,7 @@ def find(location: str, suffix: str = "") -> dict[str, int]:
     base = "/".join(components[:fixed])
     below = fs.FileSelector(base, recursive=fixed < len(components) - 1, allow_not_found=True)
     files = _files(filesystem, below)
-    return _located(location, {p: n for p, n in files.items() if PurePosixPath(p).match(path)})
+    return _located(location, {p: f for p, f in files.items() if PurePosixPath(p).match(path)})
 
 
 def version(location: str) -> str:
@@ -172,11 +191,14 @@ def list_names(location: str, suffix: str = "") -> list[str]:
     return [name for name in list_files(location) if name.endswith(suffix)]
 
 
-def list_files(location: str) -> dict[str, int]:
-    """Name → bytes of the files directly in a directory or prefix, sorted; empty when none is."""
+def list_files(location: str) -> dict[str, Found]:
+    """Name → what is said of it, for the files directly in a directory or prefix, sorted by name.
+
+    Empty when there is no such place. A request for every thousand files.
+    """
     filesystem, path = resolve(location)
     files = _files(filesystem, fs.FileSelector(path, allow_not_found=True))
-    return {path.rpartition("/")[2]: size for path, size in sorted(files.items())}
+    return {path.rpartition("/")[2]: found for path, found in sorted(files.items())}
 
 
 def listing(location: str) -> list[tuple[str, int, int]]:
@@ -235,7 +257,7 @@ def _filesystem(root: str, in_parts: bool) -> tuple[fs.FileSystem, str]:
         raise FileNotFoundError(f"{public(root)}: {error}") from error
 
 
-def _files(filesystem: fs.FileSystem, selector: fs.FileSelector) -> dict[str, int]:
+def _files(filesystem: fs.FileSystem, selector: fs.FileSelector) -> dict[str, Found]:
     try:
         infos = filesystem.get_file_info(selector)
     except FileNotFoundError:
@@ -243,18 +265,26 @@ def _files(filesystem: fs.FileSystem, selector: fs.FileSelector) -> dict[str, in
             raise
         # pyarrow did not find the directory, looked whether it is there, and by then it was.
         infos = filesystem.get_file_info(selector)
-    return {info.path: int(info.size) for info in infos if info.type == fs.FileType.File}
+    files = (info for info in infos if info.is_file)
+    return {info.path: _found(filesystem, info) for info in files}
 
 
-def _located(location: str, files: dict[str, int]) -> dict[str, int]:
+def _found(filesystem: fs.FileSystem, info: fs.FileInfo) -> Found:
+    if info.mtime_ns is None:
+        return Found(int(info.size), "")
+    step = 1 if isinstance(filesystem, fs.LocalFileSystem) else SECOND
+    return Found(int(info.size), str(info.mtime_ns // step * step))
+
+
+def _located(location: str, files: dict[str, Found]) -> dict[str, Found]:
     """The files of one filesystem as locations of the form in which `location` was given."""
     if not is_uri(location):
         return dict(sorted(files.items()))
     parts = urlsplit(location)
     if parts.scheme == "file":
-        return {f"file://{path}": size for path, size in sorted(files.items())}
+        return {f"file://{path}": found for path, found in sorted(files.items())}
     query = f"?{parts.query}" if parts.query else ""
-    return {f"{parts.scheme}://{path}{query}": size for path, size in sorted(files.items())}
+    return {f"{parts.scheme}://{path}{query}": found for path, found in sorted(files.items())}
 
 
 def _send(location: str, data: bytes | mmap) -> None:

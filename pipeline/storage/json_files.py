@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,6 +11,24 @@ from pipeline import storage
 from pipeline.errors import ConfigError, one_line
 
 READERS = 16
+AT_ONCE = 1000
+"""Records that are read, and in memory, before the first of them is wanted."""
+
+
+SETTLES = 2 * 10**9
+"""Nanoseconds: the coarsest times of files are whole seconds."""
+
+
+def settled(found: storage.Found, seen: int) -> bool:
+    """Whether the file is another one only if size or time are, from when they were `seen` on.
+
+    A file that was replaced right after it was written may have the same time again.
+
+    Args:
+        found: what is said of it.
+        seen: when that was asked for, ns after 1970.
+    """
+    return found.modified.isdecimal() and seen - int(found.modified) > SETTLES
 
 
 class JsonFiles:
@@ -50,8 +68,15 @@ class JsonFiles:
             raise self.damaged(path, f"a {type(content).__name__}, and not a JSON object")
         return content
 
-    def records(self, folder: str, names: Iterable[str]) -> list[tuple[str, dict[str, Any]]]:
-        """Some of the records in a folder, by name: a request or two for each, many at once.
+    def find(self, path: str) -> Any:
+        """The same as `read`, and None where there is no such file, not even a place for it."""
+        try:
+            return self.read(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def records(self, folder: str, names: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Some of the records in a folder, by name: two requests for each, many at once.
 
         Those that a run has taken back since they were listed are left out.
         """
@@ -64,18 +89,30 @@ class JsonFiles:
 
         ordered = sorted(names)
         with ThreadPoolExecutor(READERS) as pool:
-            contents = zip(ordered, pool.map(read, ordered), strict=True)
-            return [(name, content) for name, content in contents if content is not None]
+            for start in range(0, len(ordered), AT_ONCE):
+                some = ordered[start : start + AT_ONCE]
+                for name, content in zip(some, pool.map(read, some), strict=True):
+                    if content is not None:
+                        yield name, content
+
+    def listing(self, folder: str) -> dict[str, storage.Found]:
+        """Name of every file in a folder, without its extension → what is said of it."""
+        files = storage.list_files(self.path(folder))
+        return {
+            name.removesuffix(".json"): found
+            for name, found in files.items()
+            if name.endswith(".json")
+        }
 
     def names(self, folder: str) -> set[str]:
         """Of the files in a folder, without their extension."""
-        names = storage.list_names(self.path(folder), ".json")
-        return {name.removesuffix(".json") for name in names}
+        return set(self.listing(folder))
 
-    def write(self, path: str, content: Any) -> None:
-        """Create or replace a file."""
-        data = json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n"
-        storage.write_bytes(self.path(path), data)
+    def write(self, path: str, content: Any) -> str:
+        """Create or replace a file; returns what it says."""
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        storage.write_bytes(self.path(path), text.encode())
+        return text
 
     def remove(self, path: str) -> None:
         """Delete a file if it exists, of whatever kind."""

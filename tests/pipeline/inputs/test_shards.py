@@ -251,10 +251,10 @@ def test_a_directory_that_may_not_be_listed_can_still_be_read(
 def test_a_web_server_is_asked_several_things_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     together = threading.Barrier(shards.LOOKUPS, timeout=30)
 
-    def find(location: str, suffix: str) -> dict[str, int]:
+    def find(location: str, suffix: str) -> dict[str, storage.Found]:
         together.wait()
         time.sleep(0.01 * (location[-5] == "0"))  # the order is that of the pattern all the same
-        return {location: 1}
+        return {location: storage.Found(1, "")}
 
     monkeypatch.setattr(shards, "LISTED_FROM", 1)
     monkeypatch.setattr(storage, "find", find)

@@ -15,15 +15,18 @@ from hypothesis import strategies as st
 from pipeline.config import AnnotateConfig, PromptConfig
 from pipeline.errors import ConfigError
 from pipeline.inputs.classes import LARGEST_ID, stable_id
-from pipeline.outputs.index import SHARDS, categories, shards_file
+from pipeline.outputs.index import SHARDS, CommitTable, categories
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.records import STAGES, Commit
 from pipeline.run.annotation import annotate
+from pipeline.storage import Found
 
 COMMIT = Commit(
     shard="a-12345678", fingerprint="f", uri="s3://bucket/a.tar", bytes=10, samples=6,
     statuses={"annotated": 3, "rejected": 2, "empty": 1}, rejects={"undecodable": 2}, prompts=9,
-    prompts_cut=1, masks=5, files={}, seconds=2.5, attempt=2, degraded=True, incomplete="cut short",
+    prompts_cut=1, masks=5, modified="12",
+    files={"images/a-12345678.parquet": {"bytes": 9, "sha256": "0f"}},
+    seconds=2.5, attempt=2, degraded=True, incomplete="cut short",
     names=["dog"], stages={"read": 0.5, "model": 1.5, "mask": 0.25},
 )  # fmt: skip
 SAME_ID = ("n15265", "n27425")
@@ -31,17 +34,28 @@ SAME_ID = ("n15265", "n27425")
 
 
 def test_a_row_says_where_a_shard_lies_and_what_became_of_it() -> None:
-    table = pq.read_table(io.BytesIO(shards_file([COMMIT])))
+    stamp = Found(700, "1800000000000000000")
+    table = pq.read_table(io.BytesIO(CommitTable.of([COMMIT], {COMMIT.shard: stamp}).to_bytes()))
     assert table.schema.equals(SHARDS)
     assert table.to_pylist() == [
         {
             **dict(shard="a-12345678", location="s3://bucket/a.tar", bytes=10, samples=6),
             **dict(annotated=3, empty=1, rejected=2, prompts=9, prompts_cut=1, masks=5),
             **dict(seconds=2.5, read_seconds=0.5, model_seconds=1.5, mask_seconds=0.25),
-            **dict(attempt=2, degraded=True, incomplete="cut short"),
+            **dict(attempt=2, degraded=True, incomplete="cut short", modified="12"),
+            "fingerprint": "f",
+            "statuses": [
+                {"status": "annotated", "count": 3},
+                {"status": "rejected", "count": 2},
+                {"status": "empty", "count": 1},
+            ],
+            "rejects": [{"reason": "undecodable", "count": 2}],
+            "names": ["dog"],
+            "files": [{"path": "images/a-12345678.parquet", "bytes": 9, "sha256": "0f"}],
+            **dict(commit_bytes=700, commit_written="1800000000000000000"),
         }
     ]
-    assert pq.read_table(io.BytesIO(shards_file([]))).schema.equals(SHARDS)
+    assert pq.read_table(io.BytesIO(CommitTable.of([]).to_bytes())).schema.equals(SHARDS)
 
 
 @given(st.text(st.characters(exclude_categories=("Cs",)), max_size=20))

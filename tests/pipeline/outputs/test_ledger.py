@@ -12,7 +12,7 @@ from pipeline.config import AnnotateConfig, MaskConfig, ModelConfig, PromptConfi
 from pipeline.errors import ConfigError
 from pipeline.inputs.shards import Shard
 from pipeline.outputs.ledger import Ledger
-from pipeline.outputs.records import Commit, Summary, file_record
+from pipeline.outputs.records import Commit, Failure, Summary, file_record
 
 CONFIG = AnnotateConfig(input="in")
 SHARD = Shard("/data/a.tar", "/data/a.tar", 10)
@@ -73,6 +73,35 @@ def test_a_failure_is_recorded_until_the_shard_is_committed(ledger: Ledger) -> N
     assert ledger.summary().missing == []
 
 
+def test_only_the_driver_takes_the_record_of_a_failure_away(ledger: Ledger) -> None:
+    other = Shard("b", "b", 1)
+    for shard in (SHARD, other):
+        ledger.fail(shard, "cut short")
+    ledger.commit(commit(), {})
+    folder = Path(ledger.output, "failed")
+    assert len(list(folder.iterdir())) == 2
+    ledger.forgive({SHARD.name, "never-there"})
+    assert [path.stem for path in folder.iterdir()] == [other.name]
+
+
+def test_a_failure_says_whether_it_may_pass(ledger: Ledger) -> None:
+    """Records of before there were kinds are permanent."""
+    shards = [Shard(name, name, 1) for name in "abc"]
+    ledger.fail(shards[0], "HTTP 503", transient=True)
+    ledger.fail(shards[1], "cut short")
+    ledger.fail(shards[2], "of old")
+    old = Path(ledger.output, "failed", f"{shards[2].name}.json")
+    record = json.loads(old.read_text())
+    assert record.pop("kind") == "permanent"
+    old.write_text(json.dumps(record))
+    assert ledger.given_up() == {
+        shards[0].name: Failure("HTTP 503", transient=True),
+        shards[1].name: Failure("cut short"),
+        shards[2].name: Failure("of old"),
+    }
+    assert ledger.failures()[shards[0].name].startswith("HTTP 503 (transient: ")
+
+
 def test_a_commit_can_be_taken_back(ledger: Ledger) -> None:
     ledger.commit(commit(), {f"counts/{SHARD.name}.parquet": b"table"})
     ledger.forget([SHARD.name, "never-there"])
@@ -91,16 +120,19 @@ def test_records_that_vanish_while_they_are_read_are_left_out(
     for name, shard in zip("ab", failed, strict=True):
         ledger.commit(commit(name), {})
         ledger.fail(shard, "cut short")
-    list_names = storage.list_names
+    list_files = storage.list_files
+    ledger = Ledger(ledger.output)  # to which nobody has told what was committed
 
-    def listed(location: str, suffix: str = "") -> list[str]:
-        names = list_names(location, suffix)
-        for name in names[:1]:
+    def listed(location: str) -> dict[str, storage.Found]:
+        files = list_files(location)
+        for name in [*files][:1]:
             storage.remove(storage.join(location, name))
-        return names
+        monkeypatch.setattr(storage, "list_files", list_files)
+        return files
 
-    monkeypatch.setattr(storage, "list_names", listed)
+    monkeypatch.setattr(storage, "list_files", listed)
     assert ledger.failures() == {failed[1].name: "cut short"}
+    monkeypatch.setattr(storage, "list_files", listed)
     assert ledger.commits() == [commit("b")]
 
 
@@ -198,7 +230,8 @@ def test_a_summary_is_over_the_shards_asked_for(ledger: Ledger) -> None:
 def test_known_commits_are_not_read_again(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in "abc":
         ledger.commit(commit(name), {})
-    known = ledger.commits()[:2]
+    assert len(ledger.commits()) == 3
+    ledger.commit(commit("d"), {})
     ledger.forget(["a"])
     asked: list[str] = []
     read = storage.read_bytes
@@ -208,8 +241,10 @@ def test_known_commits_are_not_read_again(ledger: Ledger, monkeypatch: pytest.Mo
         return read(location)
 
     monkeypatch.setattr(storage, "read_bytes", counted)
-    assert [c.shard for c in ledger.commits(known)] == ["b", "c"]
-    assert asked == ["c.json"]
+    assert [c.shard for c in ledger.commits()] == ["b", "c", "d"]
+    assert asked == []
+    assert [c.shard for c in Ledger(ledger.output).commits()] == ["b", "c", "d"]
+    assert sorted(asked) == ["b.json", "c.json", "d.json", "run.json", "shards.parquet"]
 
 
 def test_an_output_without_a_run_is_empty(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ class Run:
         self.said: list[str] = []
         shards = [Shard(f"/{letter}.tar", f"/{letter}.tar", 10) for letter in self.letters]
         self.queue = ShardQueue(
-            self.engine, shards, self._give_up, self.said.append, lambda: self.now
+            self.engine, shards, self._give_up, str, self.said.append, lambda: self.now
         )
 
     def _give_up(self, shard: Shard, reason: str, transient: bool) -> None:

@@ -1,0 +1,162 @@
+"""What is committed: `commits/<shard>.json` is the truth, `shards.parquet` spares reading it.
+
+A row of the table is believed only where the listing of `commits/` shows the very file that the row
+was made of, by its size and time. All others are read, two requests each.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline import storage
+from pipeline.errors import one_line
+from pipeline.outputs.index import CommitTable
+from pipeline.outputs.records import Commit
+from pipeline.storage import Found
+from pipeline.storage.json_files import JsonFiles, settled
+
+FOLDER = "commits"
+INDEX = "shards.parquet"
+
+
+class Commits:
+    """The commits of an output, and what this process knows of them.
+
+    Several threads may use it at once. In another process it begins without what it knows.
+    """
+
+    def __init__(self, files: JsonFiles) -> None:
+        self._files = files
+        self._lock = threading.RLock()
+        self._known: CommitTable | None = None
+        self._young: set[str] = set()
+        """Of what is known, what may have been replaced without a trace when it was read."""
+        self._reports: dict[str, str] = {}  # each use is one step, so that no thread has to wait
+        self._saved = False
+
+    def __reduce__(self) -> tuple[type[Commits], tuple[JsonFiles]]:
+        return Commits, (self._files,)
+
+    def names(self) -> set[str]:
+        """Of the shards that are done, whoever did them."""
+        return self._files.names(FOLDER)
+
+    def write(self, commit: Commit) -> None:
+        """Say that a shard is done."""
+        text = self._files.write(f"{FOLDER}/{commit.shard}.json", asdict(commit))
+        self._reports[commit.shard] = text
+
+    def take_report(self, shard: str) -> str:
+        """What `write` has written of a shard in this process, once; empty if nothing."""
+        return self._reports.pop(shard, "")
+
+    def report(self, text: str) -> None:
+        """Take down what another process has written of a shard, which need not be read then."""
+        self._reports[json.loads(text)["shard"]] = text
+
+    def remove(self, shard: str) -> None:
+        """Take a shard back."""
+        self._files.remove(f"{FOLDER}/{shard}.json")
+
+    def first(self) -> dict[str, Any] | None:
+        """Any of the records, as it is; None where there is none."""
+        names = sorted(self.names())[:1]
+        return next((content for _, content in self._files.records(FOLDER, names)), None)
+
+    def survey(self, own: str | None) -> tuple[CommitTable, set[str]]:
+        """All commits that there are.
+
+        Args:
+            own: fingerprint of the run; None to believe all.
+
+        Returns:
+            Those of the run, and the names of shards that have one of other settings.
+
+        Raises:
+            ConfigError: a commit is damaged.
+        """
+        with self._lock:
+            seen, there = time.time_ns(), self._files.listing(FOLDER)
+            known = self._believed(own, there, seen)
+            unknown = there.keys() - set(known.names)
+            foreign: set[str] = set()
+
+            def of_the_run() -> Iterator[Commit]:
+                for name, content in self._read(unknown, there):
+                    if own in (content.get("fingerprint"), None):
+                        yield self._commit(name, content)
+                    else:
+                        foreign.add(name)
+
+            fresh = CommitTable.of(of_the_run(), there)
+            if len(fresh):
+                self._saved = False
+            self._known = known.with_more(fresh)
+            self._young -= unknown
+            self._young |= {name for name in fresh.names if not settled(there[name], seen)}
+            return self._known, foreign
+
+    def save(self, own: str | None) -> CommitTable:
+        """Bring `shards.parquet` up to date where it is not, and return what is in it."""
+        with self._lock:
+            table, _ = self.survey(own)
+            if not self._saved:
+                data = table.to_bytes(unstamped=self._young)
+                storage.write_bytes(self._files.path(INDEX), data)
+                self._saved = True
+            return table
+
+    def _believed(self, own: str | None, there: dict[str, Found], seen: int) -> CommitTable:
+        """Of what is known, by this process or from its last run, what is still so."""
+        if self._known is None:
+            # Where nothing is done, there is nothing to read either.
+            found = self._index() if there else None
+            self._known, self._saved = found or CommitTable.of([]), found is not None
+        of = self._known.column("fingerprint")
+        keep = [
+            there.get(shard) == stamp
+            and own in (made, None)
+            and not (shard in self._young and settled(stamp, seen))
+            for made, (shard, stamp) in zip(of, self._known.stamps(), strict=True)
+        ]
+        if not all(keep):
+            self._saved = False
+        return self._known.only(keep)
+
+    def _index(self) -> CommitTable | None:
+        try:
+            data = storage.read_bytes(self._files.path(INDEX))
+        except FileNotFoundError:
+            return None
+        try:
+            return CommitTable.from_bytes(data)
+        except (OSError, pa.ArrowException) as error:
+            why = one_line(error)
+            print(f"{INDEX} cannot be read ({why}): every commit is read instead", flush=True)
+            return None
+
+    def _read(
+        self, names: Iterable[str], there: dict[str, Found]
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Records as they were reported, if the files still are of that size, or read."""
+        unreported = []
+        for name in names:
+            text = self._reports.pop(name, "")
+            if text and len(text.encode()) == there[name].size:
+                yield name, json.loads(text)
+            else:
+                unreported.append(name)
+        yield from self._files.records(FOLDER, unreported)
+
+    def _commit(self, name: str, content: dict[str, Any]) -> Commit:
+        try:
+            return Commit(**content)
+        except TypeError as error:
+            raise self._files.damaged(f"{FOLDER}/{name}.json", one_line(error)) from error

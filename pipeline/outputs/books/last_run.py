@@ -1,0 +1,51 @@
+"""`summary.json`: how far the last run came, and who drives it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from pipeline.outputs.heartbeat import Driver
+from pipeline.outputs.records import Summary
+from pipeline.storage.json_files import JsonFiles
+
+FILE = "summary.json"
+DAMAGED = (ValueError, TypeError, KeyError)
+
+
+class LastRun:
+    """What the last run has left, or the present one leaves now and then."""
+
+    def __init__(self, files: JsonFiles) -> None:
+        self._files = files
+
+    def write(self, summary: Summary) -> None:
+        """Replace it."""
+        self._files.write(FILE, asdict(summary))
+
+    def read(self) -> tuple[str, int] | None:
+        """The state, and how many shards the input had; None where there is no such file."""
+        try:
+            saved = self._files.find(FILE)
+            return None if saved is None else (str(saved["state"]), int(saved["planned"]))
+        except DAMAGED:
+            return f"unknown ({FILE} is damaged; the next run replaces it)", 0
+
+    def missing(self) -> list[str]:
+        """Names of the shards that were not committed in the end; empty without a file.
+
+        Raises:
+            ConfigError: it is damaged.
+        """
+        saved = self._files.find(FILE)
+        missing: list[str] = [] if saved is None else saved["missing"]
+        return missing
+
+    def driver(self) -> Driver | None:
+        """Who works here, or died at it; nobody where the last run came to an end."""
+        try:
+            saved = self._files.find(FILE)
+            if saved is None or saved["state"] != "running":
+                return None
+            return Driver.of(saved["driver"])
+        except DAMAGED:
+            return None  # of before there were signs of life, or damaged, which `read` says
