@@ -1,0 +1,271 @@
+"""A case: a run of its own, something that happens to it, and what has to be true afterwards."""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import random
+import re
+import shutil
+import tarfile
+import time
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from PIL import Image
+
+from tests.chaos.drives import Drive, Zygote, until
+from tests.chaos.stand_ins import Trouble
+
+SHARDS, IMAGES = 10, 3
+TABLES = ("annotations", "images")
+LIMIT = 150.0
+"""Seconds after which whatever has not ended hangs."""
+
+
+def shards(names: Sequence[str], images: int = IMAGES) -> dict[str, bytes]:
+    """Tars of tiny images, each with a key that no other has."""
+    labels = json.dumps({"labels": ["dog"]}).encode()
+    return {
+        name: archive(
+            member
+            for i in range(images)
+            for member in ((f"{name}-{i}.png", _picture()), (f"{name}-{i}.json", labels))
+        )
+        for name in names
+    }
+
+
+def archive(members: Iterable[tuple[str, bytes]]) -> bytes:
+    """A tar of some files."""
+    written = io.BytesIO()
+    with tarfile.open(fileobj=written, mode="w") as writer:
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            writer.addfile(member, io.BytesIO(data))
+    return written.getvalue()
+
+
+@functools.cache
+def _picture() -> bytes:
+    encoded = io.BytesIO()
+    Image.new("RGB", (24, 18), (200, 90, 30)).save(encoded, "PNG")
+    return encoded.getvalue()
+
+
+def names(count: int = SHARDS) -> list[str]:
+    """What the shards are called."""
+    return [f"s{number:03}" for number in range(count)]
+
+
+def tables(output: Path) -> dict[str, bytes]:
+    """Path → bytes of what has to be the same in every run."""
+    return {
+        f"{folder}/{path.name}": path.read_bytes()
+        for folder in TABLES
+        for path in sorted((output / folder).glob("[!.]*"))
+    }
+
+
+class Bench:
+    """What the cases share: who forks drivers, input, and the results of undisturbed runs."""
+
+    def __init__(self, folder: Path, zygote: Zygote) -> None:
+        self.folder, self.zygote = folder, zygote
+        self._expected: dict[tuple[int, tuple[str, ...]], dict[str, bytes]] = {}
+
+    def make_input(self, folder: Path, count: int = SHARDS) -> Path:
+        """A folder of shards."""
+        folder.mkdir(parents=True)
+        for name, data in shards(names(count)).items():
+            (folder / f"{name}.tar").write_bytes(data)
+        return folder
+
+    def expected(self, count: int, settings: Sequence[str] = ()) -> dict[str, bytes]:
+        """The tables of a run that nothing happened to."""
+        key = (count, tuple(settings))
+        if key not in self._expected:
+            work = self.folder / f"undisturbed-{len(self._expected)}"
+            case = Case("undisturbed", random.Random(0), work, self, count=count)
+            case.settings = list(settings)
+            case.trouble = Trouble(seconds=0)
+            code = case.start().wait(LIMIT)
+            found = tables(case.output)
+            assert (code, len(found)) == (0, len(TABLES) * count), case.log
+            self._expected[key] = found
+        return self._expected[key]
+
+
+@dataclass
+class Case:
+    """One run and its fault.
+
+    Attributes:
+        name: of the kind.
+        draw: random numbers of this case.
+        work: a folder for it alone.
+        bench: what it shares with others.
+        count: shards of the run.
+        executor: `local` or `ray`.
+        settings: further arguments of the command.
+        trouble: that its workers have.
+        environment: of its drivers.
+        seen: lines that people must see, and have seen.
+    """
+
+    name: str
+    draw: random.Random
+    work: Path
+    bench: Bench
+    count: int = SHARDS
+    executor: str = "local"
+    settings: list[str] = field(default_factory=list)
+    trouble: Trouble = field(default_factory=Trouble)
+    environment: dict[str, str] = field(default_factory=dict)
+    seen: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.input = self.bench.make_input(self.work / "in", self.count)
+        self.source = str(self.input)
+        self.root = str(self.input)
+        self.output = self.work / "out"
+        self.drives: list[Drive] = []
+        self._hit_at: float | None = None
+        self._over_at: float | None = None
+
+    @property
+    def log(self) -> str:
+        """What all drivers have said."""
+        return "".join(drive.log for drive in self.drives)
+
+    @property
+    def recovery(self) -> float | None:
+        """Seconds from the fault until everything was well again."""
+        if self._hit_at is None or self._over_at is None:
+            return None
+        return self._over_at - self._hit_at
+
+    def start(self, *more: str, trouble: Trouble | None = None) -> Drive:
+        """Start a driver with the settings of the case, and `more`."""
+        arguments = [
+            *("--input", self.source, "--input_root", self.root, "--output", str(self.output)),
+            *("--engine.executor", self.executor, "--engine.threads", "1"),
+            *("--engine.log_seconds", "1", *self.settings, *more),
+        ]
+        drive = self.bench.zygote.drive(
+            self.work, arguments, trouble or self.trouble, self.environment
+        )
+        self.drives.append(drive)
+        return drive
+
+    def hit(self) -> None:
+        """The fault happens now."""
+        self._hit_at = self._hit_at or time.monotonic()
+
+    def commits(self) -> set[str]:
+        """Names of shards that are committed."""
+        return {path.stem for path in (self.output / "commits").glob("[!.]*.json")}
+
+    def wait_for(self, commits: int, drive: Drive, seconds: float = LIMIT) -> None:
+        """Wait until so many shards are committed."""
+        until(
+            lambda: len(self.commits()) >= commits or drive.code is not None,
+            seconds,
+            f"{commits} commits",
+        )
+
+    def wait_for_the_middle(self, drive: Drive) -> None:
+        """Wait for a random moment while the run works."""
+        self.wait_for(self.draw.randrange(1, self.count // 2), drive)
+        time.sleep(self.draw.uniform(0, 2 * self.trouble.seconds))
+        assert drive.code is None, f"over before it was hit, with {drive.code}:\n{drive.log}"
+
+    def wait_for_loading(self, drive: Drive) -> None:
+        """Wait until a worker has begun to load its model."""
+        until(
+            lambda: any((self.work / "workers").glob("*")) or drive.code is not None,
+            LIMIT,
+            "a worker begins to load",
+        )
+
+    def wait_until_quiet(self) -> None:
+        """Wait until what a dead driver has left behind commits nothing more."""
+        before, since = self.commits(), time.monotonic()
+        deadline = since + LIMIT
+        while time.monotonic() - since < 2.0:
+            assert time.monotonic() < deadline, "workers of a dead driver go on and on"
+            time.sleep(0.1)
+            if (now := self.commits()) != before:
+                before, since = now, time.monotonic()
+
+    def must_say(self, pattern: str, drive: Drive | None = None) -> str:
+        """Assert that people have seen a line."""
+        log = drive.log if drive else self.log
+        line = next((line for line in log.splitlines() if re.search(pattern, line)), None)
+        assert line is not None, f"nobody has seen {pattern!r}:\n{log[-6000:]}"
+        self.seen.append(line.strip()[:300])
+        return line
+
+    def goes_on(self, *more: str, trouble: Trouble | None = None) -> Drive:
+        """The same command again, to its end."""
+        drive = self.start(*more, trouble=trouble or Trouble(seconds=0.02))
+        code = drive.wait(LIMIT)
+        assert code == 0, f"the same command again ends with {code}:\n{drive.log[-6000:]}"
+        return drive
+
+    def status(self) -> str:
+        """What `--status` says."""
+        drive = self.bench.zygote.drive(
+            self.work, ["--status", str(self.output)], self.trouble, self.environment
+        )
+        assert drive.wait(LIMIT) == 0, drive.log
+        return drive.log
+
+    def check(self, given_up: Collection[str] = (), settings: Sequence[str] = ()) -> None:
+        """Assert that all is as if nothing had happened.
+
+        Args:
+            given_up: names of the shards that are too much for anybody, without their digests.
+            settings: of the run that has won, where that is not the first.
+        """
+        self._over_at = self._over_at or time.monotonic()
+        expected = {
+            path: data
+            for path, data in self.bench.expected(self.count, settings or self.identity()).items()
+            if path.partition("/")[2].partition("-")[0] not in given_up
+        }
+        found = tables(self.output)
+        assert sorted(found) == sorted(expected)
+        differing = [path for path in expected if found[path] != expected[path]]
+        assert differing == []
+        keys = pq.read_table(self.output / "images", columns=["key"])["key"].to_pylist()
+        wanted = [f"{n}-{i}" for n in names(self.count) if n not in given_up for i in range(IMAGES)]
+        assert sorted(keys) == wanted
+        assert {name.partition("-")[0] for name in self.commits()} == set(names(self.count)) - {
+            *given_up
+        }
+        failed = {path.stem.partition("-")[0] for path in (self.output / "failed").glob("*.json")}
+        assert failed == set(given_up)
+        summary = json.loads((self.output / "summary.json").read_text())
+        missing = {name.partition("-")[0] for name in summary["missing"]}
+        assert (summary["state"], missing) == ("finished", set(given_up))
+
+    def reason(self, shard: str) -> str:
+        """Why a shard was given up."""
+        (path,) = (self.output / "failed").glob(f"{shard}-*.json")
+        return str(json.loads(path.read_text())["reason"])
+
+    def identity(self) -> list[str]:
+        """Those of the settings that change results."""
+        pairs = zip(self.settings[::2], self.settings[1::2], strict=True)
+        return [text for name, value in pairs if name.startswith("--mask") for text in (name, value)]
+
+    def clear_away(self) -> None:
+        """End what is still at work, and delete all files."""
+        for drive in self.drives:
+            drive.clear_away()
+        shutil.rmtree(self.work)
