@@ -14,7 +14,6 @@ from pathlib import Path
 
 from tests.chaos import suite
 from tests.chaos.cases import Bench
-from tests.chaos.drives import Zygote
 from tests.chaos.kinds import KINDS
 
 
@@ -32,8 +31,7 @@ def main() -> int:
         parser.error(f"--kinds {options.kinds}: none of {', '.join(KINDS)}")
     due = list(suite.due(kinds, options.per_kind, options.seed, suite.read(options.results)))
     print(f"{len(kinds)} kinds, {len(due)} faults to do", flush=True)
-    with tempfile.TemporaryDirectory(prefix="chaos-") as folder, Zygote() as zygote:
-        bench = Bench(Path(folder), zygote)
+    with tempfile.TemporaryDirectory(prefix="chaos-") as folder, Bench(Path(folder)) as bench:
         for position, (kind, number) in enumerate(due, 1):
             record = suite.do(kind, number, options.seed, bench)
             suite.append(options.results, record)

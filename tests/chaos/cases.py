@@ -10,12 +10,16 @@ import re
 import shutil
 import tarfile
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 from PIL import Image
+
+if TYPE_CHECKING:
+    from tests.chaos.cluster import Nodes
 
 from tests.chaos.drives import Drive, Zygote, until
 from tests.chaos.stand_ins import Trouble
@@ -62,6 +66,11 @@ def names(count: int = SHARDS) -> list[str]:
     return [f"s{number:03}" for number in range(count)]
 
 
+def stem(name: str) -> str:
+    """The name of a shard's tar, of the path or the name of what is written for it."""
+    return name.rpartition("/")[2].partition("-")[0]
+
+
 def tables(output: Path) -> dict[str, bytes]:
     """Path → bytes of what has to be the same in every run."""
     return {
@@ -74,9 +83,25 @@ def tables(output: Path) -> dict[str, bytes]:
 class Bench:
     """What the cases share: who forks drivers, input, and the results of undisturbed runs."""
 
-    def __init__(self, folder: Path, zygote: Zygote) -> None:
-        self.folder, self.zygote = folder, zygote
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.zygote = Zygote(folder)
         self._expected: dict[tuple[int, tuple[str, ...]], dict[str, bytes]] = {}
+
+    def __enter__(self) -> Bench:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if "nodes" in vars(self):
+            self.nodes.close()
+        self.zygote.close()
+
+    @functools.cached_property
+    def nodes(self) -> Nodes:
+        """The Ray cluster of all cases that need not destroy it."""
+        from tests.chaos.cluster import Nodes  # takes seconds, which only these cases should need
+
+        return Nodes(self.zygote.environment)
 
     def make_input(self, folder: Path, count: int = SHARDS) -> Path:
         """A folder of shards."""
@@ -114,6 +139,7 @@ class Case:
         settings: further arguments of the command.
         trouble: that its workers have.
         environment: of its drivers.
+        patience: seconds that web servers may be silent.
         seen: lines that people must see, and have seen.
     """
 
@@ -126,6 +152,7 @@ class Case:
     settings: list[str] = field(default_factory=list)
     trouble: Trouble = field(default_factory=Trouble)
     environment: dict[str, str] = field(default_factory=dict)
+    patience: float | None = None
     seen: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -157,7 +184,7 @@ class Case:
             *("--engine.log_seconds", "1", *self.settings, *more),
         ]
         drive = self.bench.zygote.drive(
-            self.work, arguments, trouble or self.trouble, self.environment
+            self.work, arguments, trouble or self.trouble, self.environment, self.patience
         )
         self.drives.append(drive)
         return drive
@@ -184,13 +211,15 @@ class Case:
         time.sleep(self.draw.uniform(0, 2 * self.trouble.seconds))
         assert drive.code is None, f"over before it was hit, with {drive.code}:\n{drive.log}"
 
+    def workers(self, kind: str = "loaded") -> dict[int, str]:
+        """Process and node of every worker that lives, and is `loading` or has `loaded`."""
+        paths = [path for path in (self.work / kind).glob("*") if Path("/proc", path.name).exists()]
+        return {int(path.name): path.read_text() for path in paths}
+
     def wait_for_loading(self, drive: Drive) -> None:
         """Wait until a worker has begun to load its model."""
-        until(
-            lambda: any((self.work / "workers").glob("*")) or drive.code is not None,
-            LIMIT,
-            "a worker begins to load",
-        )
+        until(lambda: self.workers("loading") or drive.code is not None, LIMIT, "a worker loads")
+        assert drive.code is None, drive.log
 
     def wait_until_quiet(self) -> None:
         """Wait until what a dead driver has left behind commits nothing more."""
@@ -225,34 +254,47 @@ class Case:
         assert drive.wait(LIMIT) == 0, drive.log
         return drive.log
 
-    def check(self, given_up: Collection[str] = (), settings: Sequence[str] = ()) -> None:
+    def check(
+        self, given_up: Collection[str] = (), expected: Mapping[str, bytes] | None = None
+    ) -> None:
         """Assert that all is as if nothing had happened.
 
         Args:
             given_up: names of the shards that are too much for anybody, without their digests.
-            settings: of the run that has won, where that is not the first.
+            expected: the tables of an undisturbed run, where the input is not that of all.
         """
         self._over_at = self._over_at or time.monotonic()
-        expected = {
-            path: data
-            for path, data in self.bench.expected(self.count, settings or self.identity()).items()
-            if path.partition("/")[2].partition("-")[0] not in given_up
-        }
+        if expected is None:
+            expected = self.bench.expected(self.count, self.identity())
+        kept = {path for path in expected if stem(path) not in given_up}
         found = tables(self.output)
-        assert sorted(found) == sorted(expected)
-        differing = [path for path in expected if found[path] != expected[path]]
+        assert sorted(found) == sorted(kept)
+        differing = [path for path in kept if found[path] != expected[path]]
         assert differing == []
         keys = pq.read_table(self.output / "images", columns=["key"])["key"].to_pylist()
-        wanted = [f"{n}-{i}" for n in names(self.count) if n not in given_up for i in range(IMAGES)]
-        assert sorted(keys) == wanted
-        assert {name.partition("-")[0] for name in self.commits()} == set(names(self.count)) - {
-            *given_up
-        }
-        failed = {path.stem.partition("-")[0] for path in (self.output / "failed").glob("*.json")}
+        assert sorted(keys) == sorted(self._keys(given_up))
+        assert {stem(name) for name in self.commits()} == {stem(path) for path in kept}
+        failed = {stem(path.name) for path in (self.output / "failed").glob("*.json")}
         assert failed == set(given_up)
         summary = json.loads((self.output / "summary.json").read_text())
-        missing = {name.partition("-")[0] for name in summary["missing"]}
+        missing = {stem(name) for name in summary["missing"]}
         assert (summary["state"], missing) == ("finished", set(given_up))
+
+    def undisturbed(self) -> dict[str, bytes]:
+        """The tables of a run over the input as it is now."""
+        beside = Case(f"{self.name}, undisturbed", self.draw, self.work / "beside", self.bench, 0)
+        beside.source = beside.root = str(self.input)
+        beside.settings = self.identity()
+        assert beside.start(trouble=Trouble(seconds=0)).wait(LIMIT) == 0, beside.log
+        return tables(beside.output)
+
+    def _keys(self, given_up: Collection[str]) -> Iterator[str]:
+        """Of all samples of the input."""
+        for path in self.input.glob("*.tar"):
+            if path.stem not in given_up:
+                with tarfile.open(path) as reader:
+                    members = [name for name in reader.getnames() if name.endswith(".png")]
+                yield from (name.removesuffix(".png") for name in members)
 
     def reason(self, shard: str) -> str:
         """Why a shard was given up."""

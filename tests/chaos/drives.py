@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 
 from tests.chaos.stand_ins import Trouble
 
@@ -30,9 +29,20 @@ class Hangs(AssertionError):
 class Zygote:
     """The process that forks the drivers; see `tests.chaos.zygote`."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        """Start it.
+
+        Args:
+            folder: where Ray is to keep its files: elsewhere, the runs of others would find it.
+        """
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-        self.environment = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"}
+        self.environment = {
+            "PYTHONPATH": path,
+            "OMP_NUM_THREADS": "1",
+            "RAY_AUTH_MODE": "disabled",
+            "RAY_TMPDIR": str(folder),
+            "RAY_ADDRESS": "local",
+        }
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.chaos.zygote"],
             cwd=ROOT,
@@ -43,15 +53,8 @@ class Zygote:
         )
         assert self._process.stdout and self._process.stdout.readline() == "ready\n"
 
-    def __enter__(self) -> Zygote:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Let it end."""
         assert self._process.stdin and self._process.stdout
         self._process.stdin.close()
         self._process.wait(STARTING)
@@ -63,6 +66,7 @@ class Zygote:
         arguments: Sequence[str],
         trouble: Trouble,
         environment: Mapping[str, str] | None = None,
+        patience: float | None = None,
     ) -> Drive:
         """Start the command.
 
@@ -71,6 +75,7 @@ class Zygote:
             arguments: of the command.
             trouble: that its workers have.
             environment: what it has besides that of this process.
+            patience: seconds that a web server may be silent, in the driver's process.
         """
         names = (f"drive-{number}" for number in itertools.count())
         folder = next(work / name for name in names if not (work / name).exists())
@@ -81,6 +86,7 @@ class Zygote:
             "arguments": list(arguments),
             "trouble": asdict(trouble),
             "environment": dict(environment or {}),
+            "patience": patience,
         }
         assert self._process.stdin
         self._process.stdin.write(json.dumps(job) + "\n")

@@ -9,8 +9,8 @@ import resource
 import signal
 import time
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
@@ -33,22 +33,22 @@ SEGMENT = 16 << 20
 class Trouble:
     """What happens to workers, and when.
 
+    What can happen is `exit`, `segfault`, `kill`, `leak`, `raise`, `sleep` and `hold` (a sleep that
+    never lets the interpreter go).
+
     Attributes:
-        kind: `exit`, `segfault`, `kill`, `memory`, `raise`, `sleep`, `gil` (a sleep that holds the
-            interpreter), `refuse` (an error while loading); empty for nothing.
-        shards: what the names of the shards begin with at which it happens; none: while loading.
-        times: how often, counted over all workers; None for always.
+        loading: what happens while the model is loaded; empty for nothing.
+        shards: what happens with a shard → that, by what its name begins with.
+        times: how often each of it happens, counted over all workers; None for always.
         node: the only Ray node on which it happens; empty for all.
         seconds: that every batch takes.
-        loading: seconds that the model takes to load.
     """
 
-    kind: str = ""
-    shards: tuple[str, ...] = ()
+    loading: str = ""
+    shards: Mapping[str, str] = field(default_factory=dict)
     times: int | None = 1
     node: str = ""
     seconds: float = 0.08
-    loading: float = 0.0
 
 
 class Blank:
@@ -82,15 +82,13 @@ class Blank:
 
 
 class StandIn(Worker):
-    """Leaves its process number and its node in `folder/workers`."""
+    """Leaves its process number and its node in `folder`, and has some trouble."""
 
     def __init__(self, config: AnnotateConfig, trouble: Trouble, folder: str) -> None:
         self._trouble, self._folder = trouble, Path(folder)
         self._node = _node() if config.engine.executor == "ray" else ""
-        self._note("workers")
-        time.sleep(trouble.loading)
-        if not trouble.shards:
-            self._maybe()
+        self._note("loading")
+        self._maybe(trouble.loading, "loading")
         super().__init__(config, lambda _: Blank(trouble.seconds))
         self._note("loaded")
 
@@ -98,8 +96,9 @@ class StandIn(Worker):
         self, trial: Trial, on_images: Callable[[int], object], alive: Callable[[], None]
     ) -> None:
         """As a real one does, unless there is trouble."""
-        if trial.shard.name.startswith(self._trouble.shards or ("/",)):
-            self._maybe()
+        for name, what in self._trouble.shards.items():
+            if trial.shard.name.startswith(name):
+                self._maybe(what, name)
         super().do_shard(trial, on_images, alive)
 
     def _note(self, kind: str) -> None:
@@ -107,16 +106,15 @@ class StandIn(Worker):
         notes.mkdir(exist_ok=True)
         (notes / str(os.getpid())).write_text(self._node)
 
-    def _maybe(self) -> None:
-        trouble = self._trouble
-        if trouble.kind and trouble.node in ("", self._node) and self._is_its_turn():
-            TROUBLES[trouble.kind]()
+    def _maybe(self, what: str, where: str) -> None:
+        if what and self._trouble.node in ("", self._node) and self._is_its_turn(where):
+            TROUBLES[what]()
 
-    def _is_its_turn(self) -> bool:
+    def _is_its_turn(self, where: str) -> bool:
         """Whoever makes one of the files has the trouble."""
         for number in range(100 if self._trouble.times is None else self._trouble.times):
             try:
-                (self._folder / f"trouble-{number}").touch(exist_ok=False)
+                (self._folder / f"trouble-{where}-{number}").touch(exist_ok=False)
             except FileExistsError:
                 continue
             return True
@@ -170,9 +168,8 @@ TROUBLES: dict[str, Callable[[], None]] = {
     "exit": _exit,
     "segfault": _segfault,
     "kill": _kill,
-    "memory": _leak,
+    "leak": _leak,
     "raise": _raise,
     "sleep": _sleep,
-    "gil": _hold,
-    "refuse": _raise,
+    "hold": _hold,
 }

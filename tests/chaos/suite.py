@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from tests.chaos import ownership  # noqa: F401  # each registers its kinds
+from tests.chaos import ownership, workers  # noqa: F401  # each registers its kinds
 from tests.chaos.cases import Bench, Case
 from tests.chaos.kinds import KINDS, Kind, Skipped
 

@@ -22,6 +22,7 @@ from jobs.annotate import main as annotate
 from pipeline.run import annotation
 from pipeline.run.local_executor import LocalExecutor  # noqa: F401  # likewise
 from pipeline.run.ray_executor import RayExecutor  # noqa: F401  # likewise
+from pipeline.storage import web
 from tests.chaos.stand_ins import StandIn, Trouble
 
 
@@ -56,9 +57,11 @@ def drive(job: dict[str, Any], folder: Path) -> int:
     for stream, target in ((os.open(os.devnull, os.O_RDONLY), 0), (output, 1), (output, 2)):
         os.dup2(stream, target)
     os.environ.update(job["environment"])
-    trouble = Trouble(**job["trouble"] | {"shards": tuple(job["trouble"]["shards"])})
-    make_worker = partial(StandIn, trouble=trouble, folder=job["work"])
-    with patch.object(annotation, "Worker", make_worker):
+    make_worker = partial(StandIn, trouble=Trouble(**job["trouble"]), folder=job["work"])
+    with (
+        patch.object(annotation, "Worker", make_worker),
+        patch.object(web, "PATIENCE", job["patience"] or web.PATIENCE),
+    ):
         code = annotate(job["arguments"])
     if not ray.is_initialized():  # there is nothing to end, but a second's worth of objects
         sys.stdout.flush()
