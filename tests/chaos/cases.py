@@ -10,7 +10,7 @@ import re
 import shutil
 import tarfile
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -141,6 +141,9 @@ class Case:
         environment: of its drivers.
         patience: seconds that web servers may be silent.
         seen: lines that people must see, and have seen.
+
+    `source` and `root` are what the command is given as its input, `place` as its output; after
+    `fetch`, that lies in the folder `output`.
     """
 
     name: str
@@ -160,6 +163,8 @@ class Case:
         self.source = str(self.input)
         self.root = str(self.input)
         self.output = self.work / "out"
+        self.place = str(self.output)
+        self.fetch: Callable[[], None] = lambda: None
         self.drives: list[Drive] = []
         self._hit_at: float | None = None
         self._over_at: float | None = None
@@ -179,7 +184,7 @@ class Case:
     def start(self, *more: str, trouble: Trouble | None = None) -> Drive:
         """Start a driver with the settings of the case, and `more`."""
         arguments = [
-            *("--input", self.source, "--input_root", self.root, "--output", str(self.output)),
+            *("--input", self.source, "--input_root", self.root, "--output", self.place),
             *("--engine.executor", self.executor, "--engine.threads", "1"),
             *("--engine.log_seconds", "1", *self.settings, *more),
         ]
@@ -249,7 +254,7 @@ class Case:
     def status(self) -> str:
         """What `--status` says."""
         drive = self.bench.zygote.drive(
-            self.work, ["--status", str(self.output)], self.trouble, self.environment
+            self.work, ["--status", self.place], self.trouble, self.environment
         )
         assert drive.wait(LIMIT) == 0, drive.log
         return drive.log
@@ -264,6 +269,7 @@ class Case:
             expected: the tables of an undisturbed run, where the input is not that of all.
         """
         self._over_at = self._over_at or time.monotonic()
+        self.fetch()
         if expected is None:
             expected = self.bench.expected(self.count, self.identity())
         kept = {path for path in expected if stem(path) not in given_up}
@@ -304,7 +310,9 @@ class Case:
     def identity(self) -> list[str]:
         """Those of the settings that change results."""
         pairs = zip(self.settings[::2], self.settings[1::2], strict=True)
-        return [text for name, value in pairs if name.startswith("--mask") for text in (name, value)]
+        return [
+            text for name, value in pairs if name.startswith("--mask") for text in (name, value)
+        ]
 
     def clear_away(self) -> None:
         """End what is still at work, and delete all files."""

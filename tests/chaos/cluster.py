@@ -37,7 +37,11 @@ class Nodes:
         self._cluster = Cluster(initialize_head=True, head_node_args=head)
         self._nodes: dict[str, Any] = {}
         self.address = str(self._cluster.address)
-        self.complete()
+        try:
+            self.complete()
+        except BaseException:
+            self.close()
+            raise
 
     def complete(self) -> None:
         """Have as many nodes as in the beginning."""

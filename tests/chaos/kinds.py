@@ -18,7 +18,7 @@ class Kind:
         name: what happens.
         happens: makes it happen to a case, and asserts what must follow.
         row: of the table "what is wrong today" of the issue that it is about; empty for none.
-        repeats: how often it is done, where that is not as often as all others.
+        repeats: how often it is done in a full run, where that is not as often as all others.
         on_ray: whether the shared cluster is needed.
     """
 

@@ -10,7 +10,6 @@ from tests.chaos.cases import LIMIT, Case
 from tests.chaos.kinds import kind
 from tests.chaos.stand_ins import Trouble
 
-
 LONG = Trouble(seconds=0.4)
 """No trouble, but so much to do that another driver is there before it is done."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import time
 import traceback
@@ -11,9 +12,22 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from tests.chaos import ownership, workers  # noqa: F401  # each registers its kinds
+from tests.chaos import (  # noqa: F401  # each registers its kinds
+    disks,
+    drivers,
+    inputs,
+    loading,
+    nodes,
+    ownership,
+    s3,
+    web,
+    workers,
+)
 from tests.chaos.cases import Bench, Case
 from tests.chaos.kinds import KINDS, Kind, Skipped
+
+USUAL = 8
+"""Faults of each kind in a full run."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +71,10 @@ def due(
 ) -> Iterator[tuple[Kind, int]]:
     """The faults that are not recorded yet: of all kinds in turn, so that each comes soon."""
     known = {(record.kind, record.number) for record in done if record.seed == seed}
-    times = {kind.name: kind.repeats or per_kind for kind in kinds}
+    times = {
+        kind.name: per_kind if kind.repeats is None else math.ceil(kind.repeats * per_kind / USUAL)
+        for kind in kinds
+    }
     for number in range(max(times.values())):
         for kind in kinds:
             if number < times[kind.name] and (kind.name, number) not in known:

@@ -5,21 +5,26 @@ from __future__ import annotations
 import os
 import signal
 import time
+from typing import TYPE_CHECKING
 
 from tests.chaos.cases import LIMIT, Case
 from tests.chaos.drives import until
 from tests.chaos.kinds import kind
 from tests.chaos.stand_ins import Trouble
 
+if TYPE_CHECKING:
+    from tests.chaos.cluster import Nodes
+
 DIED = r"^(died: a worker on .*; each is tried alone|failed: s.*its worker died)"
 STALL = ("--engine.stall_seconds", "6")
 
 
-def on_ray(case: Case, workers: int = 2) -> None:
-    """Have the case done by actors of the shared cluster."""
-    case.bench.nodes.complete()
+def on_ray(case: Case, workers: int = 2, nodes: Nodes | None = None) -> None:
+    """Have the case done by actors of a cluster: the shared one, if no other is named."""
+    nodes = nodes or case.bench.nodes
+    nodes.complete()
     case.executor = "ray"
-    case.environment["RAY_ADDRESS"] = case.bench.nodes.address
+    case.environment["RAY_ADDRESS"] = nodes.address
     case.settings += ["--engine.workers", str(workers)]
 
 
@@ -91,6 +96,7 @@ def decimated(case: Case) -> None:
     case.must_say(DIED)
     if code == 3:  # a shard that was alone on all of them may have been taken for the cause
         case.must_say("^given up: .*its worker died")
+        case.executor = "local"
         case.goes_on("--retry_failed")
     case.check()
 
@@ -111,6 +117,7 @@ def poisoned(case: Case, poison: dict[str, str], reasons: dict[str, str]) -> Non
     again = case.start()
     assert again.wait(LIMIT) == 3, again.log
     assert (case.output / "failed").stat().st_mtime_ns == before
+    case.executor = "local"  # sooner
     case.goes_on("--retry_failed")
     case.check()
 
