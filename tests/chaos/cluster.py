@@ -34,7 +34,7 @@ class Nodes:
         tempfile.tempdir = environment["RAY_TMPDIR"]
         logging.getLogger("ray").setLevel(logging.ERROR)
         head = {"num_cpus": 0, "include_dashboard": False, "_system_config": HEALTH}
-        self._cluster = Cluster(initialize_head=True, head_node_args=head)
+        self._cluster: Any = Cluster(initialize_head=True, head_node_args=head)
         self._nodes: dict[str, Any] = {}
         self.address = str(self._cluster.address)
         try:

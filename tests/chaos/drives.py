@@ -1,4 +1,4 @@
-"""Drivers of runs, as seen from outside: started, watched, signalled, and waited for with a limit."""
+"""Drivers of runs, as seen from outside: started, watched, signalled, waited for with a limit."""
 
 from __future__ import annotations
 

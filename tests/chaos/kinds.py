@@ -1,4 +1,4 @@
-"""The kinds of faults: each a function that makes one happen to a case and says what must follow."""
+"""Kinds of faults: each a function that makes one happen to a case and says what must follow."""
 
 from __future__ import annotations
 

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import boto3
-from botocore.config import Config
 from moto.server import ThreadedMotoServer
 
 from tests.chaos.cases import Case
@@ -27,8 +26,7 @@ def store() -> tuple[str, Any]:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     address = "http://{}:{}".format(*server.get_host_and_port())
-    config = Config(max_pool_connections=1, proxies={})
-    return address, boto3.client("s3", endpoint_url=address, config=config, **KEYS)
+    return address, boto3.client("s3", endpoint_url=address, **KEYS)
 
 
 @contextmanager

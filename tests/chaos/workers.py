@@ -1,4 +1,4 @@
-"""Workers that die or hang, once or always with one shard; on Ray, for a local run dies with them."""
+"""Workers that die or hang, once or always with a shard; on Ray: a local run dies with them."""
 
 from __future__ import annotations
 
