@@ -1,6 +1,7 @@
 r"""The chaos suite: faults at random moments, and the same command to the end.
 
     python -m tests.chaos --results chaos.jsonl --per_kind 8 --seed 1
+    python -m tests.chaos --results chaos.jsonl --table
 
 Records one line per fault; what is recorded is not done again. Exit code 1: a fault ended badly.
 """
@@ -12,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.chaos import suite
+from tests.chaos import suite, table
 from tests.chaos.cases import Bench
 from tests.chaos.kinds import KINDS
 
@@ -24,7 +25,11 @@ def main() -> int:
     parser.add_argument("--per_kind", type=int, default=8)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kinds", default="", help="names or parts of them, with commas between")
+    parser.add_argument("--table", action="store_true", help="write the table, do nothing else")
     options = parser.parse_args()
+    if options.table:
+        table.write(suite.read(options.results))
+        return 0
     parts = options.kinds.split(",")
     kinds = [kind for kind in KINDS.values() if any(part in kind.name for part in parts)]
     if not kinds:

@@ -104,8 +104,8 @@ class Bench:
         return Nodes(self.zygote.environment)
 
     def make_input(self, folder: Path, count: int = SHARDS) -> Path:
-        """A folder of shards."""
-        folder.mkdir(parents=True)
+        """A folder of shards; where it has some of them, they stay what they are."""
+        folder.mkdir(parents=True, exist_ok=True)
         for name, data in shards(names(count)).items():
             (folder / f"{name}.tar").write_bytes(data)
         return folder

@@ -18,6 +18,7 @@ from tests.chaos import (  # noqa: F401  # each registers its kinds
     inputs,
     loading,
     nodes,
+    outages,
     ownership,
     s3,
     web,
