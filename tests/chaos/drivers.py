@@ -15,6 +15,7 @@ from tests.chaos.workers import on_ray
 ANSWER = 1.0
 """Seconds in which a signal is answered in words."""
 STOPPED = "^annotate.py: stopped; the same command goes on"
+STOPPING = "^Stopping after the batches in hand"
 
 
 def killed(case: Case) -> None:
@@ -81,9 +82,10 @@ def terminated_in_a_long_batch(case: Case) -> None:
     time.sleep(case.draw.uniform(0.5, 2))
     drive.signal(signal.SIGTERM)
     case.hit()
-    drive.says("stop", ANSWER)
+    drive.says(STOPPING, ANSWER)
     assert drive.wait(30) == 143, drive.log
-    case.must_say("stop")
+    case.must_say(STOPPING)
+    case.must_say(STOPPED)
     case.goes_on()
     case.check()
 
