@@ -86,8 +86,9 @@ def broken_node(case: Case) -> None:
 def no_gpu(case: Case) -> None:
     on_ray(case)
     drive = case.start("--engine.device", "cuda")
-    drive.says("waiting for 2 workers to start, each of which needs a GPU", LIMIT)
-    case.must_say("waiting for 2 workers to start, each of which needs a GPU")
+    waits = "waiting for the start of workers, each of which needs a GPU: 2"
+    drive.says(waits, LIMIT)
+    case.must_say(waits)
     time.sleep(case.draw.uniform(0, 2))
     case.hit()
     drive.signal(signal.SIGTERM)

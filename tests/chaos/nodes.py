@@ -9,7 +9,7 @@ from tests.chaos.stand_ins import Trouble
 from tests.chaos.workers import on_ray
 
 LOST = r"^lost: a worker with its node, .*; tried again, which is no attempt: s"
-WAITS = "waiting for . workers to start, each of which needs a CPU"
+WAITS = "waiting for the start of workers, each of which needs a CPU: 2"
 
 
 def a_node(case: Case) -> str:

@@ -89,11 +89,13 @@ def decimated(case: Case) -> None:
     for _ in range(3):
         until(lambda: case.workers() or drive.code is not None, LIMIT, "a worker has loaded")
         time.sleep(case.draw.uniform(0, 0.5))
-        for pid in case.workers():
+        killed = case.workers().keys()
+        for pid in killed:
             os.kill(pid, signal.SIGKILL)
         case.hit()
+        until(lambda killed=killed: not killed & case.workers().keys(), LIMIT, "they are dead")
     code = drive.wait(LIMIT)
-    case.must_say(DIED)
+    case.must_say(f"{DIED}|^the model did not load on ")
     if code == 3:  # a shard that was alone on all of them may have been taken for the cause
         case.must_say("^given up: .*its worker died")
         case.executor = "local"
