@@ -16,9 +16,9 @@ SOON = 100.0
 
 
 def once(case: Case, what: str) -> None:
-    """The first model does not load; another worker's does."""
+    """The first model does not load; another worker's does, and has enough to do until then."""
     on_ray(case)
-    case.trouble = Trouble(loading=what)
+    case.trouble = Trouble(loading=what, seconds=1.5)
     drive = case.start()
     until((case.work / "trouble-loading-0").exists, LIMIT, f"{what} while it loads")
     case.hit()
