@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PACKAGES := legrad pipeline jobs benchmarks docs
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-on-ray test-elsewhere long lint bench published clean
+.PHONY: help setup demo test test-on-ray test-elsewhere long chaos lint bench published clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,10 @@ test-elsewhere: $(READY)
 
 long: $(READY) ## The tests that `make test` leaves out.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long
+
+chaos: $(READY) ## Some 400 faults at random moments: up to 3 hours. Goes on where it was stopped.
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos --results chaos.jsonl
+	$(BIN)/python -m tests.chaos --results chaos.jsonl --table
 
 lint: $(READY) ## ruff and mypy.
 	$(BIN)/python -m ruff check .

@@ -1,0 +1,98 @@
+"""Nodes that go, come, or come and go."""
+
+from __future__ import annotations
+
+from tests.chaos.cases import LIMIT, Case
+from tests.chaos.drives import until
+from tests.chaos.kinds import kind
+from tests.chaos.stand_ins import Trouble
+from tests.chaos.workers import on_ray
+
+LOST = r"^lost: a worker with its node, .*; tried again, which is no attempt: s"
+WAITS = "waiting for the start of workers, each of which needs a CPU: 2"
+
+
+def a_node(case: Case) -> str:
+    """One with a worker that has loaded."""
+    return case.draw.choice(sorted(set(case.workers().values()) & case.bench.nodes.alive()))
+
+
+@kind("node removed", "7", on_ray=True)
+def removed(case: Case) -> None:
+    on_ray(case)
+    case.trouble = Trouble(seconds=0.3)
+    drive = case.start()
+    case.wait_for_the_middle(drive)
+    case.bench.nodes.remove(a_node(case))
+    case.hit()
+    assert drive.wait(LIMIT) == 0, drive.log
+    case.must_say(LOST)
+    case.check()
+
+
+@kind("raylet killed", "7", on_ray=True)
+def raylet(case: Case) -> None:
+    on_ray(case)
+    case.trouble = Trouble(seconds=0.3)
+    drive = case.start()
+    case.wait_for_the_middle(drive)
+    case.bench.nodes.kill_raylet(a_node(case))
+    case.hit()
+    assert drive.wait(LIMIT) == 0, drive.log
+    case.must_say(LOST)
+    case.check()
+
+
+@kind("nodes that come and go, as spot nodes do", "7", on_ray=True)
+def flapping(case: Case) -> None:
+    on_ray(case)
+    case.settings += ["--engine.max_attempts", "1"]
+    case.trouble = Trouble(seconds=0.5)
+    drive = case.start()
+    for _ in range(3):
+        until(lambda: case.workers() or drive.code is not None, LIMIT, "a worker has loaded")
+        if drive.code is not None:
+            break
+        case.bench.nodes.remove(a_node(case))
+        case.hit()
+        case.bench.nodes.add()
+    assert drive.wait(LIMIT) == 0, drive.log
+    case.must_say(LOST)
+    case.check()
+
+
+@kind("all nodes lost, and others come", "7", on_ray=True)
+def all_removed(case: Case) -> None:
+    on_ray(case)
+    case.trouble = Trouble(seconds=0.3)
+    drive = case.start()
+    case.wait_for_the_middle(drive)
+    for node in case.bench.nodes.alive():
+        case.bench.nodes.remove(node)
+    case.hit()
+    drive.says(LOST, LIMIT)
+    drive.says(WAITS, LIMIT)
+    case.bench.nodes.complete()
+    assert drive.wait(LIMIT) == 0, drive.log
+    case.must_say(LOST)
+    case.must_say(WAITS)
+    case.check()
+
+
+@kind("node that joins while the run works", on_ray=True)
+def joins(case: Case) -> None:
+    on_ray(case, workers=3)
+    case.trouble = Trouble(seconds=0.8)
+    drive = case.start()
+    case.wait_for_the_middle(drive)
+    node = case.bench.nodes.add()
+    case.hit()
+    until(
+        lambda: node in case.workers().values() or drive.code is not None,
+        LIMIT,
+        "the new node has a worker",
+    )
+    assert drive.code is None, f"the new node was not used:\n{drive.log}"
+    assert drive.wait(LIMIT) == 0, drive.log
+    case.must_say(f"^{case.count} of {case.count} shards")
+    case.check()
