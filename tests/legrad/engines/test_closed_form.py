@@ -44,7 +44,8 @@ WIDE, SQUARE = (8, 24), (16, 16)
 
 @pytest.mark.parametrize("tower", TOWERS)
 @pytest.mark.parametrize(
-    "size", [pytest.param(SQUARE, marks=pytest.mark.long, id="square"), pytest.param(WIDE, id="wide")]
+    "size",
+    [pytest.param(SQUARE, marks=pytest.mark.long, id="square"), pytest.param(WIDE, id="wide")],
 )
 def test_equals_autograd(tower: str, size: tuple[int, int]) -> None:
     fast, slow = engines(make_case(size=size, dtype=torch.float64, **TOWERS[tower]))
