@@ -130,7 +130,7 @@ def scored() -> Iterator[object]:
         yield pytest.param(line, table, id=metric, marks=marks)
 
 
-@pytest.mark.parametrize(("command", "table"), scored())
+@pytest.mark.parametrize(("command", "table"), [*scored()])
 def test_the_demos_masks_have_the_scores_of_the_page(
     clone: Clone,
     command: str,

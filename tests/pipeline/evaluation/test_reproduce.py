@@ -92,7 +92,7 @@ def shortened(command: str, data: dict[str, str]) -> list[str]:
 
 
 def short_and_long() -> Iterator[object]:
-    """Of the commands that differ in nothing but the values of their flags, all but one are long."""
+    """Of commands that differ in nothing but the values of their flags, all but one are long."""
     seen = set()
     for line in EVALUATIONS:
         words = shlex.split(line)
@@ -103,7 +103,7 @@ def short_and_long() -> Iterator[object]:
         seen.add((kind, study))
 
 
-@pytest.mark.parametrize("command", short_and_long())
+@pytest.mark.parametrize("command", [*short_and_long()])
 @pytest.mark.slow
 def test_evaluation(command: str, data: dict[str, str], tmp_path: Path) -> None:
     arguments = shortened(command, data)
