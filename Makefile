@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PACKAGES := legrad pipeline jobs benchmarks docs
+# What one process has compiled the next one reads, also where the environment says otherwise: nothing is compiled by
+# the install, and the tests start dozens of processes.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-on-ray test-elsewhere long chaos lint bench published clean

@@ -3,9 +3,12 @@
 The hook must be installed before the packages are imported, hence here and hence at import.
 """
 
+import functools
 import importlib
 import logging
+import os
 import signal
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +19,8 @@ from jaxtyping import install_import_hook
 
 # What our modules import for the first time while the hook is at work, Python compiles once more.
 LIBRARIES = "beartype h5py jsonargparse matplotlib.figure open_clip pandas rich.progress webdataset"
-for library in LIBRARIES.split():
+ONLY_HANDS_OUT = "-n" in sys.argv and "PYTEST_XDIST_WORKER" not in os.environ  # and runs no test
+for library in LIBRARIES.split() if not ONLY_HANDS_OUT else ():
     importlib.import_module(library)
 install_import_hook(["legrad", "pipeline"], "beartype.beartype")
 
@@ -50,6 +54,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.get_closest_marker("ray"):
             for warning in RAYS_OWN_WARNINGS:
                 item.add_marker(pytest.mark.filterwarnings(warning))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def tokenizers_once() -> Iterator[None]:
+    """Commands that run here share open_clip's tokenizers, which read their vocabulary anew."""
+    import open_clip
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(open_clip, "get_tokenizer", functools.cache(open_clip.get_tokenizer))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -10,24 +10,22 @@ from pathlib import Path
 import pytest
 
 from tests import structure
-from tests.structure import ROOT, parse
+from tests.structure import ROOT, modules, parse
 
-MODULES = structure.modules()
-FOLDERS = structure.in_folders(MODULES)
 LINES, LINES_OF_A_COMMAND, MODULES_IN_A_FOLDER = 400, 119, 20
 
 
 def test_imports_point_inwards() -> None:
-    assert structure.backwards(MODULES) == []
-    assert [name for name in MODULES if "tests" in packages(name)] == []
+    assert structure.backwards(modules()) == []
+    assert [name for name in modules() if "tests" in packages(name)] == []
 
 
 def test_every_module_is_in_a_room_that_has_a_place() -> None:
-    assert [name for name in MODULES if not structure.has_place(name)] == []
+    assert [name for name in modules() if not structure.has_place(name)] == []
 
 
 def test_there_is_no_circle_of_imports() -> None:
-    assert structure.circles(MODULES) == []
+    assert structure.circles(modules()) == []
 
 
 def packages(name: str) -> set[str]:
@@ -36,7 +34,7 @@ def packages(name: str) -> set[str]:
 
 
 def imported(name: str) -> Iterator[str]:
-    for node in ast.walk(parse(MODULES[name].path)):
+    for node in ast.walk(parse(modules()[name].path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -44,20 +42,20 @@ def imported(name: str) -> Iterator[str]:
 
 
 def test_one_module_knows_ray() -> None:
-    assert [name for name in MODULES if "ray" in packages(name)] == ["pipeline.run.ray_executor"]
+    assert [name for name in modules() if "ray" in packages(name)] == ["pipeline.run.ray_executor"]
 
 
 def torch_names(name: str) -> Iterator[str]:
     """What a module imports or uses of torch; `F.gelu` is torch.nn.functional.gelu."""
     known: dict[str, str] = {}
-    for node in ast.walk(parse(MODULES[name].path)):
+    for node in ast.walk(parse(modules()[name].path)):
         if isinstance(node, ast.Import):
             known |= {a.asname: a.name for a in node.names if a.asname}
             known |= {a.name.partition(".")[0]: a.name.partition(".")[0] for a in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             known |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
     names = [*imported(name)]
-    for node in ast.walk(parse(MODULES[name].path)):
+    for node in ast.walk(parse(modules()[name].path)):
         parts: list[str] = []
         while isinstance(node, ast.Attribute):
             parts.insert(0, node.attr)
@@ -73,7 +71,7 @@ NOT_OURS = re.compile(r"torch\.ops\.(mkl|mkldnn|onednn|quantized)\b|.*\._(?!_)")
 def test_nothing_is_used_that_torch_keeps_for_itself() -> None:
     assert [
         f"{name} uses {full}"
-        for name in MODULES
+        for name in modules()
         for full in torch_names(name)
         if NOT_OURS.match(full)
     ] == []
@@ -82,7 +80,7 @@ def test_nothing_is_used_that_torch_keeps_for_itself() -> None:
 def test_a_module_can_be_read_in_one_sitting() -> None:
     assert [
         f"{name}: {module.lines} lines"
-        for name, module in MODULES.items()
+        for name, module in modules().items()
         if module.lines > (LINES_OF_A_COMMAND if name.startswith("jobs.") else LINES)
     ] == []
 
@@ -90,7 +88,7 @@ def test_a_module_can_be_read_in_one_sitting() -> None:
 def test_a_folder_can_be_taken_in_at_a_glance() -> None:
     assert [
         f"{folder.relative_to(ROOT)}: {count} modules"
-        for folder, count in FOLDERS.items()
+        for folder, count in structure.in_folders(modules()).items()
         if count > MODULES_IN_A_FOLDER
     ] == []
 

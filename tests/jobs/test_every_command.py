@@ -44,6 +44,13 @@ RETHRESHOLD = "rethreshold.py"
 each_command = pytest.mark.parametrize("command", list(COMMANDS))
 
 
+def long_but(*short: str) -> list[object]:
+    """Every command, of which all but these are long: what they share is seen with these."""
+    return [
+        name if name in short else pytest.param(name, marks=pytest.mark.long) for name in COMMANDS
+    ]
+
+
 def run(command: str, output: Path, *flags: str) -> int:
     main, own = COMMANDS[command]
     return main([*command.split()[1:], *LOCAL, *own, "--output", str(output), *flags])
@@ -61,19 +68,26 @@ def test_a_size_that_the_model_cannot_have_is_one_line_before_any_shard(
     assert ledger.committed() == ledger.failed() == set()
 
 
-def prepared(command: str, folder: Path) -> Callable[..., int]:
-    """`command(*flags)`, with what it needs; rethreshold.py needs the output of annotate.py."""
-    output = folder / "out"
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of annotate.py, which rethreshold.py needs."""
+    output = tmp_path_factory.mktemp("annotated") / "source"
+    assert run("annotate.py", output) == 0
+    return output
+
+
+def prepared(command: str, source: Path, output: Path) -> Callable[..., int]:
+    """`command(*flags)`, with what it needs."""
     if command != RETHRESHOLD:
         return lambda *flags: run(command, output, *flags)
-    assert run("annotate.py", folder / "source") == 0
-    places = ("--source", str(folder / "source"), "--output", str(output))
+    places = ("--source", str(source), "--output", str(output))
     return lambda *flags: rethreshold.main([*places, *flags])
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, RETHRESHOLD])
 def test_an_output_that_may_not_be_written_is_one_line(
     command: str,
+    source: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -81,7 +95,7 @@ def test_an_output_that_may_not_be_written_is_one_line(
     def refuse(location: str, data: bytes) -> None:
         raise PermissionError(13, "Permission denied", location)
 
-    main = prepared(command, tmp_path)
+    main = prepared(command, source, tmp_path / "out")
     monkeypatch.setattr(storage, "write_bytes", refuse)
     capsys.readouterr()
     assert main() == 2
@@ -103,22 +117,28 @@ def test_weights_on_a_server_that_does_not_answer_are_one_line(
     assert "\n" not in said
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, RETHRESHOLD])
+@pytest.mark.parametrize(
+    "command", [*long_but("annotate.py", "evaluate.py segmentation"), RETHRESHOLD]
+)
 @pytest.mark.parametrize("kind", [PermissionError, FileNotFoundError])
 def test_an_error_in_the_middle_of_a_run_is_not_taken_for_a_setting(
-    command: str, kind: type[OSError], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: str,
+    kind: type[OSError],
+    source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail(*arguments: object) -> None:
         raise kind("later")
 
-    main = prepared(command, tmp_path)
+    main = prepared(command, source, tmp_path / "out")
     monkeypatch.setattr(pipeline.run.run, "do_all", fail)
     monkeypatch.setattr(Ledger, "commit", fail)
     with pytest.raises(kind, match="later"):
         main()
 
 
-@each_command
+@pytest.mark.parametrize("command", long_but("annotate.py", "evaluate.py perturbation"))
 def test_a_batch_that_does_not_fit_into_memory_is_halved(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,6 +173,7 @@ def test_a_batch_that_does_not_fit_into_memory_is_halved(
     assert (whole[0].samples, whole[0].prompts) == (halved[0].samples, halved[0].prompts)
 
 
+@pytest.mark.long
 def test_a_new_setting_of_a_run_is_a_flag_of_every_command_by_being_written_once(
     tmp_path: Path,
 ) -> None:

@@ -19,7 +19,7 @@ from jobs.annotate import main
 from pipeline.demo.run import SHARDS
 
 ROOT = Path(__file__).parents[2]
-PARTS, SAMPLES = 12, 16
+PARTS, SAMPLES = 16, 6
 PATIENCE = 240.0  # seconds
 
 
@@ -28,7 +28,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's scenes in many small shards, so that a kill falls between commits."""
     folder = tmp_path_factory.mktemp("parts")
     members = [m for path in sorted(SHARDS.glob("*.tar")) for m in _members(path)]
-    size = len(members) // PARTS
+    size = 3 * SAMPLES  # an image has three members
     for part in range(PARTS):
         with tarfile.open(folder / f"part-{part:03d}.tar", "w") as archive:
             for info, data in members[part * size : (part + 1) * size]:

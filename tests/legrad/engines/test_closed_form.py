@@ -1,5 +1,6 @@
 """The fast engine against the reference engine, and against itself under other budgets."""
 
+import functools
 from collections.abc import Callable
 
 import hypothesis.strategies as st
@@ -38,8 +39,14 @@ TOWERS = {
 }
 
 
-@pytest.mark.parametrize("size", [(16, 16), (8, 24)], ids=["square", "wide"])
+WIDE, SQUARE = (8, 24), (16, 16)
+
+
 @pytest.mark.parametrize("tower", TOWERS)
+@pytest.mark.parametrize(
+    "size",
+    [pytest.param(SQUARE, marks=pytest.mark.long, id="square"), pytest.param(WIDE, id="wide")],
+)
 def test_equals_autograd(tower: str, size: tuple[int, int]) -> None:
     fast, slow = engines(make_case(size=size, dtype=torch.float64, **TOWERS[tower]))
     assert fast.dtype == torch.float64
@@ -61,11 +68,13 @@ def test_float32_keeps_five_digits(case: Case) -> None:
     assert relative_error(*engines(case)) <= 1e-5
 
 
-# Every text in every image, by the reference engine, once: the ragged calls below pick from these.
-RAGGED = make_case(dtype=torch.float64, layers=2)
-EACH_PAIR = legrad.build("legrad", RAGGED.model, engine="autograd")(
-    RAGGED.images, RAGGED.text.repeat(4, 1), torch.arange(4).repeat_interleave(6)
-).view(4, 6, 4, 4)
+@functools.cache
+def each_pair() -> tuple[Case, Tensor]:
+    """A model, and its maps of every text in every image by the reference engine."""
+    case = make_case(dtype=torch.float64, layers=2)
+    index = torch.arange(4).repeat_interleave(6)
+    explainer = legrad.build("legrad", case.model, engine="autograd")
+    return case, explainer(case.images, case.text.repeat(4, 1), index).view(4, 6, 4, 4)
 
 
 @settings(max_examples=30)
@@ -74,11 +83,12 @@ EACH_PAIR = legrad.build("legrad", RAGGED.model, engine="autograd")(
     budget=st.sampled_from([1, 120_000, 1 << 30]),
 )
 def test_ragged_pairs_under_any_budget(pairs: list[tuple[int, int]], budget: int) -> None:
+    case, maps = each_pair()
     index, which = torch.tensor(pairs, dtype=torch.long).view(-1, 2).unbind(1)
-    expected, text = EACH_PAIR[index, which], RAGGED.text[which]
-    explainer = legrad.build("legrad", RAGGED.model, memory_budget=budget)
-    actual = explainer(RAGGED.images, text, index)
-    kept = explainer.maps(explainer.encode(RAGGED.images), text, index)
+    expected, text = maps[index, which], case.text[which]
+    explainer = legrad.build("legrad", case.model, memory_budget=budget)
+    actual = explainer(case.images, text, index)
+    kept = explainer.maps(explainer.encode(case.images), text, index)
     assert actual.shape == kept.shape == (len(pairs), 4, 4)
     torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-14)
     torch.testing.assert_close(kept, expected, rtol=1e-9, atol=1e-14)

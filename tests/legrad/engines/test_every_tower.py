@@ -11,8 +11,15 @@ from tests.legrad.towers.examples import TOWERS, example, randomised, siglip, vi
 
 
 @pytest.mark.parametrize("name", TOWERS)
-@pytest.mark.parametrize("size", [(16, 16), (8, 12)])
-@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize(
+    ("size", "relu"),
+    [
+        ((8, 12), True),
+        ((16, 16), False),
+        pytest.param((8, 12), False, marks=pytest.mark.long),
+        pytest.param((16, 16), True, marks=pytest.mark.long),
+    ],
+)
 def test_the_closed_form_equals_autograd(name: str, size: tuple[int, int], relu: bool) -> None:
     case = example(name, size)
     fast = legrad.build("legrad", case.model, relu=relu)

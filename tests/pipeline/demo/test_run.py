@@ -32,8 +32,8 @@ from tests.pipeline.stand_ins import (
 def demo_config(tmp_path_factory: pytest.TempPathFactory) -> AnnotateConfig:
     engine = ExecutionConfig(executor="local", threads=1, log_seconds=1000.0)
     output = str(tmp_path_factory.mktemp("demo") / "out")
-    # Forty samples of 64: with batches of 16, the last one is not full.
-    return AnnotateConfig(input=str(SHARDS), output=output, engine=engine, limit_samples=40)
+    # Twenty samples of 64: with batches of 16, the last one is not full.
+    return AnnotateConfig(input=str(SHARDS), output=output, engine=engine, limit_samples=20)
 
 
 def run(config: AnnotateConfig, make_worker: MakeWorker) -> Ledger:
@@ -71,7 +71,7 @@ def test_a_run_leaves_these_files_and_no_others(demo: Ledger, tree: Tree) -> Non
 def test_every_key_is_there_once_and_counts_agree(demo: Ledger) -> None:
     images, annotations = rows(demo, "images"), rows(demo, "annotations")
     assert sorted(row["key"] for row in images) == [
-        f"scene{64 * shard + i:05d}" for shard in range(3) for i in range(40)
+        f"scene{64 * shard + i:05d}" for shard in range(3) for i in range(20)
     ]
     assert len({row["image_id"] for row in images}) == len(images)
     masks = Counter(row["key"] for row in annotations)

@@ -18,6 +18,7 @@ from jobs import evaluate
 from legrad import HeatOrder
 from pipeline.config import AnnotateConfig
 from pipeline.demo.quality import bundled_scenes
+from pipeline.demo.scenes import Scene
 from pipeline.evaluation.points.labels import Cleaning, read_labels
 from pipeline.evaluation.points.pairs import LabelledPairs
 from pipeline.inputs.shards import Shard
@@ -174,12 +175,18 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     return "timm/test_vit", str(path)
 
 
+@pytest.fixture(scope="session")
+def scenes() -> list[Scene]:
+    """Three scenes of the demo."""
+    return bundled_scenes()[:3]
+
+
 @pytest.fixture
-def imagenet_shard(tmp_path: Path) -> str:
+def imagenet_shard(tmp_path: Path, scenes: list[Scene]) -> str:
     """Three images in the layout of ImageNet's shards: a .jpg, a class number, a .json."""
     path = tmp_path / "imagenet-validation-000000.tar"
     with tarfile.open(path, "w") as archive:
-        for i, scene in enumerate(bundled_scenes()[:3]):
+        for i, scene in enumerate(scenes):
             jpeg = io.BytesIO()
             Image.fromarray(scene.image).save(jpeg, "JPEG")
             members = {"jpg": jpeg.getvalue(), "cls": str(400 * i).encode(), "json": b"{}"}

@@ -4,7 +4,7 @@ import json
 import re
 import shlex
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from benchmarks import methods
 from benchmarks import run as benchmark
 from benchmarks.published import install as published
 from jobs import evaluate
-from pipeline.demo.quality import bundled_scenes
+from pipeline.demo.scenes import Scene
 from pipeline.demo.sprites import CLASSES
 from pipeline.models.demo import ASSETS
 from tests.benchmarks.stand_in import TINY, make_stand_in
@@ -38,11 +38,12 @@ def data(
     classifier: tuple[str, str],
     csvs: tuple[str, str],
     write_predictions: Callable[..., str],
+    scenes: list[Scene],
     monkeypatch: pytest.MonkeyPatch,
 ) -> dict[str, str]:
     """What the page calls its files → where small ones like them are."""
     monkeypatch.chdir(tmp_path)
-    names = [next(iter(scene.masks)) for scene in bundled_scenes()[:3]]
+    names = [next(iter(scene.masks)) for scene in scenes]
     write_mat(tmp_path / "gtsegs.mat", 3)
     wnids = "".join(f"n{i:08d} {name}, so called\n" for i, name in enumerate(names))
     (tmp_path / "wnids.txt").write_text(wnids)
@@ -53,7 +54,7 @@ def data(
     (tmp_path / "oid.csv").write_text(points)
     masks = tmp_path / "SegmentationClass"
     masks.mkdir()
-    for number, scene in enumerate(bundled_scenes()[:3]):
+    for number, scene in enumerate(scenes):
         image = Image.fromarray(index_mask(scene))
         image.putpalette(list(range(256)) * 3)  # palette images, as VOC's are
         image.save(masks / f"scene{number:05d}.png")
@@ -90,7 +91,19 @@ def shortened(command: str, data: dict[str, str]) -> list[str]:
     return [*words, *SMALL]
 
 
-@pytest.mark.parametrize("command", EVALUATIONS)
+def short_and_long() -> Iterator[object]:
+    """Of commands that differ in nothing but the values of their flags, all but one are long."""
+    seen = set()
+    for line in EVALUATIONS:
+        words = shlex.split(line)
+        kind = (words[2], *(word for word in words if word.startswith("--")))
+        study = words[words.index("--study") + 1] if "--study" in words else ""
+        marks = [pytest.mark.long] if (kind, study) in seen else []
+        yield pytest.param(line, marks=marks, id=words[words.index("--output") + 1])
+        seen.add((kind, study))
+
+
+@pytest.mark.parametrize("command", [*short_and_long()])
 @pytest.mark.slow
 def test_evaluation(command: str, data: dict[str, str], tmp_path: Path) -> None:
     arguments = shortened(command, data)

@@ -258,7 +258,7 @@ def files(draw: st.DrawFn) -> Data:
     return {"info": {}, "licenses": []} | lists
 
 
-@settings(max_examples=1000)
+@settings(max_examples=150)
 @given(data=files())
 def test_good_files_have_no_findings(data: Data, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.getbasetemp() / "random.json"

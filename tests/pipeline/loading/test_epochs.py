@@ -36,7 +36,7 @@ def keys(batches: Iterable[Any]) -> list[list[str]]:
     return [[target["key"] for target in targets] for _, targets in batches]
 
 
-@pytest.mark.parametrize("workers", [0, 1, 2, 4])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.long), 2, 4])
 def test_workers_and_ranks_together_see_every_sample_once(finished: Run, workers: int) -> None:
     for epoch in (0, 3):
         seen: list[str] = []
@@ -92,8 +92,17 @@ def test_a_buffer_mixes_samples_of_several_shards(finished: Run) -> None:
     assert changes > 10, "more than the six of shards one after another"
 
 
-@pytest.mark.parametrize("workers", [0, 2, 3])
-@pytest.mark.parametrize("buffer", [0, 6])
+@pytest.mark.parametrize(
+    ("workers", "buffer"),
+    [
+        (0, 6),
+        (3, 6),
+        *(
+            pytest.param(workers, buffer, marks=pytest.mark.long)
+            for workers, buffer in ((0, 0), (2, 0), (3, 0), (2, 6))
+        ),
+    ],
+)
 def test_a_resumed_epoch_equals_an_undisturbed_one(
     finished: Run, workers: int, buffer: int
 ) -> None:

@@ -20,11 +20,11 @@ LOCAL = ["--engine.executor", "local", "--engine.threads", "1"]
 
 @pytest.fixture(scope="module")
 def direct(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Some of the demo annotated at each threshold."""
+    """A little of the demo annotated at each threshold."""
     folder = tmp_path_factory.mktemp("direct")
     for threshold in THRESHOLDS:
         output = str(folder / threshold)
-        flags = ["--mask.threshold", threshold, "--limit_samples", "16"]
+        flags = ["--mask.threshold", threshold, "--limit_samples", "5"]
         assert annotate([*LOCAL, "--output", output, *flags]) == 0
     return {threshold: folder / threshold for threshold in THRESHOLDS}
 
@@ -49,7 +49,7 @@ def clipped(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """TextSpan's masks at two thresholds, of raw maps that are cut off at 0."""
     folder = tmp_path_factory.mktemp("clipped")
     for threshold in ("0.3", "0.5"):
-        flags = ["--method", "text_span", "--mask.threshold", threshold, "--limit_samples", "20"]
+        flags = ["--method", "text_span", "--mask.threshold", threshold, "--limit_samples", "5"]
         assert annotate([*LOCAL, *flags, "--output", str(folder / threshold)]) == 0
     return {threshold: folder / threshold for threshold in ("0.3", "0.5")}
 

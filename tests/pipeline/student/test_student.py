@@ -20,7 +20,7 @@ from pipeline.student.training import CLASSES as COUNT
 from pipeline.student.training import confuse, endless, mean_iou, score
 
 COMMAND = (
-    *("--scenes", "24", "--choose", "4", "--held_out", "4", "--steps", "2", "--threads", "1"),
+    *("--scenes", "16", "--choose", "2", "--held_out", "2", "--steps", "2", "--threads", "1"),
     *("--seeds", "[0]", "--rules", "[default,band-0.4-0.5]"),
 )
 

@@ -64,7 +64,7 @@ def test_gradient_is_that_of_the_library(run: Run) -> None:
 
 def test_sweep_over_points(run: Run, tmp_path: Path) -> None:
     flags = ["--points", ASSETS / "points.csv", "--descriptions", ASSETS / "class-descriptions.csv"]
-    size = ["--model.image_size", 96, "--limit_samples", 4]
+    size = ["--model.image_size", 96, "--limit_samples", 2]
     found = run("layers", "--input", SHARD, *flags, *size, "--last", "[1, 6]")
     assert [row["layers"] for row in found["rows"]] == [1, 6]
     alone = run("points", "--input", SHARD, *flags, *size, "--layers", 1, output="alone")
@@ -74,7 +74,7 @@ def test_sweep_over_points(run: Run, tmp_path: Path) -> None:
 
 def test_ablation_has_every_variant(run: Run, classes: str) -> None:
     flags = ["--study", "ablation", "--classes", classes, "--label_field", "labels"]
-    found = run("layers", *flags, "--input", SHARD, "--limit_samples", 12)
+    found = run("layers", *flags, "--input", SHARD, "--limit_samples", 4, "--model.image_size", 96)
     assert list(found["rows"]) == [variant.title for variant in VARIANTS]
     assert all(0 <= area <= 90 for row in found["rows"].values() for area in row.values())
 

@@ -180,7 +180,7 @@ def compare(
     return expected
 
 
-@pytest.mark.parametrize("method", ["legrad", "text_span"])
+@pytest.mark.parametrize("method", [pytest.param("legrad", marks=pytest.mark.long), "text_span"])
 def test_a_clip(run: Run, tmp_path: Path, classes: str, method: str) -> None:
     reference = clip_reference()
     shown = []

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+from pipeline.demo.sprites import CLASSES
 from pipeline.errors import Reject
 from pipeline.evaluation.class_names import ClassNames
 from pipeline.evaluation.perturbation.counters import (
@@ -81,6 +82,11 @@ def test_labels_of_samples() -> None:
             by_name.target(RawSample(0, "k", {"json": bad}))
     imagenet = ClassNames.load("", "")
     assert len(imagenet.names) == 1000 and imagenet.names[0] == "tench"
+
+
+def test_the_class_file_has_the_demos_classes(classes: str) -> None:
+    found = ClassNames.load(classes, "labels")
+    assert (found.names, found.ids) == (list(CLASSES), list(range(1, len(CLASSES) + 1)))
 
 
 def test_the_demo_is_seen_where_the_map_is(run: Run, classes: str, tmp_path: Path) -> None:

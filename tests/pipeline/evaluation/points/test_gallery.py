@@ -13,9 +13,9 @@ import torch
 
 import legrad
 from pipeline.demo.quality import bundled_scenes
-from pipeline.evaluation.points import gallery
+from pipeline.evaluation.points import gallery, pictures
 from pipeline.evaluation.points.gallery import Picture
-from pipeline.evaluation.points.pictures import EACH, keep_pictures, picture, worst_and_best
+from pipeline.evaluation.points.pictures import keep_pictures, picture, worst_and_best
 from pipeline.models.demo import ASSETS, TEMPLATE, create, tokenize
 from pipeline.models.preprocess import Preprocess
 from pipeline.outputs.masks import decode, stretched
@@ -26,20 +26,27 @@ SHARD = SHARDS / "demo-00000.tar"
 POINTS = ("--points", ASSETS / "points.csv", "--descriptions", ASSETS / "class-descriptions.csv")
 SIZE = 96
 SMALL = ("--model.image_size", SIZE, "--bootstrap", 0)
+EACH = 2
 
 
 @pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Picture]:
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page of fewer images than the commands', for to draw one takes long."""
+    monkeypatch.setattr(pictures, "EACH", EACH)
+
+
+@pytest.fixture
+def drawn(few: None, monkeypatch: pytest.MonkeyPatch) -> list[Picture]:
     """What is drawn, beside drawing it."""
-    pictures: list[Picture] = []
+    noted_down: list[Picture] = []
     draw = gallery._draw
 
     def noted(output: str, shown: list[Picture]) -> None:
-        pictures.extend(shown)
+        noted_down.extend(shown)
         draw(output, shown)
 
     monkeypatch.setattr(gallery, "_draw", noted)
-    return pictures
+    return noted_down
 
 
 def mask_of(number: int, name: str) -> np.ndarray:
@@ -58,7 +65,7 @@ def mask_of(number: int, name: str) -> np.ndarray:
 def test_heatmaps_are_drawn_with_their_masks(
     run: Run, drawn: list[Picture], tmp_path: Path
 ) -> None:
-    run("points", "--input", SHARD, *POINTS, *SMALL, "--limit_samples", 2 * EACH + 3)
+    run("points", "--input", SHARD, *POINTS, *SMALL, "--limit_samples", 2 * EACH + 2)
     assert (tmp_path / "scores" / "gallery.png").stat().st_size > 1000
     assert len(drawn) == 2 * EACH
     ious = [one.iou for one in drawn]
@@ -117,8 +124,10 @@ def test_an_image_that_the_settings_reject_is_not_drawn_either(
     assert "not drawn: scene00000: too_large" in capsys.readouterr().out and not drawn
 
 
-def test_counts_keep_few_masks_and_none_without_a_gallery(run: Run, tmp_path: Path) -> None:
-    flags = ("--input", SHARD, *POINTS, *SMALL, "--limit_samples", 2 * EACH + 3)
+def test_counts_keep_few_masks_and_none_without_a_gallery(
+    run: Run, few: None, tmp_path: Path
+) -> None:
+    flags = ("--input", SHARD, *POINTS, *SMALL, "--limit_samples", 2 * EACH + 2)
     with_masks = run("points", *flags, output="with")
     without = run("points", *flags, "--gallery", "false", output="without")
     assert with_masks["scores"] == without["scores"]

@@ -342,13 +342,13 @@ def test_maps_of_a_model_are_those_of_the_library(run: Run, tmp_path: Path) -> N
 
     flags = ["--points", ASSETS / "points.csv", "--descriptions", ASSETS / "class-descriptions.csv"]
     shard = ASSETS / "shards" / "demo-00000.tar"
-    size = ["--model.image_size", 96, "--limit_samples", 6]
+    size = ["--model.image_size", 96, "--limit_samples", 3]
     found = run("points", "--input", shard, *flags, *size)
     model = create()
     explainer, preprocess = legrad.build("legrad", model), Preprocess.of_clip(model)
     pairs, _ = read_labels(*map(str, flags[1::2]))
     tp = fp = yes = 0
-    for number, scene in enumerate(bundled_scenes()[:6]):
+    for number, scene in enumerate(bundled_scenes()[:3]):
         pixels = preprocess.squash(torch.from_numpy(scene.image).permute(2, 0, 1))[None]
         images = preprocess.normalise(pixels, torch.device("cpu"), torch.float32)
         for points in pairs.of_images([f"scene{number:05d}"])[f"scene{number:05d}"]:
@@ -362,7 +362,7 @@ def test_maps_of_a_model_are_those_of_the_library(run: Run, tmp_path: Path) -> N
             yes += points.yes.sum()
     sums = {name: sum(c[name] for c in found["classes"]) for name in ("tp", "fp", "yes")}
     assert sums == {"tp": tp, "fp": fp, "yes": yes}
-    assert found["images"] == {"scored": 6}
+    assert found["images"] == {"scored": 3}
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="the real data is not here")
