@@ -30,13 +30,13 @@ LIMIT = 150.0
 """Seconds after which whatever has not ended hangs."""
 
 
-def shards(names: Sequence[str], images: int = IMAGES) -> dict[str, bytes]:
-    """Tars of tiny images, each with a key that no other has."""
+def shards(names: Sequence[str], images: int = IMAGES, first: int = 0) -> dict[str, bytes]:
+    """Tars of tiny images, each with a key that no other has; they are counted from `first`."""
     labels = json.dumps({"labels": ["dog"]}).encode()
     return {
         name: archive(
             member
-            for i in range(images)
+            for i in range(first, first + images)
             for member in ((f"{name}-{i}.png", _picture()), (f"{name}-{i}.json", labels))
         )
         for name in names

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tests.chaos import (  # noqa: F401  # each registers its kinds
+    beliefs,
     disks,
     drivers,
     inputs,
