@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 from pipeline import storage
 from pipeline.config import AnnotateConfig, MaskConfig
-from pipeline.outputs.books import commits as books
 from pipeline.outputs.index import CommitTable
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.records import STAGES, STATUSES, Commit
@@ -223,7 +222,7 @@ def test_young_commits_are_read_once_more_by_who_goes_on(
     ledger.write_table()
     read.clear()
     later = time.time_ns() + 2 * json_files.SETTLES
-    monkeypatch.setattr(books.time, "time_ns", lambda: later)
+    monkeypatch.setattr(time, "time_ns", lambda: later)
     for _ in range(2):
         ledger.write_table()
         assert read.count("a.json") == 1
