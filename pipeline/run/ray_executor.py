@@ -18,8 +18,6 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import ray
@@ -31,6 +29,7 @@ from pipeline.config import RunConfig
 from pipeline.errors import ConfigError, ModelError, one_line
 from pipeline.outputs.ledger import Ledger
 from pipeline.run.loads import Loads
+from pipeline.run.members import Member
 from pipeline.run.progress import Meter, shown
 from pipeline.run.queue import Outcome, ShardQueue, Trial
 from pipeline.run.tally import Tally
@@ -67,7 +66,7 @@ class RayExecutor:
             )
         if not self._on_gpu:
             print("No GPU is used: the models run on the CPU", flush=True)
-        self._members: list[_Member] = []
+        self._members: list[Member] = []
         self._loads = Loads()
         self._images = 0  # of members that are gone
 
@@ -122,7 +121,7 @@ class RayExecutor:
         )
         for _ in range(missing):
             actor = of_class.remote(self._config, self._ledger, self._make_worker)
-            self._members.append(_Member(actor, actor.where.remote()))
+            self._members.append(Member(actor, actor.where.remote()))
 
     def _is_a_node_left(self) -> bool:
         """Whether there is one that could take a worker, or none yet at all."""
@@ -151,7 +150,7 @@ class RayExecutor:
             else:
                 self._take(member, ref, result, queue)
 
-    def _take(self, member: _Member, ref: Any, result: Any, queue: ShardQueue) -> None:
+    def _take(self, member: Member, ref: Any, result: Any, queue: ShardQueue) -> None:
         """Take one of the answers of an actor."""
         if ref == member.placing and member.doubted:
             self._end(member)  # what it was asked in the meantime it may do, or may not
@@ -173,7 +172,7 @@ class RayExecutor:
             outcome, member.images = result
             queue.end(member.trials.pop(ref), outcome, member.host)
 
-    def _doubt(self, member: _Member, ref: Any, queue: ShardQueue) -> None:
+    def _doubt(self, member: Member, ref: Any, queue: ShardQueue) -> None:
         """A worker is out of reach: ask it where it is, until Ray knows what became of it."""
         now = time.monotonic()
         member.doubtful_since = member.doubtful_since or now
@@ -187,7 +186,7 @@ class RayExecutor:
             time.sleep(LOOK_SECONDS)
             member.placing = member.actor.where.remote()
 
-    def _lose(self, member: _Member, queue: ShardQueue, error: RayError) -> None:
+    def _lose(self, member: Member, queue: ShardQueue, error: RayError) -> None:
         """Find out what a worker that is dead has died of."""
         self._end(member)
         if member.is_waiting:
@@ -199,16 +198,16 @@ class RayExecutor:
         else:
             queue.lose(list(member.trials.values()), False, f"a worker on {member.host}")
 
-    def _requeue(self, member: _Member, queue: ShardQueue) -> None:
+    def _requeue(self, member: Member, queue: ShardQueue) -> None:
         """What a worker did whose node is lost, or out of reach, is nobody's fault."""
         queue.lose(list(member.trials.values()), True, f"a worker with its node, {member.host}")
 
-    def _end(self, member: _Member) -> None:
+    def _end(self, member: Member) -> None:
         self._members.remove(member)
         self._images += member.images
         ray.kill(member.actor)
 
-    def _not_loaded(self, member: _Member, cause: str, died: bool) -> None:
+    def _not_loaded(self, member: Member, cause: str, died: bool) -> None:
         others = any(other.is_loading for other in self._members)
         before = len(self._loads.left_out)
         self._loads.failed(member.node, member.host, cause, died=died, others=others)
@@ -227,65 +226,6 @@ class RayExecutor:
             needs = "a GPU" if self._on_gpu else "a CPU"
             return f"waiting for the start of workers, each of which needs {needs}: {waiting}"
         return "loading the model and the first images"
-
-
-@dataclass(eq=False)
-class _Member:
-    """An actor, and what it has been asked.
-
-    Attributes:
-        actor: its handle.
-        placing: asks where it is, which is answered once it has found room; and again in doubt.
-        loading: asks for the model.
-        counting: asks how many images are done.
-        trials: what it is trying, by the ref of the answer.
-        node: where it is.
-        host: the name of that, for people.
-        has_model: whether it has loaded.
-        images: how many it has done, by the newest number there is.
-        asked_at: when it was asked for that.
-        doubted: refs that were not answered because it was out of reach.
-        doubtful_since: when that was first.
-    """
-
-    actor: Any
-    placing: Any
-    loading: Any = None
-    counting: Any = None
-    trials: dict[Any, Trial] = field(default_factory=dict)
-    node: str = ""
-    host: str = ""
-    has_model: bool = False
-    images: int = 0
-    asked_at: float = field(default_factory=time.monotonic)
-    doubted: set[Any] = field(default_factory=set)
-    doubtful_since: float | None = None
-
-    @property
-    def is_waiting(self) -> bool:
-        """Whether it has found no room yet."""
-        return not self.node
-
-    @property
-    def is_loading(self) -> bool:
-        """Whether it is loading its model."""
-        return self.loading is not None
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether it can try shards."""
-        return self.has_model and self.placing is None
-
-    def refs(self) -> Iterator[Any]:
-        """All that it has not answered yet."""
-        asked = (self.placing, self.loading, self.counting, *self.trials)
-        return (ref for ref in asked if ref is not None and ref not in self.doubted)
-
-    def ask_for_count(self, seconds: float) -> None:
-        """Ask now and then how many images are done."""
-        now = time.monotonic()
-        if self.trials and self.counting is None and now - self.asked_at > seconds:
-            self.counting, self.asked_at = self.actor.count.remote(), now
 
 
 class _ShardActor:
