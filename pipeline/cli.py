@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import sys
@@ -18,6 +19,8 @@ from pipeline.errors import ConfigError, ModelError, StorageError, unwrapped
 from pipeline.inputs.option_texts import with_names
 
 Config = TypeVar("Config")
+STDERR = 2
+STOPPING = b"Stopping, as told\n"
 KINDS = {
     "int": "a whole number",
     "float": "a number",
@@ -81,13 +84,18 @@ def run_command(
 
 
 def stop_when_terminated() -> None:
-    """From here on SIGTERM is what Ctrl-C is: the command says that it stops, and ends with 143."""
+    """From here on SIGTERM is what Ctrl-C is: the command says that it stops, and ends with 143.
+
+    It says so at once, also where what it is doing takes longer to be left.
+    """
 
     def stop(*_: object) -> NoReturn:
+        os.write(STDERR, STOPPING)  # print might be in the middle of a line
         raise KeyboardInterrupt
 
     if threading.current_thread() is threading.main_thread():  # no other may set a handler
-        signal.signal(signal.SIGTERM, stop)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, stop)
 
 
 def parse(

@@ -68,10 +68,11 @@ def tokenizers_once() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def keep_signals() -> Iterator[None]:
-    """A run sets a SIGTERM handler of its own."""
-    before = signal.getsignal(signal.SIGTERM)
+    """A run sets handlers of its own."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

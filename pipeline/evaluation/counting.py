@@ -30,6 +30,7 @@ from pipeline.run.queue import Trial
 from pipeline.run.run import run_shards
 from pipeline.run.worker import ShardWorker
 from pipeline.storage import parquet
+from pipeline.storage.patience import START_SECONDS, patiently
 
 
 @dataclass
@@ -177,15 +178,21 @@ def count_shards(
         print(note)
     made = fingerprint(dict(identity))
     ledger = Ledger(config.output)
-    with naming(f"--output {storage.public(config.output)}"):
-        _refuse_annotations(ledger)
-        ledger.open(dict(identity), config.public(), [], redo=config.on_mismatch == "redo")
-        for path, data in (files or {}).items():
-            storage.write_bytes(storage.join(config.output, *path.split("/")), data)
+    output = f"--output {storage.public(config.output)}"
+    patience = config.engine.patience_seconds
+
+    def begin() -> None:
+        with naming(output):
+            _refuse_annotations(ledger)
+            ledger.open(dict(identity), config.public(), [], redo=config.on_mismatch == "redo")
+            for path, data in (files or {}).items():
+                storage.write_bytes(storage.join(config.output, *path.split("/")), data)
+
+    patiently(begin, output, START_SECONDS)
     summary = run_shards(config, ledger, shards, partial(CountingWorker, make_counter, made))
-    print_failures(ledger.failures(), summary)
+    print_failures(patiently(ledger.failures, output, patience), summary)
     names = sorted({shard.name for shard in shards} - set(summary.missing))
-    tables = [ledger.read("counts", name) for name in names]
+    tables = [patiently(partial(ledger.read, "counts", name), output, patience) for name in names]
     if not tables:
         raise ConfigError(f"no shard could be counted; see {config.output}/failed")
     return Merged(

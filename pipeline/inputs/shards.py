@@ -13,7 +13,7 @@ from pipeline.config import RunConfig
 from pipeline.errors import ConfigError
 from pipeline.inputs.patterns import Place, spell_out
 from pipeline.storage import digests
-from pipeline.storage.patience import patiently
+from pipeline.storage.patience import START_SECONDS, patiently
 
 LISTED_FROM = 1000
 """With so many names in it a directory is listed. That is a request for every thousand files that
@@ -21,10 +21,6 @@ are there, one after the other, instead of one or two for every name, `LOOKUPS` 
 are found sooner without it, however many files lie beside them."""
 
 LOOKUPS = 16
-
-START_PATIENCE = 60.0
-"""Seconds for which a server is asked again that does not answer: it may be that its name or port
-is wrong, and somebody sits and waits."""
 
 ENOUGH_MISSING = 100
 """With so many missing names the search ends: of a wrong pattern, all would be."""
@@ -60,7 +56,7 @@ def shards_of(config: RunConfig) -> list[Shard]:
         ConfigError: see `find_shards`.
     """
     found = patiently(
-        lambda: find_shards(config.patterns, config.input_root), "--input", START_PATIENCE
+        lambda: find_shards(config.patterns, config.input_root), "--input", START_SECONDS
     )
     return found[: config.limit_shards]
 

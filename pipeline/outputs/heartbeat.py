@@ -6,7 +6,7 @@ import os
 import platform
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any
@@ -78,6 +78,12 @@ def now() -> datetime:
     return datetime.now(timezone.utc)
 
 
+def say(line: str) -> None:
+    """Print a line at once. A log that takes none, say on a full disk, is no reason to stop."""
+    with suppress(OSError):
+        print(line, flush=True)
+
+
 def spoken(seconds: float) -> str:
     """A time that has passed, for people."""
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
@@ -112,7 +118,7 @@ def trying(seconds: float, work: Callable[[], object], name: str, complaint: str
         try:
             work()
         except Exception as error:  # no reason to stop either the run or the next try
-            print(f"{complaint}: {one_line(error)}", flush=True)
+            say(f"{complaint}: {one_line(error)}")
 
     with every(seconds, try_to, name):
         yield

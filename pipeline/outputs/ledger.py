@@ -248,7 +248,13 @@ class Ledger:
         self.write_categories(commits)
 
     def write_categories(self, commits: Iterable[Commit]) -> None:
-        """Write `categories.json` alone; see `write_index`."""
+        """Write `categories.json` alone; see `write_index`.
+
+        Raises:
+            TakenOver: the run that is here now has other settings.
+        """
+        if self.fingerprint:
+            self.check_owner(self.fingerprint)
         self._files.write("categories.json", index.categories(self.categories(), commits))
 
     def write_card(self, card: bytes) -> None:

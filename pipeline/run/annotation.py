@@ -19,6 +19,7 @@ from pipeline.run.progress import print_dry_run, print_failures, print_summary
 from pipeline.run.run import run_shards
 from pipeline.run.verification import verify
 from pipeline.run.worker import Worker
+from pipeline.storage.patience import START_SECONDS, patiently
 
 
 def annotate(config: AnnotateConfig) -> Summary:
@@ -43,13 +44,18 @@ def annotate(config: AnnotateConfig) -> Summary:
             changes = ledger.changes(config.identity())
         print_dry_run(config, planned, changes)
         return Summary.of([], [], "finished")
-    with naming(output):
-        redo = config.on_mismatch == "redo"
-        ledger.open(config.identity(), config.public(), categories, redo=redo)
-        ledger.write_card(ANNOTATIONS_CARD)
+
+    def begin() -> None:
+        with naming(output):
+            redo = config.on_mismatch == "redo"
+            ledger.open(config.identity(), config.public(), categories, redo=redo)
+            ledger.write_card(ANNOTATIONS_CARD)
+
+    patiently(begin, output, START_SECONDS)
     summary = run_shards(config, ledger, shards, Worker, ledger.write_categories)
     print_summary(summary, config.output, time.monotonic() - started)
-    print_failures(ledger.failures(), summary)
+    failures = patiently(ledger.failures, output, config.engine.patience_seconds)
+    print_failures(failures, summary)
     return summary
 
 

@@ -27,7 +27,7 @@ class LocalExecutor:
         """Try what is in the queue until nothing is left of it."""
         tally = Tally()
         flying: dict[Future[Outcome], Trial] = {}
-        meter = Meter(queue, tally.total, lambda: "loading the first images", gpus=0)
+        meter = Meter(queue, tally.total, str, gpus=0)
         in_flight = self._engine.shards_in_flight
         with shown(meter, self._engine.log_seconds), ThreadPoolExecutor(in_flight) as pool:
             try:
@@ -41,7 +41,6 @@ class LocalExecutor:
                         queue.end(flying.pop(future), future.result())
             except BaseException:  # a run that is stopped leaves the rest to the next one
                 self._worker.stop()
-                print("Stopping after the batches in hand", flush=True)
                 raise
             finally:
                 pool.shutdown(cancel_futures=True)

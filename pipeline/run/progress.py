@@ -18,7 +18,7 @@ from rich.table import Table
 import legrad
 from pipeline import storage
 from pipeline.config import AnnotateConfig
-from pipeline.outputs.heartbeat import every
+from pipeline.outputs.heartbeat import every, say
 from pipeline.outputs.records import Summary
 from pipeline.outputs.schema import IMAGES, annotation_schema
 from pipeline.run.plan import Plan
@@ -47,13 +47,13 @@ class Meter:
     Attributes:
         queue: of all that are to be done.
         images: tells how many images are done, also of shards that are not yet.
-        beginning: tells what the first images wait for.
+        waits_for: tells what all workers wait for, if they do.
         gpus: busy in parallel, for the projection of GPU-hours; 0 for none.
     """
 
     queue: ShardQueue
     images: Callable[[], int]
-    beginning: Callable[[], str]
+    waits_for: Callable[[], str]
     gpus: int
 
     def __post_init__(self) -> None:
@@ -73,11 +73,12 @@ class Meter:
         now = time.monotonic()
         elapsed = now - self._started
         shards = f"{ended:,} of {len(self.queue.shards):,} shards"
+        waits_for = self.queue.state() or self.waits_for()
         if not images and not ended:
             self._started = now  # the time to load models is no measure of what is to come
-            return f"{shards}, {self.queue.state() or self.beginning()}"
+            return f"{shards}, {waits_for or 'loading the first images'}"
         parts = [shards, f"{images:,} images", _pace(images, elapsed)]
-        if waits_for := self.queue.state():
+        if waits_for:
             return ", ".join([*parts, waits_for])
         if 0 < self.fraction < 1:
             hours = elapsed * (1 - self.fraction) / self.fraction / 3600
@@ -97,7 +98,7 @@ def shown(meter: Gauge, seconds: float) -> Iterator[None]:
         return
 
     def report() -> None:
-        print(meter.line(), flush=True)
+        say(meter.line())
 
     try:
         with every(seconds, report, "progress"):

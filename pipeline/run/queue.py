@@ -24,6 +24,7 @@ from itertools import count
 from pipeline.config import ExecutionConfig
 from pipeline.errors import TakenOver
 from pipeline.inputs.shards import Shard
+from pipeline.outputs.heartbeat import say
 
 WORKER_DIED = (
     "its worker died (killed, out of memory, or without progress for --engine.stall_seconds); "
@@ -33,6 +34,8 @@ MOST_LOSSES = 20
 """So many nodes may be lost under a shard: spot nodes go, and a shard that ends them is rare."""
 ALL_WAIT_FROM = 3
 """After so many transient failures in a row, the storage is asked by one shard at a time."""
+FEWEST_WAITS = 3
+"""A shard is not given up before, however late its turn comes round."""
 LONGEST_PAUSE = 60.0
 """Seconds between two tries, which begin with one second and double."""
 
@@ -106,18 +109,21 @@ class ShardQueue:
         say: called with a line for people, of everything that goes wrong.
         clock: seconds, of whatever beginning.
         done: names of the shards that are committed, as their workers say.
-        ended_bytes: of the shards that are committed or given up.
+        ended: how many shards are committed or given up.
+        ended_bytes: of these.
+        ran_out: whether the storage was away for too long, so that the run is to end.
     """
 
     engine: ExecutionConfig
     shards: Sequence[Shard]
     give_up: Callable[[Shard, str, bool], object]
     report: Callable[[str], object] = str
-    say: Callable[[str], object] = lambda line: print(line, flush=True)
+    say: Callable[[str], object] = say
     clock: Callable[[], float] = time.monotonic
     done: set[str] = field(default_factory=set)
     ended: int = 0
     ended_bytes: int = 0
+    ran_out: bool = False
 
     def __post_init__(self) -> None:
         self._fresh = deque(self.shards)
@@ -215,6 +221,7 @@ class ShardQueue:
             self.say(f"lost: {where}; tried again, which is no attempt: {names}")
             for trial in trials:
                 history = self._history(trial)
+                history.since, history.pauses = None, 0
                 history.losses += 1
                 if history.losses >= MOST_LOSSES:
                     self._give_up(trial.shard, f"lost with its node {MOST_LOSSES} times", True)
@@ -223,16 +230,18 @@ class ShardQueue:
         elif len(trials) > 1:
             self.say(f"died: {where}, with {len(trials)} shards; each is tried alone: {names}")
             for trial in trials:
-                self._history(trial)
+                history = self._history(trial)
+                history.since, history.pauses = None, 0
                 self._alone.append(trial.shard)
         else:
             self._failed(trials[0], WORKER_DIED, False, where)
 
     def state(self) -> str:
         """What the run waits for, if it does, for people."""
-        if self._failures < ALL_WAIT_FROM or self._waiting_since is None:
+        since = self._waiting_since  # once: another thread asks
+        if since is None:
             return ""
-        waited = self.clock() - self._waiting_since
+        waited = self.clock() - since
         return (
             f"waiting for the storage for {waited:.0f} s, of at most "
             f"{self.engine.patience_seconds:.0f}: {self._cause}"
@@ -242,7 +251,11 @@ class ShardQueue:
         self._flying += 1
         history = self._histories.get(shard.name, _History())
         last = history.attempts + 1 >= self.engine.max_attempts
-        waited_out = history.since is not None and self._is_too_long(history.since)
+        waited_out = (
+            history.since is not None
+            and history.pauses >= FEWEST_WAITS
+            and self._is_too_long(history.since)
+        )
         return Trial(shard, history.tries + 1, alone, last, waited_out)
 
     def _history(self, trial: Trial) -> _History:
@@ -253,6 +266,7 @@ class ShardQueue:
     def _failed(self, trial: Trial, error: str, final: bool, where: str) -> None:
         history = self._history(trial)
         history.attempts += 1
+        history.since, history.pauses = None, 0
         most = self.engine.max_attempts
         if final or history.attempts >= most:
             self._give_up(trial.shard, error, False)
@@ -267,8 +281,8 @@ class ShardQueue:
         history.since = now if history.since is None else history.since
         self._failures += 1
         self._cause = error
-        self._waiting_since = now if self._waiting_since is None else self._waiting_since
         if self._failures >= ALL_WAIT_FROM:
+            self._waiting_since = now if self._waiting_since is None else self._waiting_since
             self._ask_at = now + self._pause(self._failures - ALL_WAIT_FROM)
         if trial.waited_out:
             self._give_up(trial.shard, error, True)
@@ -277,7 +291,7 @@ class ShardQueue:
             history.pauses += 1
             heapq.heappush(self._later, (now + pause, next(self._order), trial.shard))
             self._tell_of_wait(trial.shard, error, pause)
-        if self._failures >= ALL_WAIT_FROM and self._is_too_long(self._waiting_since):
+        if self._waiting_since is not None and self._is_too_long(self._waiting_since):
             self._stop_waiting()
 
     def _tell_of_wait(self, shard: Shard, error: str, pause: float) -> None:
@@ -302,10 +316,12 @@ class ShardQueue:
 
     def _storage_is_there(self) -> None:
         """What has waited for it is tried at once."""
-        if self._failures >= ALL_WAIT_FROM:
-            assert self._waiting_since is not None  # set with the first failure
+        if self._waiting_since is not None:
             waited = self.clock() - self._waiting_since
             self.say(f"the storage is there again, after {waited:.0f} s")
+            for _, _, shard in self._later:
+                history = self._histories[shard.name]
+                history.since, history.pauses = None, 0
             self._later = [(0.0, order, shard) for _, order, shard in self._later]
             heapq.heapify(self._later)
         self._failures, self._waiting_since = 0, None
@@ -316,6 +332,7 @@ class ShardQueue:
             f"the storage has not been there for {self.engine.patience_seconds:.0f} s "
             f"(--engine.patience_seconds): this run ends, the same command goes on"
         )
+        self.ran_out = True
         for _, _, shard in self._later:
             self._give_up(shard, self._cause, True)
         self._later.clear()

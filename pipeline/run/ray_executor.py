@@ -21,7 +21,7 @@ import traceback
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnavailableError, RayError
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError
 
 from pipeline import storage
 from pipeline.cli import ExitCode, stop_when_terminated
@@ -67,7 +67,7 @@ class RayExecutor:
         if not self._on_gpu:
             print("No GPU is used: the models run on the CPU", flush=True)
         self._members: list[Member] = []
-        self._loads = Loads()
+        self._loads = Loads(config.engine.patience_seconds)
         self._images = 0  # of members that are gone
 
     def run(self, queue: ShardQueue) -> None:
@@ -75,14 +75,20 @@ class RayExecutor:
 
         Raises:
             ModelError: the model does not load.
+            StorageError: it cannot be loaded for want of storage.
             TakenOver: the output belongs to another run now.
         """
         engine = self._config.engine
-        wanted = min(self._workers, queue.left)
-        meter = Meter(queue, self._counted, self._state, wanted if self._on_gpu else 0)
+        before, wanted = self._counted(), min(self._workers, queue.left)
+        meter = Meter(
+            queue,
+            lambda: self._counted() - before,
+            self._waits_for,
+            gpus=wanted if self._on_gpu else 0,
+        )
         with shown(meter, engine.log_seconds):
             while not queue.is_over:
-                self._start(wanted)
+                self._start(min(wanted, queue.left))
                 for member in self._members:
                     if member.is_ready:
                         for trial in queue.fill(member.trials.values(), engine.shards_in_flight):
@@ -162,7 +168,10 @@ class RayExecutor:
             member.loading, (cause, may_pass) = None, result
             if cause:
                 self._end(member)
-                self._not_loaded(member, cause, died=may_pass)
+                if may_pass:
+                    self._loads.not_available(member.host, cause)
+                else:
+                    self._not_loaded(member, cause, died=False)
             else:
                 member.has_model = True
                 self._loads.succeeded(member.node)
@@ -189,18 +198,25 @@ class RayExecutor:
     def _lose(self, member: Member, queue: ShardQueue, error: RayError) -> None:
         """Find out what a worker that is dead has died of."""
         self._end(member)
+        preempted = isinstance(error, RayActorError) and error.preempted
         if member.is_waiting:
-            self._not_loaded(member, f"a worker could not start: {_last_line(error)}", died=True)
-        elif not _is_alive(member.node):
+            self._loads.lost(f"lost: a worker that was to start: {_last_line(error)}")
+        elif preempted or not _is_alive(member.node):
             self._requeue(member, queue)
         elif member.is_loading:
             self._not_loaded(member, DIED_LOADING, died=True)
-        else:
+        elif member.trials:
             queue.lose(list(member.trials.values()), False, f"a worker on {member.host}")
+        else:
+            self._loads.lost(f"died: a worker on {member.host}, which had no shard")
 
     def _requeue(self, member: Member, queue: ShardQueue) -> None:
         """What a worker did whose node is lost, or out of reach, is nobody's fault."""
-        queue.lose(list(member.trials.values()), True, f"a worker with its node, {member.host}")
+        what = f"a worker with its node, {member.host}, or out of reach"
+        if member.trials:
+            queue.lose(list(member.trials.values()), True, what)
+        else:
+            self._loads.lost(f"lost: {what}; it had no shard yet")
 
     def _end(self, member: Member) -> None:
         self._members.remove(member)
@@ -219,13 +235,15 @@ class RayExecutor:
     def _counted(self) -> int:
         return self._images + sum(member.images for member in self._members)
 
-    def _state(self) -> str:
-        """What the first images wait for."""
+    def _waits_for(self) -> str:
+        """What all of them wait for, if none can try shards."""
+        if any(member.is_ready for member in self._members):
+            return ""
         waiting = sum(member.is_waiting for member in self._members)
         if waiting == len(self._members) > 0:
             needs = "a GPU" if self._on_gpu else "a CPU"
             return f"waiting for the start of workers, each of which needs {needs}: {waiting}"
-        return "loading the model and the first images"
+        return "loading the model"
 
 
 class _ShardActor:
@@ -283,6 +301,8 @@ def _join() -> None:
             socket.create_connection((host.strip("[]"), int(port)), JOIN_SECONDS).close()
         _start_ray()
     except (OSError, RuntimeError) as error:
+        if not address:
+            raise ConfigError(f"Ray does not start here: {one_line(error)}") from error
         raise ConfigError(
             f"RAY_ADDRESS {address!r}: no cluster answers there ({one_line(error)}); start it, or "
             "unset RAY_ADDRESS to have Ray started here"

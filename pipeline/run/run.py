@@ -11,7 +11,7 @@ from pipeline import storage
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError, one_line
 from pipeline.inputs.shards import Shard
-from pipeline.outputs.heartbeat import beating, trying
+from pipeline.outputs.heartbeat import beating, say, trying
 from pipeline.outputs.index import CommitTable
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.records import Summary
@@ -67,7 +67,8 @@ def run_shards(
         what=f"--output {storage.public(config.output)}",
         seconds=config.engine.patience_seconds,
     )
-    damaged = verify(ledger, config.engine.log_seconds) if config.verify else {}
+    check = partial(verify, ledger, config.engine.log_seconds)
+    damaged: dict[str, str] = patient(check) if config.verify else {}
     planned: Plan = patient(lambda: plan(config, ledger, shards, damaged))
     print_plan(planned)
     patient(lambda: ledger.forgive(planned.committed))
@@ -80,12 +81,13 @@ def run_shards(
             writing = trying(TABLE_SECONDS, ledger.write_table, "shards.parquet", failure)
             with beating(lambda: ledger.beat(running)), writing:
                 _run(config, ledger, planned, make_worker, patient)
+        commits = patient(ledger.write_table)
+        patient(lambda: ledger.check_owner(ledger.fingerprint))
+        summary: Summary = patient(lambda: ledger.summarise(names, "finished", commits))
+        patient(lambda: finish(commits))
     except BaseException:
         _leave(ledger, names)
         raise
-    commits = patient(ledger.write_table)
-    summary: Summary = patient(lambda: ledger.summarise(names, "finished", commits))
-    patient(lambda: finish(commits))
     return summary
 
 
@@ -95,18 +97,21 @@ def _run(
     """Do what is planned, and again what somebody else has spoiled by then."""
     todo = planned.todo
     with closing(make_executor(config, ledger, make_worker)) as executor:
-        for _ in range(MOST_CHECKS):
+        for checks in range(MOST_CHECKS):
+            if checks:
+                print_plan(planned)
             patient(lambda: ledger.check_owner(ledger.fingerprint))
             patient(partial(ledger.forget, planned.again))
-            do_all(config, ledger, todo, executor, patient)
+            goes_on = do_all(config, ledger, todo, executor, patient)
             patient(lambda: ledger.check_owner(ledger.fingerprint))
+            if not goes_on:
+                return
             planned = patient(partial(plan, config, ledger, planned.shards))
             patient(partial(ledger.forgive, planned.committed))
             given_up = patient(ledger.failed)
             todo = [shard for shard in planned.todo if shard.name not in given_up]
             if not todo:
                 break
-            print_plan(planned)
 
 
 def do_all(
@@ -115,8 +120,11 @@ def do_all(
     todo: Sequence[Shard],
     executor: Executor,
     patient: Patient,
-) -> None:
+) -> bool:
     """Try every shard until it is committed, or record why it was given up.
+
+    Returns:
+        Whether the run may go on: the storage has not been away for too long.
 
     Raises:
         ModelError: the model does not load.
@@ -124,14 +132,22 @@ def do_all(
     """
 
     def give_up(shard: Shard, reason: str, transient: bool) -> None:
-        patient(lambda: ledger.fail(shard, reason, transient))
+        def record() -> None:
+            ledger.fail(shard, reason, transient)
+
+        if queue.ran_out:  # the run has waited enough
+            patiently(record, config.output, 0.0)
+        else:
+            patient(record)
 
     queue = ShardQueue(config.engine, todo, give_up, ledger.report)
     executor.run(queue)
     unseen = queue.done - patient(ledger.committed)
     for shard in todo:
         if shard.name in unseen:
-            give_up(shard, UNSEEN, False)
+            say(f"given up: {shard.name}: {UNSEEN}")
+            give_up(shard, UNSEEN, True)
+    return not queue.ran_out
 
 
 def _leave(ledger: Ledger, names: Sequence[str]) -> None:

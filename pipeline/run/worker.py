@@ -49,6 +49,7 @@ class ShardWorker(ABC):
         self.ledger = Ledger(config.output)
         self.watchdog = Watchdog(config.engine.stall_seconds)
         self._stopped = threading.Event()
+        self._taken_over = ""  # why, where the output belongs to another run now
 
     def stop(self) -> None:
         """Leave the shards that are being done, each at its next batch."""
@@ -69,11 +70,14 @@ class ShardWorker(ABC):
             return Outcome(str(error), transient=storage.is_transient(error))
         except NotWritten as error:
             return Outcome(str(error), transient=True)
-        except (TooManyRejects, Stopped) as error:
-            return Outcome(str(error), final=isinstance(error, TooManyRejects))
+        except TooManyRejects as error:
+            return Outcome(str(error), final=True)
+        except Stopped as error:
+            return Outcome(self._taken_over or str(error), taken_over=bool(self._taken_over))
         except TakenOver as error:
+            self._taken_over = str(error)
             self.stop()
-            return Outcome(str(error), final=True, taken_over=True)
+            return Outcome(str(error), taken_over=True)
         except OSError as error:
             return Outcome(one_line(error, kind=True), transient=storage.is_transient(error))
         except Exception as error:  # whatever it is, it must not take other shards with it

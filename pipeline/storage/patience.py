@@ -13,6 +13,9 @@ from pipeline.storage.faults import is_transient
 Result = TypeVar("Result")
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+START_SECONDS = 60.0
+"""What a command asks for at its start, it asks for so long: a name or a port may be wrong, and
+somebody sits and waits."""
 
 
 def patiently(work: Callable[[], Result], what: str, seconds: float) -> Result:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.errors import ModelError
-from pipeline.run.loads import MOST_FAILURES, MOST_UNPLACED, Loads
+from pipeline.errors import ModelError, StorageError
+from pipeline.run.loads import LONGEST_PAUSE, MOST_FAILURES, MOST_LOSSES, Loads
 
 
 @pytest.fixture
@@ -14,8 +14,13 @@ def said() -> list[str]:
 
 
 @pytest.fixture
-def loads(said: list[str]) -> Loads:
-    return Loads(said.append)
+def clock() -> list[float]:
+    return [1000.0]
+
+
+@pytest.fixture
+def loads(said: list[str], clock: list[float]) -> Loads:
+    return Loads(600.0, said.append, lambda: clock[0])
 
 
 def test_a_worker_that_says_why_ends_a_run_that_has_no_other(loads: Loads) -> None:
@@ -58,9 +63,30 @@ def test_a_success_forgives_the_node(loads: Loads) -> None:
     assert loads.left_out == {}
 
 
-def test_workers_that_die_before_they_are_anywhere_have_a_bound(loads: Loads) -> None:
+def test_workers_that_are_lost_without_a_shard_are_told_and_have_a_bound(
+    loads: Loads, said: list[str]
+) -> None:
+    for _ in range(3):
+        for _ in range(MOST_LOSSES - 1):
+            loads.lost("lost: a worker")
+        loads.succeeded("a")
+    assert len(said) == 3 * (MOST_LOSSES - 1) and loads.left_out == {}
+    with pytest.raises(ModelError, match=f"{MOST_LOSSES} workers were lost in a row, .* gone"):
+        for _ in range(MOST_LOSSES):
+            loads.lost("gone")
+
+
+def test_a_storage_that_is_away_while_a_model_loads_is_nobodys_fault(
+    loads: Loads, said: list[str], clock: list[float]
+) -> None:
+    began = clock[0]
+    with pytest.raises(StorageError, match="no worker could load its model: 503"):
+        while True:
+            assert loads.may_start(loading=False)
+            loads.not_available("host", "503")
+            assert not loads.may_start(loading=False)
+            clock[0] += LONGEST_PAUSE
+    assert clock[0] - began == 600 and loads.left_out == {} and "tried again in 1 s" in said[0]
     loads.succeeded("a")
-    with pytest.raises(ModelError, match=f"{MOST_UNPLACED} workers died as they started: gone"):
-        for _ in range(MOST_UNPLACED):
-            loads.failed("", "", "gone", died=True, others=True)
-    assert loads.left_out == {}
+    loads.not_available("host", "503")
+    assert said[-1].endswith("tried again in 1 s")

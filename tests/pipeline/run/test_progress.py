@@ -25,11 +25,11 @@ class Run:
     """Shards of some sizes, of which one after the other is done, with a meter over them."""
 
     def __init__(self, sizes: list[int], gpus: int) -> None:
-        self.images = 0
+        self.images, self.waits_for = 0, ""
         self.shards = [Shard(f"/{i}.tar", f"/{i}.tar", size) for i, size in enumerate(sizes)]
         self.queue = ShardQueue(ExecutionConfig(), self.shards, lambda *_: None)
         self.trials = [self.queue.next(idle=True) for _ in self.shards]
-        self.meter = Meter(self.queue, lambda: self.images, lambda: "loading the model", gpus)
+        self.meter = Meter(self.queue, lambda: self.images, lambda: self.waits_for, gpus)
 
     def finish(self, *numbers: int) -> None:
         for number in numbers:
@@ -91,7 +91,7 @@ def test_nothing_is_projected_before_the_first_shard_or_after_the_last(clock: Cl
 def test_the_time_to_load_a_model_does_not_count(clock: Clock) -> None:
     run = Run([10, 10], gpus=1)
     clock.now += 900
-    assert run.meter.line() == "0 of 2 shards, loading the model"
+    assert run.meter.line() == "0 of 2 shards, loading the first images"
     clock.now += 10
     run.images = 40
     run.finish(0)
@@ -110,3 +110,13 @@ def test_a_job_log_gets_a_line_now_and_then_and_one_at_the_end(
         run.finish(0, 1)
     assert printed[0].startswith("0 of 2 shards")
     assert capsys.readouterr().out.splitlines()[-1].startswith("2 of 2 shards, 2 images, ")
+
+
+def test_what_all_workers_wait_for_is_said_at_any_time(clock: Clock) -> None:
+    run = Run([10, 10], gpus=2)
+    run.waits_for = "waiting for nodes"
+    assert run.meter.line() == "0 of 2 shards, waiting for nodes"
+    clock.now += 10
+    run.images = 40
+    run.finish(0)
+    assert run.meter.line() == "1 of 2 shards, 40 images, 4.0 images/s, waiting for nodes"

@@ -179,6 +179,7 @@ def test_where_nothing_comes_back_one_shard_asks_for_all() -> None:
     run.wait()
     assert run.queue.next(idle=True) is None, "while one asks, nobody else does"
     assert "waiting for the storage for 61 s, of at most 1800: 503" in run.queue.state()
+    assert not run.queue.ran_out
     lines = len(run.said)
     run.queue.end(asks, NOT_THERE)
     assert len(run.said) == lines, "the outage has been told"
@@ -209,6 +210,29 @@ def test_a_storage_that_never_comes_back_ends_the_run() -> None:
     assert any("this run ends, the same command goes on" in line for line in run.said)
     assert run.given_up and set(run.given_up.values()) == {("503", True)}
     assert len(run.given_up) < 8, "those that were never tried are not given up"
+    assert run.queue.ran_out
+
+
+def test_patience_begins_with_the_outage_and_not_with_a_failure_long_ago() -> None:
+    run = Run("abcdefgh", ExecutionConfig(patience_seconds=300.0))
+    run.queue.end(run.take(), NOT_THERE)
+    run.wait(1000.0)  # nothing ends meanwhile: shards are long
+    for trial in [run.take() for _ in range(ALL_WAIT_FROM - 1)]:
+        run.queue.end(trial, NOT_THERE)
+    assert run.given_up == {} and "waiting for the storage for 0 s" in run.queue.state()
+
+
+@pytest.mark.parametrize("fate", ["fails", "dies", "lost"])
+def test_what_happens_to_a_shard_otherwise_ends_its_wait(fate: str) -> None:
+    run = Run("ab", ExecutionConfig(patience_seconds=300.0))
+    run.queue.end(run.take(), NOT_THERE)
+    b = run.take()
+    run.wait()
+    a = run.take()
+    FATES[fate](run, [a, b])
+    run.wait(1000.0)
+    again = run.take()
+    assert letter(again) == "a" and again.number == 3 and not again.waited_out
 
 
 def test_an_output_that_is_somebody_elses_ends_all() -> None:
