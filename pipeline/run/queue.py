@@ -219,7 +219,7 @@ class ShardQueue:
         names = ", ".join(trial.shard.name for trial in trials)
         if node_lost:
             self.say(f"lost: {where}; tried again, which is no attempt: {names}")
-            for trial in trials:
+            for trial in reversed(trials):
                 history = self._history(trial)
                 history.since, history.pauses = None, 0
                 history.losses += 1
