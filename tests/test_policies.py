@@ -126,6 +126,7 @@ def test_no_tracked_file_has(pattern: re.Pattern[str]) -> None:
     assert found == []
 
 
+@pytest.mark.long  # the commands of the README, which one process runs, show it too
 def test_a_run_without_ray_does_not_load_it() -> None:
     program = """
 import sys

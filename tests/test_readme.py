@@ -37,6 +37,7 @@ for line in lines:
         runpy.run_path(sys.argv[0], run_name="__main__")
     except SystemExit as ended:
         assert not ended.code, line
+assert "ray" not in sys.modules, "it takes a second, and none of them runs on it"
 exec(snippet)
 print(len(coco.anns), len(coco.imgs), mask.shape, mask.sum())
 """

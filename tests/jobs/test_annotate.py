@@ -303,7 +303,10 @@ def test_a_stopped_run_ends_with_143_and_soon(tmp_path: Path) -> None:
         (folder / f"{number:02}.tar").symlink_to(SHARDS / "demo-00000.tar")
     output = tmp_path / "out"
     process = subprocess.Popen(
-        [sys.executable, "jobs/annotate.py", *LOCAL, "--input", str(folder), "--output", output],
+        [
+            *(sys.executable, "jobs/annotate.py", *LOCAL, "--limit_samples", "8"),
+            *("--input", str(folder), "--output", output),
+        ],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -58,6 +59,18 @@ POINTS = "\r\n".join(
 )
 
 Masks = Mapping[str, Mapping[str, np.ndarray]]
+
+
+@pytest.fixture
+def rendered() -> None:
+    """For a test that looks at figures: there they are drawn to the end."""
+
+
+@pytest.fixture(autouse=True)
+def unrendered(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are made and written, but empty: to render them is half of what a small run costs."""
+    if "rendered" not in request.fixturenames:
+        monkeypatch.setattr(Figure, "savefig", lambda figure, stream, **_: stream.write(b"PNG"))
 
 
 @pytest.fixture

@@ -35,12 +35,12 @@ def test_distribution_by_hand() -> None:
 
 
 def test_gradient_is_that_of_the_library(run: Run) -> None:
-    flags = ["--study", "gradient", "--input", SHARD, "--limit_samples", 2]
+    flags = ["--study", "gradient", "--input", SHARD, "--limit_samples", 1]
     found = run("layers", *flags, "--coco", ASSETS / "instances.json")
     model = create()
     preprocess = Preprocess.of_clip(model)
     per_class: dict[str, list[list[float]]] = {}
-    for scene in bundled_scenes()[:2]:
+    for scene in bundled_scenes()[:1]:
         pixels = preprocess.squash(torch.from_numpy(scene.image).permute(2, 0, 1))[None]
         images = preprocess.normalise(pixels, torch.device("cpu"), torch.float32)
         for name, mask in scene.masks.items():
@@ -74,7 +74,7 @@ def test_sweep_over_points(run: Run, tmp_path: Path) -> None:
 
 def test_ablation_has_every_variant(run: Run, classes: str) -> None:
     flags = ["--study", "ablation", "--classes", classes, "--label_field", "labels"]
-    found = run("layers", *flags, "--input", SHARD, "--limit_samples", 4, "--model.image_size", 96)
+    found = run("layers", *flags, "--input", SHARD, "--limit_samples", 6)
     assert list(found["rows"]) == [variant.title for variant in VARIANTS]
     assert all(0 <= area <= 90 for row in found["rows"].values() for area in row.values())
 

@@ -93,15 +93,20 @@ def classifier_reference(weights: str) -> Reference:
     return Reference(model, model.head.weight, 160, half, half, model)
 
 
-def without_pixels(pixels: Pixels, heat: list[list[float]], sign: str, tenths: int) -> Pixels:
-    """The image without so many tenths of its pixels: the hottest (positive) or the coldest."""
+def in_order(heat: list[list[float]], sign: str) -> list[tuple[int, int]]:
+    """Rows and columns: the hottest first (positive), or the coldest."""
     side = len(heat)
     places = [(row, column) for row in range(side) for column in range(side)]
     direction = -1 if sign == "positive" else 1
     # Equal heat goes in the order of reading, whatever the sign.
     places.sort(key=lambda place: (direction * heat[place[0]][place[1]], place))
+    return places
+
+
+def without_pixels(pixels: Pixels, places: list[tuple[int, int]], tenths: int) -> Pixels:
+    """The image without the first so many tenths of its pixels."""
     left = pixels.copy()
-    for row, column in places[: tenths * side * side // 10]:
+    for row, column in places[: tenths * len(places) // 10]:
         for channel in range(3):
             left[row, column, channel] = 0
     return left
@@ -113,8 +118,9 @@ def counts_of(reference: Reference, method: str, pixels: Pixels, target: int) ->
     row: dict[str, Any] = {"target": target, "predicted": predicted}
     for sign, kind in CURVE_KEYS:
         explained = predicted if kind == "predicted" else target
+        places = in_order(heat[explained], sign)
         row[f"{sign}_{kind}"] = [
-            reference.answer(without_pixels(pixels, heat[explained], sign, tenths)) == target
+            reference.answer(without_pixels(pixels, places, tenths)) == target
             for tenths in range(1, 10)
         ]
     return row
@@ -214,5 +220,5 @@ def test_a_map_of_nothing_is_erased_line_by_line() -> None:
     pixels = np.full((10, 10, 3), 9, dtype=np.uint8)
     flat = [[0.0] * 10 for _ in range(10)]
     for sign in ("positive", "negative"):
-        left = without_pixels(pixels, flat, sign, 3)
+        left = without_pixels(pixels, in_order(flat, sign), 3)
         assert (left[:3] == 0).all() and (left[3:] == 9).all()

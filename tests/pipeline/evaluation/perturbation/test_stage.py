@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import torch
+from PIL import Image
 
 from pipeline.demo.sprites import CLASSES
 from pipeline.errors import Reject
@@ -89,14 +90,17 @@ def test_the_class_file_has_the_demos_classes(classes: str) -> None:
     assert (found.names, found.ids) == (list(CLASSES), list(range(1, len(CLASSES) + 1)))
 
 
-def test_the_demo_is_seen_where_the_map_is(run: Run, classes: str, tmp_path: Path) -> None:
+def test_the_demo_is_seen_where_the_map_is(
+    rendered: None, run: Run, classes: str, tmp_path: Path
+) -> None:
     flags = ["--input", ASSETS / "shards" / "demo-00000.tar", "--limit_samples", 24]
     found = run("perturbation", *flags, "--classes", classes, "--label_field", "labels")
     auc = found["scores"]["auc"]
     assert auc["negative_target"] > auc["positive_target"] + 30
     assert max(auc.values()) <= 90
     assert found["images"]["scored"] + found["images"]["without one class"] == 24
-    assert (tmp_path / "scores" / "curves.png").exists()
+    with Image.open(tmp_path / "scores" / "curves.png") as curves:
+        assert curves.width > 500
 
 
 def test_a_shard_as_of_imagenet(run: Run, imagenet_shard: str) -> None:

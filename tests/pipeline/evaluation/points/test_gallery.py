@@ -63,7 +63,7 @@ def mask_of(number: int, name: str) -> np.ndarray:
 
 
 def test_heatmaps_are_drawn_with_their_masks(
-    run: Run, drawn: list[Picture], tmp_path: Path
+    rendered: None, run: Run, drawn: list[Picture], tmp_path: Path
 ) -> None:
     run("points", "--input", SHARD, *POINTS, *SMALL, "--limit_samples", 2 * EACH + 2)
     assert (tmp_path / "scores" / "gallery.png").stat().st_size > 1000
