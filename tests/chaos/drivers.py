@@ -12,8 +12,8 @@ from tests.chaos.kinds import kind
 from tests.chaos.stand_ins import Trouble
 from tests.chaos.workers import on_ray
 
-ANSWER = 1.0
-"""Seconds in which a signal is answered in words."""
+ANSWER = 2.0
+"""Seconds in which a signal is answered in words: one, and one for a machine that is busy."""
 STOPPED = "^annotate.py: stopped; the same command goes on"
 STOPPING = "^Stopping after the batches in hand"
 
@@ -43,7 +43,7 @@ def stopped(case: Case, number: int, seconds: float = 0.3) -> None:
     case.wait_for_the_middle(drive)
     drive.signal(number)
     case.hit()
-    drive.says(STOPPED, ANSWER)
+    drive.says(f"{STOPPING}|{STOPPED}", ANSWER)
     assert drive.wait(30) == 143, drive.log
     case.must_say(STOPPED)
     case.wait_until_quiet()

@@ -82,7 +82,7 @@ def all_removed(case: Case) -> None:
 @kind("node that joins while the run works", on_ray=True)
 def joins(case: Case) -> None:
     on_ray(case, workers=3)
-    case.trouble = Trouble(seconds=0.8)
+    case.trouble = Trouble(seconds=5)  # until the new one is there
     drive = case.start()
     case.wait_for_the_middle(drive)
     node = case.bench.nodes.add()

@@ -15,7 +15,7 @@ from moto.server import ThreadedMotoServer
 from tests.chaos.cases import Case
 from tests.chaos.kinds import kind
 from tests.chaos.stand_ins import Trouble
-from tests.chaos.web import WAITS, ends_well
+from tests.chaos.web import WAITS, begin, ends_well
 from tests.faulty import Fault, FaultyProxy
 
 KEYS = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
@@ -78,7 +78,7 @@ def while_it_works(case: Case, output: bool, fault: Fault) -> None:
 def often(case: Case, output: bool, fault: Fault) -> None:
     """A part of all requests fails, from the start to the end."""
     with served(case, output) as proxy:
-        proxy.add(fault)
+        begin(proxy, fault)
         case.hit()
         ends_well(case, case.start(), proxy)
 
@@ -115,9 +115,9 @@ def output_at_random(case: Case) -> None:
     often(case, True, Fault("status", status=case.draw.choice([500, 503]), share=0.3))
 
 
-@kind("S3 output: 10 % of the answers cut", "6")
+@kind("S3 output: 20 % of what is read of it cut", "6")
 def output_cut(case: Case) -> None:
-    often(case, True, Fault("cut", share=0.1, method="GET", keep=case.draw.random()))
+    often(case, True, Fault("cut", share=0.2, method="GET", keep=case.draw.random()))
 
 
 @kind("S3 output: 20 % of the connections dropped, what was asked done all the same", "6")

@@ -91,13 +91,14 @@ def do(kind: Kind, number: int, seed: int, bench: Bench) -> Record:
     case = Case(kind.name, draw, work, bench)
     outcome, error = "well", ""
     try:
-        kind.happens(case)
+        try:
+            kind.happens(case)
+        finally:
+            case.clear_away()
     except Skipped as reason:
         outcome, error = "skipped", str(reason)
     except Exception:  # it is recorded, and the others go on
         outcome, error = "failed", traceback.format_exc()
-    finally:
-        case.clear_away()
     if outcome == "well" and not (case.seen and case.recovery is not None):
         outcome, error = "failed", "silent: nothing was asserted of what people see"
     return Record(

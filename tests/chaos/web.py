@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from tests.chaos.cases import LIMIT, Case, names
 from tests.chaos.drives import Drive
@@ -38,10 +39,17 @@ def ends_well(case: Case, drive: Drive, proxy: FaultyProxy, at_least: int = 1) -
     case.check()
 
 
+def begin(proxy: FaultyProxy, fault: Fault) -> None:
+    """Have it happen at random, and to the first request in any case."""
+    if fault.count is None:
+        proxy.add(replace(fault, share=1.0, count=1))
+    proxy.add(fault)
+
+
 def often(case: Case, fault: Fault, ranges: bool = True, at_least: int = 1) -> None:
     """A part of all requests fails, from the start to the end."""
     with served(case, ranges) as proxy:
-        proxy.add(fault)
+        begin(proxy, fault)
         case.hit()
         ends_well(case, case.start(), proxy, at_least)
 
