@@ -11,6 +11,7 @@ import shutil
 import tarfile
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from tests.chaos.cluster import Nodes
 
 from tests.chaos.drives import Drive, Zygote, until
-from tests.chaos.stand_ins import Trouble
+from tests.chaos.stand_ins import CLOSED, Trouble
 
 SHARDS, IMAGES = 10, 3
 TABLES = ("annotations", "images")
@@ -194,6 +195,15 @@ class Case:
         self.drives.append(drive)
         return drive
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Have no shard begun while the body runs, so that the run does not end meanwhile."""
+        (self.work / CLOSED).touch()
+        try:
+            yield
+        finally:
+            (self.work / CLOSED).unlink()
+
     def hit(self) -> None:
         """The fault happens now."""
         self._hit_at = self._hit_at or time.monotonic()
@@ -217,7 +227,7 @@ class Case:
         assert drive.code is None, f"over before it was hit, with {drive.code}:\n{drive.log}"
 
     def workers(self, kind: str = "loaded") -> dict[int, str]:
-        """Process and node of every worker that lives, and is `loading` or has `loaded`."""
+        """Process and node of every worker that lives and was ever `loading`, `loaded`, `busy`."""
         paths = [path for path in (self.work / kind).glob("*") if Path("/proc", path.name).exists()]
         return {int(path.name): path.read_text() for path in paths}
 

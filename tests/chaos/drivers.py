@@ -15,7 +15,7 @@ from tests.chaos.workers import on_ray
 ANSWER = 2.0
 """Seconds in which a signal is answered in words: one, and one for a machine that is busy."""
 STOPPED = "^annotate.py: stopped; the same command goes on"
-STOPPING = "^Stopping after the batches in hand"
+STOPPING = "Stopping, as told"
 
 
 def killed(case: Case) -> None:
@@ -43,8 +43,9 @@ def stopped(case: Case, number: int, seconds: float = 0.3) -> None:
     case.wait_for_the_middle(drive)
     drive.signal(number)
     case.hit()
-    drive.says(f"{STOPPING}|{STOPPED}", ANSWER)
+    drive.says(STOPPING, ANSWER)
     assert drive.wait(30) == 143, drive.log
+    case.must_say(STOPPING)
     case.must_say(STOPPED)
     case.wait_until_quiet()
     kept = len(case.commits())
@@ -111,8 +112,9 @@ def terminated_while_loading(case: Case) -> None:
     time.sleep(case.draw.uniform(0, 1))
     drive.signal(signal.SIGTERM)
     case.hit()
-    drive.says(STOPPED, ANSWER)
+    drive.says(STOPPING, ANSWER)
     assert drive.wait(30) == 143, drive.log
+    case.must_say(STOPPING)
     case.must_say(STOPPED)
     until(lambda: not case.workers("loading"), 30, "its workers end")
     case.executor = "local"

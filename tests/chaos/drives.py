@@ -50,6 +50,7 @@ class Zygote:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            start_new_session=True,  # who stops the suite does not mean those who clear up after it
         )
         assert self._process.stdout and self._process.stdout.readline() == "ready\n"
 

@@ -6,6 +6,7 @@ import signal
 import time
 
 from tests.chaos.cases import LIMIT, Case
+from tests.chaos.drivers import ANSWER, STOPPING
 from tests.chaos.drives import until
 from tests.chaos.kinds import kind
 from tests.chaos.stand_ins import Trouble
@@ -92,7 +93,7 @@ def no_gpu(case: Case) -> None:
     time.sleep(case.draw.uniform(0, 2))
     case.hit()
     drive.signal(signal.SIGTERM)
-    drive.says("stopped; the same command goes on", 2)
+    drive.says(STOPPING, ANSWER)
     assert drive.wait(20) == 143, drive.log
     case.executor = "local"
     case.goes_on()

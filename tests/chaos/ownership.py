@@ -40,10 +40,12 @@ def redo(case: Case) -> None:
 
 @kind("second driver with the same settings")
 def second(case: Case) -> None:
-    first = case.start(trouble=LONG)
+    first = case.start()
     case.wait_for_the_middle(first)
-    case.hit()
-    other = case.start()
+    with case.held():
+        case.hit()
+        other = case.start()
+        other.says("does the same run in this output", LIMIT)
     assert (first.wait(LIMIT), other.wait(LIMIT)) == (0, 0), case.log
     case.must_say("does the same run in this output; each does what is left", other)
     case.check()

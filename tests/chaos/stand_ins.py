@@ -81,6 +81,10 @@ class Blank:
         return made
 
 
+CLOSED = "closed"
+"""While a file of this name is in the folder of a case, its workers begin no shard."""
+
+
 class StandIn(Worker):
     """Leaves its process number and its node in `folder`, and has some trouble."""
 
@@ -96,6 +100,10 @@ class StandIn(Worker):
         self, trial: Trial, on_images: Callable[[int], object], alive: Callable[[], None]
     ) -> None:
         """As a real one does, unless there is trouble."""
+        while (self._folder / CLOSED).exists():
+            alive()
+            time.sleep(0.01)
+        self._note("busy")
         for name, what in self._trouble.shards.items():
             if trial.shard.name.startswith(name):
                 self._maybe(what, name)

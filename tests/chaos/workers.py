@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tests.chaos.cluster import Nodes
 
 DIED = r"^(died: a worker on .*; each is tried alone|failed: s.*its worker died)"
+IDLE_DIED = "^died: a worker on .*, which had no shard"
 STALL = ("--engine.stall_seconds", "6")
 
 
@@ -95,11 +96,32 @@ def decimated(case: Case) -> None:
         case.hit()
         until(lambda killed=killed: not killed & case.workers().keys(), LIMIT, "they are dead")
     code = drive.wait(LIMIT)
-    case.must_say(f"{DIED}|^the model did not load on ")
+    case.must_say(f"{DIED}|{IDLE_DIED}|^the model did not load on ")
     if code == 3:  # a shard that was alone on all of them may have been taken for the cause
         case.must_say("^given up: .*its worker died")
         case.executor = "local"
         case.goes_on("--retry_failed")
+    case.check()
+
+
+@kind("worker killed that has no shard", "3", on_ray=True)
+def idle_killed(case: Case) -> None:
+    on_ray(case)
+    case.count = 2  # one worker has both, if it is there first
+    for path in sorted(case.input.iterdir())[case.count :]:
+        path.unlink()
+    drive = case.start(trouble=Trouble(seconds=8))
+
+    def idle() -> set[int]:
+        return case.workers().keys() - case.workers("busy").keys()
+
+    until(lambda: idle() and case.workers("busy"), LIMIT, "one has all shards, the other none")
+    time.sleep(case.draw.uniform(0.5, 2))
+    for pid in idle():
+        os.kill(pid, signal.SIGKILL)
+    case.hit()
+    assert drive.wait(LIMIT) == 0, drive.log
+    case.must_say(IDLE_DIED)
     case.check()
 
 
