@@ -28,6 +28,7 @@ def a_table(case: Case) -> Path:
 @kind("redo with other settings beside a driver at work", row="1", repeats=50)
 def redo(case: Case) -> None:
     old = case.start(trouble=LONG)
+    old.says("shards: .* to do", LIMIT)  # the output is its
     case.wait_for(case.draw.randrange(case.count // 2), old)
     time.sleep(case.draw.uniform(0, LONG.seconds))
     case.hit()

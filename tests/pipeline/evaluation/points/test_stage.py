@@ -121,7 +121,7 @@ def test_the_stage_files(
     names = {str(p.relative_to(tmp_path / "scores")) for p in (tmp_path / "scores").rglob("*.*")}
     assert {name for name in names if "-" not in name} == {
         *("categories.json", "classes.md", "classes.png", "metrics.json", "metrics.md"),
-        *("pairs.parquet", "run.json", "scores.png", "summary.json"),
+        *("pairs.parquet", "run.json", "scores.png", "shards.parquet", "summary.json"),
     }
     text = (tmp_path / "scores" / "metrics.md").read_text()
     assert "| **p-mIoU: classes** | 30.00 |" in text and "maybe" in text
