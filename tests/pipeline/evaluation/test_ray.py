@@ -57,7 +57,7 @@ def commands(parts: Path, classes: str, written: Path) -> dict[str, tuple[object
         pytest.param("points written", 1, 2, marks=pytest.mark.long),
         # The others have actors that count several shards.
         pytest.param("segmentation", 1, PARTS, marks=pytest.mark.long),
-        ("segmentation written", 1, 2),
+        pytest.param("segmentation written", 1, 2, marks=pytest.mark.long),
         pytest.param("perturbation", 1, 2, marks=pytest.mark.long),
         pytest.param("layers gradient", 1, 2, marks=pytest.mark.long),
         pytest.param("layers sweep", 2, 2, marks=pytest.mark.long),
