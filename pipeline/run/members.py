@@ -63,7 +63,7 @@ class Member:
         return (ref for ref in asked if ref is not None and ref not in self.doubted)
 
     def ask_for_count(self, seconds: float) -> None:
-        """Ask now and then how many images are done; also one without a shard, which may be dead."""
+        """Ask now and then how many images are done, also where there is no shard: is it dead?"""
         now = time.monotonic()
         if self.is_ready and self.counting is None and now - self.asked_at > seconds:
             self.counting, self.asked_at = self.actor.count.remote(), now
