@@ -214,6 +214,7 @@ def test_a_dry_run_reads_every_commit_once(
     shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(tmp_path, "--input", shards, "--engine.max_attempts", "1")
+    (tmp_path / "out" / "shards.parquet").unlink()  # which spares reading those that are not young
     read: list[str] = []
     read_bytes = storage.read_bytes
 
