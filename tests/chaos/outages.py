@@ -19,7 +19,7 @@ def ten_outages(case: Case) -> None:
     case.count = SHARDS
     case.trouble = Trouble(seconds=0.1)
     case.settings += ["--engine.log_seconds", "5"]
-    with web.served(case) as reading, s3.served(case, output=True) as writing:
+    with web.served(case) as reading, s3.served(case, "output") as writing:
         drive = case.start()
         lengths = [case.draw.uniform(SHORTEST, LONGEST) for _ in range(OUTAGES)]
         for number, seconds in enumerate(lengths):

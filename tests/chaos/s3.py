@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import boto3
 from moto.server import ThreadedMotoServer
 
-from tests.chaos.cases import Case
+from tests.chaos.cases import LIMIT, Case
 from tests.chaos.kinds import kind
 from tests.chaos.stand_ins import Trouble
 from tests.chaos.web import WAITS, begin, ends_well
@@ -32,8 +34,8 @@ def store() -> tuple[str, Any]:
 
 
 @contextmanager
-def served(case: Case, output: bool) -> Iterator[FaultyProxy]:
-    """Input or output of the case in a bucket of its own."""
+def served(case: Case, *places: str) -> Iterator[FaultyProxy]:
+    """`input`, `output` or both of the case in a bucket of its own."""
     address, client = store()
     bucket = f"b{case.draw.randrange(1 << 60)}"
     client.create_bucket(Bucket=bucket)
@@ -45,10 +47,10 @@ def served(case: Case, output: bool) -> Iterator[FaultyProxy]:
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
         }
-        if output:
+        if "output" in places:
             case.place = f"s3://{bucket}/out"
             case.fetch = functools.partial(fetch, case, client, bucket)
-        else:
+        if "input" in places:
             for path in case.input.iterdir():
                 client.put_object(Bucket=bucket, Key=f"in/{path.name}", Body=path.read_bytes())
             case.source = case.root = f"s3://{bucket}/in"
@@ -64,9 +66,9 @@ def fetch(case: Case, client: Any, bucket: str) -> None:
             path.write_bytes(client.get_object(Bucket=bucket, Key=item["Key"])["Body"].read())
 
 
-def while_it_works(case: Case, output: bool, fault: Fault) -> None:
+def while_it_works(case: Case, place: str, fault: Fault) -> None:
     """The store is not available for a while in the middle."""
-    with served(case, output) as proxy:
+    with served(case, place) as proxy:
         drive = case.start(trouble=Trouble(seconds=0.5))
         drive.says("^[1-9] of", 60)
         time.sleep(case.draw.random())
@@ -75,9 +77,9 @@ def while_it_works(case: Case, output: bool, fault: Fault) -> None:
         ends_well(case, drive, proxy)
 
 
-def often(case: Case, output: bool, fault: Fault) -> None:
+def often(case: Case, place: str, fault: Fault) -> None:
     """A part of all requests fails, from the start to the end."""
-    with served(case, output) as proxy:
+    with served(case, place) as proxy:
         begin(proxy, fault)
         case.hit()
         ends_well(case, case.start(), proxy)
@@ -85,41 +87,64 @@ def often(case: Case, output: bool, fault: Fault) -> None:
 
 @kind("S3 input: 503 for a while", "2")
 def input_unavailable(case: Case) -> None:
-    while_it_works(case, False, Fault("status", status=503, seconds=case.draw.uniform(20, 30)))
+    while_it_works(case, "input", Fault("status", status=503, seconds=case.draw.uniform(20, 30)))
     case.must_say(WAITS)
 
 
 @kind("S3 input: 500 and 503 for 30 % of all requests", "2")
 def input_at_random(case: Case) -> None:
-    often(case, False, Fault("status", status=case.draw.choice([500, 503]), share=0.3))
+    often(case, "input", Fault("status", status=case.draw.choice([500, 503]), share=0.3))
 
 
 @kind("S3 input: 30 % of the bodies cut", "2")
 def input_cut(case: Case) -> None:
-    often(case, False, Fault("cut", share=0.3, method="GET", path=".tar", keep=case.draw.random()))
+    often(
+        case, "input", Fault("cut", share=0.3, method="GET", path=".tar", keep=case.draw.random())
+    )
 
 
 @kind("S3 input: 20 % of the connections dropped", "2")
 def input_dropped(case: Case) -> None:
-    often(case, False, Fault(case.draw.choice(["drop", "reset"]), share=0.2))
+    often(case, "input", Fault(case.draw.choice(["drop", "reset"]), share=0.2))
 
 
 @kind("S3 output: 503 for a while", "6")
 def output_unavailable(case: Case) -> None:
-    while_it_works(case, True, Fault("status", status=503, seconds=case.draw.uniform(20, 30)))
+    while_it_works(case, "output", Fault("status", status=503, seconds=case.draw.uniform(20, 30)))
     case.must_say(WAITS)
 
 
 @kind("S3 output: 500 and 503 for 30 % of all requests", "6")
 def output_at_random(case: Case) -> None:
-    often(case, True, Fault("status", status=case.draw.choice([500, 503]), share=0.3))
+    often(case, "output", Fault("status", status=case.draw.choice([500, 503]), share=0.3))
 
 
 @kind("S3 output: 20 % of what is read of it cut", "6")
 def output_cut(case: Case) -> None:
-    often(case, True, Fault("cut", share=0.2, method="GET", keep=case.draw.random()))
+    often(case, "output", Fault("cut", share=0.2, method="GET", keep=case.draw.random()))
 
 
 @kind("S3 output: 20 % of the connections dropped, what was asked done all the same", "6")
 def output_dropped(case: Case) -> None:
-    often(case, True, Fault(case.draw.choice(["drop", "reset"]), share=0.2, forward=True))
+    often(case, "output", Fault(case.draw.choice(["drop", "reset"]), share=0.2, forward=True))
+
+
+@kind("S3: a request of each sort fails once, and all of them are counted", "8")
+def counted(case: Case) -> None:
+    """Three writes a shard, a look and a request for every 8 MiB of it; what failed comes again."""
+    with served(case, "input", "output") as proxy:
+        drive = case.start(trouble=Trouble(seconds=0.3))
+        drive.says("^[1-9] of", LIMIT)
+        for method in ("HEAD", "GET", "PUT"):
+            proxy.add(Fault("status", status=case.draw.choice([500, 503]), count=1, method=method))
+        case.hit()
+        ends_well(case, drive, proxy, at_least=3)
+        asked = [seen for seen in proxy.requests if seen.fault is None]
+    for path in case.input.iterdir():
+        of_shard = Counter(
+            "read" if seen.method in ("HEAD", "GET") else "write"
+            for seen in asked
+            if f"/{path.stem}" in seen.path
+        )
+        assert of_shard["write"] == 3, [s for s in asked if f"/{path.stem}" in s.path]
+        assert 1 <= of_shard["read"] <= math.ceil(path.stat().st_size / (8 << 20)) + 2

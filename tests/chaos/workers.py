@@ -82,6 +82,20 @@ def killed(case: Case) -> None:
     case.check()
 
 
+@kind("shard that raises twice: the workers keep their models", "9", on_ray=True)
+def kept(case: Case) -> None:
+    on_ray(case)
+    shard = f"s{case.draw.randrange(case.count):03}"
+    case.trouble = Trouble(shards={shard: "raise"}, times=2)
+    drive = case.start()
+    until((case.work / f"trouble-{shard}-0").exists, LIMIT, "it raises")
+    case.hit()
+    assert drive.wait(LIMIT) == 0, drive.log
+    case.must_say(f"^failed: {shard}-.*: {REASONS['raise']}")
+    assert len(list((case.work / "loading").iterdir())) <= 2
+    case.check()
+
+
 @kind("workers killed again and again", "3", on_ray=True)
 def decimated(case: Case) -> None:
     on_ray(case)
