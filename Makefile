@@ -37,8 +37,10 @@ test: $(READY) ## Lint, check types, run the tests.
 test-on-ray: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "ray and not long" $$(grep -rlF --include='*.py' mark.ray tests)
 
+# One process more than cores, for some tests wait for servers, pauses and signals.
 test-elsewhere: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not long and not ray" -n auto --maxprocesses 4 \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not long and not ray" \
+		-n $$($(BIN)/python -c 'import os; print(min(os.cpu_count() + 1, 4))') \
 		--dist loadfile --no-loadscope-reorder
 
 long: $(READY) ## The tests that `make test` leaves out.

@@ -44,8 +44,9 @@ def undisturbed(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
+# `make chaos` kills drivers on Ray, too.
 @pytest.mark.parametrize(
-    "executor", ["local", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.slow])]
+    "executor", ["local", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.long])]
 )
 def test_killed_run_continues_to_the_same_bytes(
     parts: Path, undisturbed: Path, tmp_path: Path, executor: str, request: pytest.FixtureRequest

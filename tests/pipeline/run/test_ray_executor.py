@@ -129,7 +129,7 @@ def test_only_the_guilty_shards_fail(
     assert len(list(Path(ledger.output, "annotations").iterdir())) == len(good)
 
 
-@pytest.mark.slow
+@pytest.mark.long  # a minute and a half; `make chaos` has workers hang in two ways, and often
 def test_a_worker_that_stands_still_is_ended_and_its_shards_tried_again(
     on_ray: Callable[..., Ledger], make_config: Callable[..., AnnotateConfig], tmp_path: Path
 ) -> None:
