@@ -44,11 +44,12 @@ class Reject(Exception):
     Attributes:
         reason: one word that can be counted, such as `undecodable`.
         detail: the cause, for people.
+        images: that are lost by it.
     """
 
-    def __init__(self, reason: str, detail: str) -> None:
+    def __init__(self, reason: str, detail: str, images: int = 1) -> None:
         super().__init__(f"{reason}: {detail}")
-        self.reason, self.detail = reason, detail
+        self.reason, self.detail, self.images = reason, detail, images
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from pipeline.config.groups import (
     ModelConfig,
     PromptConfig,
 )
-from pipeline.config.identity import fingerprint
+from pipeline.config.identity import fingerprint, since
 from pipeline.config.method import MethodConfig
 from pipeline.errors import ConfigError
 
@@ -51,6 +51,11 @@ class RunConfig(MethodConfig):
     """Images with more pixels than this are rejected unread (decompression bombs)."""
     max_sample_bytes: int = 256 << 20
     """Samples whose members take more bytes than this are rejected unread."""
+    keys: Literal["first_dot", "last_dot"] = since("first_dot", before="first_dot")
+    """Where the key of a sample ends in the names of its files: at the first dot, as WebDataset has
+    it, or at the last, for photo.000.jpg, photo.001.jpg and so on."""
+    image_field: str = since("", before="")
+    """Extension of the image in a sample that has several, or another than the usual ones."""
     retry_failed: bool = False
     """Try all shards again that an earlier run gave up; those that failed for a reason that may
     pass, such as an outage, are tried again anyway."""

@@ -13,7 +13,8 @@ from pipeline.export.instances import Selected
 from pipeline.export.pictures import Picture
 from pipeline.export.run import Format
 from pipeline.export.state import State
-from pipeline.inputs.samples import image_bytes, image_field
+from pipeline.inputs.naming import Naming
+from pipeline.inputs.samples import image_bytes
 from pipeline.inputs.shards import Shard, find_shards
 from pipeline.inputs.tars import read_samples
 from pipeline.outputs.predictions import Predictions
@@ -75,10 +76,13 @@ class ImageFormat(Format[Config]):
 
     def read_images(self, selected: Selected) -> Iterator[tuple[Picture, str, bytes]]:
         """Every image of a shard; see `read_images`."""
-        return read_images(self.shards[selected.commit.shard], selected)
+        naming = Naming.of(self.predictions.identity)
+        return read_images(self.shards[selected.commit.shard], selected, naming)
 
 
-def read_images(shard: Shard, selected: Selected) -> Iterator[tuple[Picture, str, bytes]]:
+def read_images(
+    shard: Shard, selected: Selected, naming: Naming
+) -> Iterator[tuple[Picture, str, bytes]]:
     """Every image of a shard, with its extension and the bytes that are stored.
 
     Raises:
@@ -88,10 +92,10 @@ def read_images(shard: Shard, selected: Selected) -> Iterator[tuple[Picture, str
     left = {picture.sample: picture for picture in selected.pictures}
     with storage.open_read(shard.location) as stream:
         try:
-            for raw in read_samples(stream):
+            for raw in read_samples(stream, naming=naming):
                 picture = left.pop(raw.index, None)
                 if picture is not None:
-                    extension = image_field(raw.fields)
+                    extension = naming.image_field(raw.fields)
                     if extension is None or raw.key != picture.key:
                         raise ConfigError(f"{_other(shard)}: sample {raw.index} is {raw.key}")
                     yield picture, extension, image_bytes(raw)

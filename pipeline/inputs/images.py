@@ -10,8 +10,8 @@ from io import BytesIO
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
-from PIL import Image, UnidentifiedImageError
+from jaxtyping import Float, Shaped, UInt8
+from PIL import Image, UnidentifiedImageError, features
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms import InterpolationMode
@@ -19,8 +19,12 @@ from torchvision.transforms.v2 import functional as transforms
 
 from pipeline.errors import Reject, one_line
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+FORMATS = (
+    *("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"),
+    *(("AVIF",) if features.check("avif") else ()),
+)
 """What is decoded. Pillow knows more, and has other programs decode some of it."""
+PNG = b"\x89PNG\r\n\x1a\n"
 JPEG_END = b"\xff\xd9"
 
 # `decode` has a limit of its own; Pillow's is the same for everybody, and warns in between.
@@ -31,13 +35,14 @@ def decode(data: bytes, max_pixels: int) -> UInt8[Tensor, "3 height width"]:
     """RGB pixels of an image in one of `FORMATS`.
 
     Grey and palette images become RGB, transparency is dropped, 16-bit values keep their upper
-    eight bits.
+    eight bits, floats from 0 to 1 become 0 to 255. Notes in a PNG (profiles, texts) are not read.
 
     Raises:
         Reject: `undecodable` or `too_large`, with the cause.
     """
     try:
-        with Image.open(BytesIO(data), formats=FORMATS) as image:
+        plain = _without_notes(data) if data.startswith(PNG) else data
+        with Image.open(BytesIO(plain), formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
                 raise Reject("too_large", f"{image.width}x{image.height} pixels")
             if image.format == "JPEG" and image.mode in ("RGB", "L") and _ends(data):
@@ -62,13 +67,47 @@ def _decode_jpeg(data: bytes) -> UInt8[Tensor, "3 height width"]:
     return pixels
 
 
+def _without_notes(data: bytes) -> bytes:
+    """A PNG without what is not needed for its pixels (PNG specification, 4.7 and 11.3).
+
+    Pillow refuses pictures for the size of a profile or text beside them.
+    """
+    kept, at = [PNG], len(PNG)
+    while at < len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")  # length, kind, content, checksum
+        kind = data[at + 4 : at + 8]
+        if kind[:1].isupper() or kind == b"tRNS":  # critical, or the colours of a palette
+            kept.append(data[at:end])
+        at = end
+    return b"".join(kept)
+
+
 def _to_rgb(image: Image.Image) -> UInt8[Tensor, "3 height width"]:
-    if image.mode.startswith("I;16") or image.mode == "I":
-        grey = (np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)
-        image = Image.fromarray(grey)
+    if image.mode.startswith("I") or image.mode == "F":
+        image = Image.fromarray(_grey(np.asarray(image)))
     if image.mode == "P":  # with transparent colours, Pillow asks for this way
         image = image.convert("RGBA")
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+
+
+def _grey(values: Shaped[np.ndarray, "height width"]) -> UInt8[np.ndarray, "height width"]:
+    """8 bits of whole numbers of 16 bits, or of floats from 0 to 1.
+
+    Raises:
+        Reject: other numbers, of which nobody says what is white.
+    """
+    low, high = values.min(), values.max()
+    is_whole = np.issubdtype(values.dtype, np.integer)
+    if not 0 <= low <= high <= (65535 if is_whole else 1):  # NaN neither
+        known = "0 to 65535 for whole numbers, 0 to 1 for floats"
+        raise Reject(
+            "undecodable", f"values from {low} to {high} of {values.dtype}; known: {known}"
+        )
+    if is_whole:
+        grey: np.ndarray = (values.astype(np.uint32) >> 8).astype(np.uint8)
+    else:
+        grey = (values * 255).round().astype(np.uint8)
+    return grey
 
 
 def squash(

@@ -62,10 +62,15 @@ def _expand(pattern: str, flag: str, lists: tuple[str, ...] = ()) -> Iterator[Pl
     """
     if pattern.startswith("@"):
         if pattern in lists:
-            raise ConfigError(f"{flag} {lists[0]}: the list {pattern} names itself")
+            raise ConfigError(
+                f"{flag} {storage.public(lists[0])}: the list {storage.public(pattern)} names "
+                "itself"
+            )
         lines = _read_list(pattern, flag)
         if not lines:
-            raise ConfigError(f"{flag} {pattern}: no shard is named: the list is empty")
+            raise ConfigError(
+                f"{flag} {storage.public(pattern)}: no shard is named: the list is empty"
+            )
         for line in lines:
             yield from _expand(line, flag, (*lists, pattern))
         return
@@ -75,18 +80,22 @@ def _expand(pattern: str, flag: str, lists: tuple[str, ...] = ()) -> Iterator[Pl
     except (ValueError, RecursionError):  # one is never closed: it is part of a name
         too_many, locations = False, [pattern]
     if too_many:
-        raise ConfigError(f"{flag} {pattern}: stands for more than {MOST_NAMES:,} names")
+        raise ConfigError(
+            f"{flag} {storage.public(pattern)}: stands for more than {MOST_NAMES:,} names"
+        )
     yield from (Place(location, pattern, flag) for location in locations)
 
 
 def _read_list(pattern: str, flag: str) -> list[str]:
     """The patterns in the file that `pattern` names behind its @."""
-    with naming(f"{flag} {pattern}"):
+    with naming(f"{flag} {storage.public(pattern)}"):
         data = storage.read_bytes(pattern[1:])
     try:
-        lines = [line.strip() for line in data.decode().splitlines()]
+        lines = [line.strip() for line in data.decode("utf-8-sig").splitlines()]
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{flag} {pattern}: the list is not UTF-8 text: {error}") from error
+        raise ConfigError(
+            f"{flag} {storage.public(pattern)}: the list is not UTF-8 text: {error}"
+        ) from error
     return [line for line in lines if line and not line.startswith("#")]
 
 

@@ -15,6 +15,7 @@ from pipeline.config import RunConfig
 from pipeline.errors import Reject, ShardError
 from pipeline.inputs.images import decode
 from pipeline.inputs.look_ahead import map_ahead
+from pipeline.inputs.naming import AS_WEBDATASET, Naming
 from pipeline.inputs.samples import Rejected, Sample, Skipped, Wanted, image_bytes, image_name
 from pipeline.inputs.shards import Shard
 from pipeline.inputs.tars import RawSample, read_samples
@@ -47,6 +48,7 @@ class ShardReader(Generic[Wanted]):
         limit_samples: only the first ones of every shard are read.
         max_pixels: larger images are rejected.
         max_sample_bytes: larger samples are rejected unread.
+        naming: which members of a tar belong together, and which is the image.
         ahead: samples that are decoded before they are asked for.
         threads: that decode, for every shard that is being read.
     """
@@ -56,6 +58,7 @@ class ShardReader(Generic[Wanted]):
     limit_samples: int | None = None
     max_pixels: int = RunConfig.max_pixels
     max_sample_bytes: int = RunConfig.max_sample_bytes
+    naming: Naming = AS_WEBDATASET
     ahead: int = AHEAD
     threads: int = DECODE_THREADS
 
@@ -68,6 +71,7 @@ class ShardReader(Generic[Wanted]):
             limit_samples=config.limit_samples,
             max_pixels=config.max_pixels,
             max_sample_bytes=config.max_sample_bytes,
+            naming=Naming(config.keys, config.image_field),
             ahead=2 * config.engine.batch_size,
             threads=max(DECODE_THREADS, config.engine.cpu_threads()),
         )
@@ -82,7 +86,8 @@ class ShardReader(Generic[Wanted]):
             storage.open_read(shard.location) as stream,
             ThreadPoolExecutor(self.threads, thread_name_prefix="decode") as pool,
         ):
-            raws = islice(read_samples(stream, self.max_sample_bytes), self.limit_samples)
+            raws = read_samples(stream, self.max_sample_bytes, self.naming)
+            raws = islice(raws, self.limit_samples)
             yield from map_ahead(pool, self._read, _marked(raws), self.ahead)
 
     def _read(self, marked: tuple[RawSample, bool]) -> Read[Wanted]:
@@ -99,7 +104,8 @@ class ShardReader(Generic[Wanted]):
                 return Skipped(raw.index, raw.key)
             pixels = decode(image_bytes(raw), self.max_pixels)
         except Reject as reject:
-            return Rejected(raw.index, raw.key, reject.reason, reject.detail, image_name(raw))
+            why = (reject.reason, reject.detail, image_name(raw), reject.images)
+            return Rejected(raw.index, raw.key, *why)
         height, width = pixels.shape[1:]
         fitted = self.fit(pixels)
         return Sample(raw.index, raw.key, height, width, fitted, wanted, image_name(raw))

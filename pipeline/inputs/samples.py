@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -10,9 +9,11 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from pipeline.errors import Reject
+from pipeline.inputs.naming import IMAGE_FIELDS
 from pipeline.inputs.tars import RawSample
 
-IMAGE_FIELDS = ("jpg", "jpeg", "png", "webp")
+SHOWN = 5
+"""Fields that a message names."""
 
 Wanted = TypeVar("Wanted")
 
@@ -44,7 +45,7 @@ class Sample(Generic[Wanted]):
 class Rejected:
     """A sample that cannot be used; `reason` and `detail` are those of `Reject`.
 
-    `file_name` is that of its image in the tar, if it has one.
+    `file_name` is that of its image in the tar, if it has one; `images` are lost by it.
     """
 
     index: int
@@ -52,6 +53,7 @@ class Rejected:
     reason: str
     detail: str
     file_name: str | None = None
+    images: int = 1
 
 
 @dataclass(frozen=True)
@@ -62,24 +64,30 @@ class Skipped:
     key: str
 
 
-def image_field(fields: Container[str]) -> str | None:
-    """Which of the fields of a sample is its image; None where none is."""
-    return next((name for name in IMAGE_FIELDS if name in fields), None)
-
-
 def image_bytes(raw: RawSample) -> bytes:
     """The encoded image of a sample.
 
     Raises:
-        Reject: `missing_field`.
+        Reject: `missing_field`, or `many_images` where the names of images have dots.
     """
-    name = image_field(raw.fields)
-    if name is None:
-        raise Reject("missing_field", f"no image (.{', .'.join(IMAGE_FIELDS)})")
-    return raw.fields[name]
+    name = raw.naming.image_field(raw.fields)
+    if name is not None:
+        return raw.fields[name]
+    there = ", ".join(f".{field}" for field in sorted(raw.members)[:SHOWN])
+    there += ", …" if len(raw.members) > SHOWN else ""
+    images = [field for field in raw.members if field.rpartition(".")[2] in IMAGE_FIELDS]
+    if any("." in field for field in images) and not raw.naming.image:
+        raise Reject(
+            "many_images",
+            f"{len(images)} images in one sample: {there}; their names have dots, and a key ends "
+            "at the first (--keys last_dot, or --image_field)",
+            images=len(images),
+        )
+    wanted = raw.naming.image or ", .".join(IMAGE_FIELDS)
+    raise Reject("missing_field", f"no image (.{wanted}) among {there}")
 
 
 def image_name(raw: RawSample) -> str | None:
     """Name in the tar of the image of a sample, read or not; None where it has none."""
-    name = image_field(raw.members)
+    name = raw.naming.image_field(raw.members)
     return None if name is None else raw.members[name]

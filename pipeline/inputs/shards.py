@@ -22,6 +22,9 @@ are found sooner without it, however many files lie beside them."""
 
 LOOKUPS = 16
 
+LONGEST_STEM = 220
+"""Bytes of a shard's base name that the names of its tables begin with."""
+
 ENOUGH_MISSING = 100
 """With so many missing names the search ends: of a wrong pattern, all would be."""
 
@@ -44,8 +47,13 @@ class Shard:
 
     @property
     def name(self) -> str:
-        """Base name without `.tar`, and 8 hex digits of the sha256 of the URI."""
+        """Base name without `.tar`, and 8 hex digits of the sha256 of the URI.
+
+        Of a base name beyond `LONGEST_STEM` bytes the rest is left out: what is written for the
+        shard has a longer name than it, and disks take no more than 255 bytes.
+        """
         stem = posixpath.basename(self.uri).removesuffix(".tar")
+        stem = stem.encode()[:LONGEST_STEM].decode(errors="ignore")
         return f"{stem}-{digests.of_text(self.uri, digits=8)}"
 
 
@@ -85,7 +93,8 @@ def find_shards(
             uri = uri[len(root) :]
         shard = shards.setdefault(uri, Shard(location, uri, *found))
         if _address(shard.location) != _address(location):
-            raise ConfigError(f"{flag}: {shard.location} and {location} would both be called {uri}")
+            both = f"{storage.public(shard.location)} and {storage.public(location)}"
+            raise ConfigError(f"{flag}: {both} would both be called {uri}")
     return list(shards.values())
 
 
@@ -123,18 +132,21 @@ def _find(place: Place) -> dict[str, storage.Found]:
     try:
         return storage.find(place.location, suffix=".tar")
     except OSError as error:
-        raise ConfigError(f"{place.flag} {place.pattern}: {place.location}: {error}") from error
+        named = f"{place.flag} {storage.public(place.pattern)}: {storage.public(place.location)}"
+        raise ConfigError(f"{named}: {error}") from error
 
 
 def _not_found(missing: Sequence[Place], names: int) -> str:
     """What to say of names, out of so many, with no shard."""
     first = missing[0]
-    message = f"{first.flag} {first.pattern}: "
+    message = f"{first.flag} {storage.public(first.pattern)}: "
     if len(missing) == 1:
-        message += f"no shard at {first.location}"
+        message += f"no shard at {storage.public(first.location)}"
     else:
         number = f"{'at least ' * (len(missing) == ENOUGH_MISSING)}{len(missing)} of {names:,}"
-        message += f"{number} names have no shard, the first {first.location}"
+        message += f"{number} names have no shard, the first {storage.public(first.location)}"
+    if set("[]*?") & set(first.location) and not first.pattern.startswith("["):
+        message += " (*, ? and [] stand for other letters: where a name has a [, write [[])"
     if first.pattern.startswith("["):
         message += (
             " (as a list, this is not valid YAML: put quotes around what begins with @, or give "

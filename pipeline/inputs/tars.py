@@ -1,29 +1,26 @@
 """The samples of a shard, read so that nothing is lost.
 
-They follow WebDataset's rules: adjacent tar members that share the part of their name before the
-first dot (of the base name) make one sample, and what follows that dot is the field.
+They follow WebDataset's rules, if a run has no other (`Naming`): adjacent tar members that share
+the part of their name before the first dot (of the base name) make one sample, and what follows
+that dot is the field.
 """
 
 from __future__ import annotations
 
-import re
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import BinaryIO, cast
 
-from webdataset.tariterators import base_plus_ext
-
 from pipeline import storage
 from pipeline.errors import ShardError
+from pipeline.inputs.naming import AS_WEBDATASET, Naming
 
 TAR_BLOCK = 512
 LARGEST_MEMBER = 64 << 30  # bytes; more is a damaged header
 TAR_RECORD = 20 * TAR_BLOCK
 END_OF_ARCHIVE = 2 * TAR_BLOCK
-META = re.compile(r"__[^/]*__($|/)")
-"""Names that WebDataset takes for notes about the archive."""
 
 
 @dataclass
@@ -37,6 +34,7 @@ class RawSample:
         members: lower-cased extension → name in the tar, of fields that were not read too.
         repeated: a field that the sample holds twice, if any.
         too_large: a field that was not read, because of the sample's size, if any.
+        naming: the rules by which its members belong together.
     """
 
     index: int
@@ -45,9 +43,12 @@ class RawSample:
     members: dict[str, str] = field(default_factory=dict)
     repeated: str | None = None
     too_large: str | None = None
+    naming: Naming = AS_WEBDATASET
 
 
-def read_samples(stream: storage.Stream, max_bytes: int = 1 << 40) -> Iterator[RawSample]:
+def read_samples(
+    stream: storage.Stream, max_bytes: int = 1 << 40, naming: Naming = AS_WEBDATASET
+) -> Iterator[RawSample]:
     """The samples of a tar stream, in order, with proof at the end that none was lost.
 
     Python's tarfile takes a short or damaged header for the end of the archive. So after the last
@@ -59,6 +60,7 @@ def read_samples(stream: storage.Stream, max_bytes: int = 1 << 40) -> Iterator[R
     Args:
         stream: an uncompressed tar.
         max_bytes: a member that makes its sample larger than this is passed over unread.
+        naming: which members belong together.
 
     Raises:
         ShardError: the archive is truncated, damaged or not a tar. Samples yielded before were
@@ -67,16 +69,16 @@ def read_samples(stream: storage.Stream, max_bytes: int = 1 << 40) -> Iterator[R
     sample: RawSample | None = None
     size = 0
     for name, content in _members(stream):
-        key, extension = base_plus_ext(name)
-        if key is None or META.match(name):
+        if (split := naming.split(name)) is None:
             continue
+        key, part = split
         if sample is None or key != sample.key:
             if sample is not None:
                 yield sample
-            sample = RawSample(0 if sample is None else sample.index + 1, key, {})
+            number = 0 if sample is None else sample.index + 1
+            sample = RawSample(number, key, {}, naming=naming)
             size = 0
         size += content.size
-        part = extension.lower()
         sample.members.setdefault(part, name)
         if size > max_bytes:
             sample.too_large = part

@@ -17,6 +17,7 @@ from torchvision.transforms import v2
 from pipeline import storage
 from pipeline.errors import ConfigError, Reject
 from pipeline.inputs.images import decode as decode_image
+from pipeline.inputs.naming import Naming
 from pipeline.inputs.samples import image_bytes
 from pipeline.inputs.tars import RawSample
 from pipeline.loading.order import Part, shards_of_part, shuffled
@@ -118,6 +119,7 @@ class MaskDataset(IterableDataset[LoadedSample]):
         self.labels = dense_labels(run, select, semantic)
         self.classes = {0: "background"} | {n: name for name, n in self.labels.items() if n}
         self._pairs = pair_up(patterns, input_root, run)
+        self._naming = Naming.of(run.identity)
         self._targets = TargetReader(run, self.labels, select, semantic is not None, keep_empty)
         self._semantic, self._size, self._decode = semantic, size, decode
         self._buffer, self._seed, self._transform = shuffle_buffer, seed, transform
@@ -176,7 +178,7 @@ class MaskDataset(IterableDataset[LoadedSample]):
             0 if worker is None else worker.id, 1 if worker is None else worker.num_workers
         )
         shuffle = self._buffer > 0
-        stream = Stream(self._pairs, self._targets)
+        stream = Stream(self._pairs, self._targets, self._naming)
         shards = shards_of_part(len(self._pairs), part, self._seed, epoch, shuffle)
         draw = random.Random(f"samples {self._seed} {epoch} {part.number}")
         try:

@@ -14,6 +14,7 @@ from torchvision import tv_tensors
 
 from pipeline import storage
 from pipeline.errors import ConfigError
+from pipeline.inputs.naming import Naming
 from pipeline.inputs.shards import Shard
 from pipeline.loading.targets import ShardTargets, TargetReader, decode_masks, dense_labels
 from pipeline.outputs.predictions import Predictions
@@ -48,6 +49,11 @@ def with_masks(
         ConfigError: a setting that cannot work, or there is no such run.
     """
     run = Predictions(predictions, "predictions")
+    if Naming.of(run.identity).keys != "first_dot":
+        raise ConfigError(
+            f"predictions {storage.public(predictions)}: was made with --keys last_dot, and "
+            "WebDataset ends keys at the first dot; use MaskDataset"
+        )
     select = select or SelectionConfig()
     labels = dense_labels(run, select, None)
     return WithMasks(TargetReader(run, labels, select, keep_empty=keep_empty), input_root, decode)

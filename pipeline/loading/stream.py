@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 
 from pipeline import storage
 from pipeline.errors import ConfigError, ShardError
+from pipeline.inputs.naming import Naming
 from pipeline.inputs.shards import Shard
 from pipeline.inputs.tars import RawSample, read_samples
 from pipeline.loading.pairs import Pair
@@ -24,8 +25,10 @@ class Stream:
     most what is in the buffer. Shards of which nothing is left to take are not opened.
     """
 
-    def __init__(self, pairs: list[Pair], targets: Callable[[Commit], ShardTargets]) -> None:
-        self._pairs, self._read_targets = pairs, targets
+    def __init__(
+        self, pairs: list[Pair], targets: Callable[[Commit], ShardTargets], naming: Naming
+    ) -> None:
+        self._pairs, self._read_targets, self._naming = pairs, targets, naming
         self._targets: dict[int, ShardTargets] = {}
         self._left: dict[int, set[int]] = {}  # of every shard begun: positions not taken or skipped
         self._ahead: deque[int] = deque()  # shards begun and not opened
@@ -94,7 +97,7 @@ class Stream:
         last = max(wanted)
         try:
             with storage.open_read(self._pairs[number][0].location) as stream:
-                for raw in read_samples(stream):
+                for raw in read_samples(stream, naming=self._naming):
                     if raw.index in wanted:
                         yield (number, raw.index), raw
                     if raw.index == last:

@@ -34,6 +34,7 @@ class ShardTables:
         self.images: list[Row] = []
         self.annotations: list[Row] = []
         self.degraded = False
+        self.lost_images = 0
         self._categories: dict[str, int | None] = {}
 
     def add(self, sample: PromptedSample, annotated: Annotated) -> None:
@@ -59,6 +60,7 @@ class ShardTables:
 
     def add_rejected(self, sample: Rejected) -> None:
         """Add a sample that could not be annotated."""
+        self.lost_images += sample.images
         self._add_image(sample, status="rejected", reason=sample.reason, detail=sample.detail)
 
     def files(self) -> dict[str, bytes]:

@@ -15,6 +15,7 @@ import pyarrow as pa
 from legrad import HeatOrder
 from pipeline import storage
 from pipeline.errors import ShardError, one_line
+from pipeline.inputs.naming import Naming
 from pipeline.inputs.shards import Shard, find_shards
 from pipeline.outputs.predictions import Predictions
 from pipeline.outputs.records import Commit
@@ -150,6 +151,7 @@ class _Painter:
         self._left = MOST_CHARACTERS
         names = ("max_pixels", "max_sample_bytes")
         self._limits = {name: int(identity[name]) for name in names if name in identity}
+        self._naming = Naming.of(identity)
 
     def draw(
         self, commit: Commit, rows: Mapping[Place, Row], order: HeatOrder
@@ -162,7 +164,7 @@ class _Painter:
         found: dict[Place, Pictures] = {}
         try:
             shard = self._located(commit)
-            for row, drawn in draw_masks(shard, by_sample, order, self._limits):
+            for row, drawn in draw_masks(shard, by_sample, order, self._limits, self._naming):
                 image = f"image {row['key']} in {commit.shard}"
                 if isinstance(drawn, str):
                     self._notes.add(image, drawn)

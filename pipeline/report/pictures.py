@@ -15,6 +15,7 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 
 from legrad import HeatOrder
+from pipeline.inputs.naming import AS_WEBDATASET, Naming
 from pipeline.inputs.reader import ShardReader
 from pipeline.inputs.samples import Rejected, Sample
 from pipeline.inputs.shards import Shard
@@ -57,7 +58,11 @@ class Pictures:
 
 
 def draw_masks(
-    shard: Shard, rows: Mapping[int, list[Row]], order: HeatOrder, limits: Mapping[str, int]
+    shard: Shard,
+    rows: Mapping[int, list[Row]],
+    order: HeatOrder,
+    limits: Mapping[str, int],
+    naming: Naming = AS_WEBDATASET,
 ) -> Iterator[tuple[Row, Pictures | str]]:
     """Pictures of some masks of a shard, or why there are none.
 
@@ -66,6 +71,7 @@ def draw_masks(
         rows: of the annotation table, by sample index.
         order: of the steps from stored heat to heat.
         limits: `max_pixels` and `max_sample_bytes` of the run.
+        naming: that of the run.
 
     Raises:
         OSError: the shard cannot be opened.
@@ -76,7 +82,7 @@ def draw_masks(
     def want(raw: RawSample) -> list[Row] | None:
         return rows.get(raw.index)
 
-    for sample in ShardReader(want, fit=shrunk, **limits)(shard):
+    for sample in ShardReader(want, fit=shrunk, naming=naming, **limits)(shard):
         if sample.index not in left:
             continue
         left.discard(sample.index)

@@ -209,7 +209,8 @@ class Worker(ShardWorker):
     def _check_rejects(self, tables: ShardTables) -> None:
         counts = tables.counts()
         rejected, samples = sum(counts["rejects"].values()), counts["samples"]
-        if rejected > self.config.max_reject_fraction * samples:
+        lost = tables.lost_images
+        if lost > self.config.max_reject_fraction * (samples - rejected + lost):
             reasons = ", ".join(f"{n} {reason}" for reason, n in counts["rejects"].items())
             raise TooManyRejects(
                 f"{rejected} of {samples} samples rejected ({reasons}; the first: "

@@ -2,21 +2,16 @@
 
 from pipeline.storage.faults import Unreachable, is_transient
 from pipeline.storage.files import (
-    Found,
     Stream,
     create,
     exists,
-    find,
-    list_files,
-    list_names,
-    listing,
     open_read,
     read_bytes,
     remove,
     resolve,
-    version,
     write_bytes,
 )
+from pipeline.storage.listings import Found, find, list_files, list_names, listing, version
 from pipeline.storage.locations import (
     absolute,
     is_http,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
-from pipeline.storage.files import listing, open_read
+from pipeline.storage.files import open_read
+from pipeline.storage.listings import listing
 
 SHORT = 16
 """Digits (64 bits): settings, files and names of one run are few."""

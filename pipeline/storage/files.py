@@ -15,39 +15,27 @@ import tempfile
 from collections.abc import Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from glob import has_magic
 from mmap import ACCESS_READ, mmap
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, NamedTuple, Protocol, cast, runtime_checkable
-from urllib.parse import urlsplit
+from typing import BinaryIO, Protocol, cast, runtime_checkable
 
 import pyarrow as pa
 from pyarrow import fs
 
 from pipeline.storage import object_stores, web
-from pipeline.storage.locations import is_http, is_uri, public
+from pipeline.storage.locations import (
+    is_file,
+    is_http,
+    local_path,
+    parts,
+    public,
+)
 
 READ_BUFFER = 8 << 20
 """Bytes per request. tarfile reads 10 KB at a time, which unbuffered is one S3 request each."""
 FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 """Errors of writing, and of nothing else."""
-SECOND = 10**9
-"""In nanoseconds."""
-
-
-class Found(NamedTuple):
-    """What is said of a file where it is found.
-
-    Attributes:
-        size: bytes; 0 where a web server does not say.
-        modified: when it was written: ns after 1970, of object stores in whole seconds, since their
-            listings and lookups may differ in the rest; of a web server its `Last-Modified` or
-            else its `ETag`. Empty where nothing is said.
-    """
-
-    size: int
-    modified: str
 
 
 @runtime_checkable
@@ -136,83 +124,6 @@ def create(location: str) -> Iterator[BinaryIO]:
         _send(location, b"" if is_empty else mmap(waiting.fileno(), 0, access=ACCESS_READ))
 
 
-def find(location: str, suffix: str = "") -> dict[str, Found]:
-    """Location → what is said of it, for every file that `location` stands for, sorted by name.
-
-    That is the file itself, the files of a directory or prefix that end in `suffix`, or what a
-    glob pattern matches (`*`, `?` and `[…]`, none of which crosses a `/`). An http(s) server
-    cannot be asked what it has: there, it is the file itself.
-    """
-    if is_http(location):
-        about = web.headers(location)
-        if about is None:
-            return {}
-        written = about.get("Last-Modified") or about.get("ETag") or ""
-        return {location: Found(web.size(about), str(written))}
-    filesystem, path = resolve(location)
-    info = filesystem.get_file_info(path)
-    if info.type == fs.FileType.File:
-        return {location: _found(filesystem, info)}
-    if info.type == fs.FileType.Directory:
-        files = _files(filesystem, fs.FileSelector(path))
-        return _located(location, {p: f for p, f in files.items() if p.endswith(suffix)})
-    if not has_magic(path):
-        return {}
-    components = path.split("/")
-    fixed = next(i for i, component in enumerate(components) if has_magic(component))
-    base = "/".join(components[:fixed])
-    below = fs.FileSelector(base, recursive=fixed < len(components) - 1, allow_not_found=True)
-    files = _files(filesystem, below)
-    return _located(location, {p: f for p, f in files.items() if PurePosixPath(p).match(path)})
-
-
-def version(location: str) -> str:
-    """A text that is another one when the file is: its size and when it was written.
-
-    A web server need not say either; then that much is not in the text.
-
-    Raises:
-        OSError: there is no such file, or it cannot be reached.
-    """
-    if is_http(location):
-        about = web.headers(location)
-        if about is not None:
-            return web.version(about)
-    else:
-        filesystem, path = resolve(location)
-        info = filesystem.get_file_info(path)
-        if info.type == fs.FileType.File:
-            return f"{info.size} bytes, written {info.mtime_ns} ns after 1970"
-    raise FileNotFoundError(f"{location}: there is no such file")
-
-
-def list_names(location: str, suffix: str = "") -> list[str]:
-    """Sorted names of the files directly in a directory or prefix; empty when there is none."""
-    return [name for name in list_files(location) if name.endswith(suffix)]
-
-
-def list_files(location: str) -> dict[str, Found]:
-    """Name → what is said of it, for the files directly in a directory or prefix, sorted by name.
-
-    Empty when there is no such place. A request for every thousand files.
-    """
-    filesystem, path = resolve(location)
-    files = _files(filesystem, fs.FileSelector(path, allow_not_found=True))
-    return {path.rpartition("/")[2]: found for path, found in sorted(files.items())}
-
-
-def listing(location: str) -> list[tuple[str, int, int]]:
-    """Name, bytes and time (ns after 1970) of the files directly in a directory or prefix, sorted.
-
-    Raises:
-        FileNotFoundError: there is no such directory.
-    """
-    filesystem, path = resolve(location)
-    infos = filesystem.get_file_info(fs.FileSelector(path))
-    files = [info for info in infos if info.type == fs.FileType.File]
-    return sorted((info.base_name, int(info.size), int(info.mtime_ns)) for info in files)
-
-
 def remove(location: str) -> None:
     """Delete the object if it exists."""
     filesystem, path = resolve(location)
@@ -230,17 +141,17 @@ def resolve(location: str, in_parts: bool = False) -> tuple[fs.FileSystem, str]:
         in_parts: for objects that are too large to be written by one request.
 
     Raises:
-        FileNotFoundError: there is no such kind of storage.
+        FileNotFoundError: there is no such kind of storage, or can be no such name.
     """
-    if not is_uri(location):
-        return fs.LocalFileSystem(), os.path.abspath(location)
-    scheme, _, rest = location.partition("://")
-    rest, mark, query = rest.partition("?")
-    host, _, path = rest.partition("/")
-    if scheme == "file":
-        return fs.LocalFileSystem(), f"/{path}"
-    filesystem, base = _filesystem(f"{scheme}://{host}{mark}{query}", in_parts)
-    return filesystem, f"{base}/{path}".rstrip("/")
+    if "\0" in location or not _is_utf8(location):
+        raise FileNotFoundError(f"{public(location)!r}: names are UTF-8 without null characters")
+    if is_file(location):
+        return fs.LocalFileSystem(), local_path(location)
+    taken = parts(location)
+    if not taken.host.rpartition("@")[2]:
+        raise FileNotFoundError(f"{public(location)}: names no bucket")
+    filesystem, base = _filesystem(taken._replace(path="").joined(), in_parts)
+    return filesystem, f"{base}/{taken.path}".rstrip("/")
 
 
 @functools.cache
@@ -257,34 +168,12 @@ def _filesystem(root: str, in_parts: bool) -> tuple[fs.FileSystem, str]:
         raise FileNotFoundError(f"{public(root)}: {error}") from error
 
 
-def _files(filesystem: fs.FileSystem, selector: fs.FileSelector) -> dict[str, Found]:
+def _is_utf8(text: str) -> bool:
     try:
-        infos = filesystem.get_file_info(selector)
-    except FileNotFoundError:
-        if not selector.allow_not_found:
-            raise
-        # pyarrow did not find the directory, looked whether it is there, and by then it was.
-        infos = filesystem.get_file_info(selector)
-    files = (info for info in infos if info.is_file)
-    return {info.path: _found(filesystem, info) for info in files}
-
-
-def _found(filesystem: fs.FileSystem, info: fs.FileInfo) -> Found:
-    if info.mtime_ns is None:
-        return Found(int(info.size), "")
-    step = 1 if isinstance(filesystem, fs.LocalFileSystem) else SECOND
-    return Found(int(info.size), str(info.mtime_ns // step * step))
-
-
-def _located(location: str, files: dict[str, Found]) -> dict[str, Found]:
-    """The files of one filesystem as locations of the form in which `location` was given."""
-    if not is_uri(location):
-        return dict(sorted(files.items()))
-    parts = urlsplit(location)
-    if parts.scheme == "file":
-        return {f"file://{path}": found for path, found in sorted(files.items())}
-    query = f"?{parts.query}" if parts.query else ""
-    return {f"{parts.scheme}://{path}{query}": found for path, found in sorted(files.items())}
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _send(location: str, data: bytes | mmap) -> None:

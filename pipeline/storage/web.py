@@ -28,7 +28,7 @@ from urllib3.exceptions import (
 )
 
 from pipeline.storage.faults import Unreachable, is_transient, passes
-from pipeline.storage.locations import public
+from pipeline.storage.locations import parts, public
 
 PATIENCE = 60.0
 """Seconds that a server may say nothing."""
@@ -91,6 +91,9 @@ def open_read(location: str) -> io.BufferedReader:
 def headers(location: str) -> Mapping[str, str] | None:
     """What the server says of a file; None where there is none.
 
+    An address that was signed for reading alone answers no other question. So who refuses a HEAD is
+    asked for the first byte instead, as the work would ask.
+
     Raises:
         OSError: the server does not answer, or refuses to.
     """
@@ -98,8 +101,27 @@ def headers(location: str) -> Mapping[str, str] | None:
         response = _request("HEAD", location)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        if isinstance(error, Unreachable):
+            raise
+        return _headers_of_a_byte(location)
     response.close()
     return response.headers
+
+
+def _headers_of_a_byte(location: str) -> Mapping[str, str] | None:
+    """The headers that a HEAD would have, from a GET; without a size where none is said."""
+    try:
+        response = _request("GET", location, {"Range": "bytes=0-0"})
+    except FileNotFoundError:
+        return None
+    response.close()
+    about = dict(response.headers)
+    if response.status == HTTPStatus.PARTIAL_CONTENT:
+        about = {name: value for name, value in about.items() if name.lower() != "content-length"}
+        whole = response.headers.get("Content-Range", "").rpartition("/")[2]
+        about |= {"Content-Length": whole} if whole.isdecimal() else {}
+    return urllib3.HTTPHeaderDict(about)
 
 
 def size(about: Mapping[str, str]) -> int:
@@ -172,16 +194,17 @@ def _request(
     Raises:
         OSError: it is not, or there is no answer.
     """
-    parts = urlsplit(location)
-    host = parts.netloc.rpartition("@")[2]
+    taken = parts(location)
+    known, at, host = taken.host.rpartition("@")
+    address = taken._replace(host=host, path=taken.path.replace("#", "%23")).joined()
     sent = {"Accept-Encoding": "identity", **(more or {})}
-    if parts.username is not None:
-        known = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        sent |= urllib3.make_headers(basic_auth=known)
+    if at:
+        user, _, password = known.partition(":")
+        sent |= urllib3.make_headers(basic_auth=f"{unquote(user)}:{unquote(password)}")
     try:
-        response = _pool(os.getpid(), _proxy(parts.scheme, host)).request(
+        response = _pool(os.getpid(), _proxy(taken.scheme, host)).request(
             method,
-            parts._replace(netloc=host, fragment="").geturl(),
+            address,
             headers=sent,
             preload_content=False,
             decode_content=False,

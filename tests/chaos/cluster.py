@@ -36,6 +36,7 @@ class Nodes:
         head = {"num_cpus": 0, "include_dashboard": False, "_system_config": HEALTH}
         self._cluster: Any = Cluster(initialize_head=True, head_node_args=head)
         self._nodes: dict[str, Any] = {}
+        self._gone: set[str] = set()  # Ray takes a while to see it
         self.address = str(self._cluster.address)
         try:
             self.complete()
@@ -52,9 +53,10 @@ class Nodes:
         until(lambda: self.alive() == self._nodes.keys(), COMING, "all nodes are there")
 
     def alive(self) -> set[str]:
-        """Ids of the nodes that Ray believes to live, without the head."""
+        """Ids of the nodes that Ray believes to live, without the head and what was taken away."""
         found = self._cluster.global_state.node_table()
-        return {n["NodeID"] for n in found if n["Alive"] and n["Resources"].get("CPU")}
+        alive = {n["NodeID"] for n in found if n["Alive"] and n["Resources"].get("CPU")}
+        return alive - self._gone
 
     def add(self) -> str:
         """A new node's id."""
@@ -73,10 +75,12 @@ class Nodes:
 
     def remove(self, name: str) -> None:
         """Kill everything of a node."""
+        self._gone.add(name)
         self._cluster.remove_node(self._nodes.pop(name), allow_graceful=False)
 
     def kill_raylet(self, name: str) -> None:
         """Kill what stands for a node, and leave its workers."""
+        self._gone.add(name)
         node = self._nodes.pop(name)
         node.kill_raylet()
         self._cluster.worker_nodes.remove(node)

@@ -14,7 +14,12 @@ WAITS = "waiting for the start of workers, each of which needs a CPU: 2"
 
 def a_node(case: Case) -> str:
     """One with a worker that has loaded."""
-    return case.draw.choice(sorted(set(case.workers().values()) & case.bench.nodes.alive()))
+
+    def loaded() -> set[str]:
+        return set(case.workers().values()) & case.bench.nodes.alive()
+
+    until(loaded, LIMIT, "a node that has not been taken away has a worker")
+    return case.draw.choice(sorted(loaded()))
 
 
 @kind("node removed", "7", on_ray=True)

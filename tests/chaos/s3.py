@@ -146,5 +146,6 @@ def counted(case: Case) -> None:
             for seen in asked
             if f"/{path.stem}" in seen.path
         )
-        assert of_shard["write"] == 3, [s for s in asked if f"/{path.stem}" in s.path]
-        assert 1 <= of_shard["read"] <= math.ceil(path.stat().st_size / (8 << 20)) + 2
+        most = math.ceil(path.stat().st_size / (8 << 20)) + 2
+        seen = [s for s in asked if f"/{path.stem}" in s.path]
+        assert of_shard["write"] == 3 and 1 <= of_shard["read"] <= most, seen

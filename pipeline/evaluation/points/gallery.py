@@ -13,6 +13,7 @@ from pipeline.evaluation import report
 from pipeline.evaluation.points.pairs import LabelledPairs, PairPoints
 from pipeline.evaluation.points.pictures import Masks
 from pipeline.evaluation.predictions import image_id_of
+from pipeline.inputs.naming import Naming
 from pipeline.inputs.reader import ShardReader
 from pipeline.inputs.samples import Rejected, Sample
 from pipeline.inputs.shards import Shard
@@ -85,7 +86,10 @@ def _pixels_of_shard(
 
     # Not `ShardReader.of`: --limit_samples is about the samples that were scored.
     read = ShardReader(
-        image_of, max_pixels=config.max_pixels, max_sample_bytes=config.max_sample_bytes
+        image_of,
+        max_pixels=config.max_pixels,
+        max_sample_bytes=config.max_sample_bytes,
+        naming=Naming(config.keys, config.image_field),
     )
     for sample in read(shard):
         image = image_id_of(sample.key)

@@ -193,3 +193,62 @@ def test_squash_is_that_of_pillow(size: tuple[int, int], most: int) -> None:
     difference = np.abs(ours.permute(1, 2, 0).numpy() - theirs)
     assert difference.max() <= most
     assert difference.mean() < 0.05
+
+
+def with_chunk(png: bytes, kind: bytes, content: bytes) -> bytes:
+    """A PNG with a chunk more before its pixels."""
+    at = png.index(b"IDAT") - 4
+    checksum = struct.pack(">I", zlib.crc32(kind + content))
+    return png[:at] + struct.pack(">I", len(content)) + kind + content + checksum + png[at:]
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        (b"iCCP", b"icc\0\0" + zlib.compress(bytes(70 << 20))),
+        (b"zTXt", b"note\0\0" + zlib.compress(bytes(70 << 20))),
+        (b"iCCP", b"icc\0\0" + b"junk"),
+        (b"tEXt", b"note\0" + bytes(2 << 20)),
+        (b"eXIf", bytes(100)),
+    ],
+)
+def test_notes_in_a_png_decide_about_nothing(kind: bytes, content: bytes) -> None:
+    for image in (noise("RGB"), noise("RGB").quantize(16)):
+        plain = encoded(image, "PNG")
+        assert (pixels_of(with_chunk(plain, kind, content)) == pillow(plain)).all()
+
+
+@pytest.mark.parametrize("cut", [0, 3, 8, 20, 60])
+def test_a_broken_png_is_broken(cut: int) -> None:
+    png = with_chunk(encoded(noise("RGB"), "PNG"), b"tEXt", b"note\0hello")
+    with pytest.raises(Reject, match="undecodable"):
+        decode(png[:cut], LIMIT)
+    broken = bytearray(png)
+    broken[png.index(b"IDAT") + 10] ^= 1
+    with pytest.raises(Reject, match="undecodable"):
+        decode(bytes(broken), LIMIT)
+
+
+def grey(values: np.ndarray, format: str = "TIFF") -> bytes:
+    return encoded(Image.fromarray(values), format)
+
+
+def test_floats_from_0_to_1_are_grey() -> None:
+    values = np.array([[0, 0.25, 0.5, 1]], dtype=np.float32)
+    assert pixels_of(grey(values))[0, :, 0].tolist() == [0, 64, 128, 255]
+    assert pixels_of(grey(np.array([[0, 65535, 256]], dtype=np.int32)))[0, :, 0].tolist() == [
+        *(0, 255, 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    "values", [[[0.0, 255.0]], [[-0.1, 1.0]], [[0.5, float("nan")]], [[0.0, float("inf")]]]
+)
+def test_floats_of_no_known_range_are_refused(values: list[list[float]]) -> None:
+    with pytest.raises(Reject, match=r"undecodable.* known: "):
+        decode(grey(np.array(values, dtype=np.float32)), LIMIT)
+
+
+def test_large_whole_numbers_are_refused() -> None:
+    with pytest.raises(Reject, match="values from 0 to 65536 of int32"):
+        decode(grey(np.array([[0, 65536]], dtype=np.int32)), LIMIT)

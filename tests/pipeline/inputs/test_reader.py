@@ -5,9 +5,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from PIL import features
 
 from pipeline.errors import Reject, ShardError
 from pipeline.inputs.images import squash
+from pipeline.inputs.naming import Naming
 from pipeline.inputs.reader import Read, ShardReader, in_batches
 from pipeline.inputs.samples import Rejected, Sample, Skipped
 from pipeline.inputs.shards import Shard, find_shards
@@ -40,7 +42,10 @@ def text_of(raw: RawSample) -> str | None:
 read = ShardReader(text_of, lambda pixels: squash(pixels, 8))
 
 
-@pytest.mark.parametrize("field", ["jpg", "jpeg", "png", "webp", "JPG"])
+FIELDS = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "JPG"]
+
+
+@pytest.mark.parametrize("field", [*FIELDS, *(["avif"] if features.check("avif") else [])])
 def test_a_sample_is_its_image_and_what_is_wanted_of_it(
     field: str, shard: MakeShard, picture: Callable[..., bytes]
 ) -> None:
@@ -74,7 +79,8 @@ TEXT, JUNK = ("k.txt", b"dog"), ("k.jpg", b"junk")
     ("members", "reason"),
     [
         ([TEXT], "missing_field"),
-        ([TEXT, ("k.gif", b"")], "missing_field"),
+        ([TEXT, ("k.heic", b"")], "missing_field"),
+        ([TEXT, ("k.0.jpg", b""), ("k.1.jpg", b"")], "many_images"),
         ([TEXT, JUNK], "undecodable"),
         ([TEXT, ("k.jpg", b"")], "undecodable"),
         ([TEXT, JUNK, JUNK], "duplicate_field"),
@@ -170,3 +176,31 @@ def test_of_a_shard_that_is_cut_short_the_beginning_comes_first(
         for batch in in_batches(ShardReader(lambda raw: raw.key)(cut), 2):
             seen.append([sample.key for sample in batch])
     assert seen == [["0", "1"], ["2"]]
+
+
+def test_many_images_in_one_sample_are_counted_and_named(shard: MakeShard) -> None:
+    at = shard([(f"photo.{number:03}.jpg", b"") for number in range(30)])
+    (rejected,) = ShardReader(lambda raw: raw.key)(at)
+    assert isinstance(rejected, Rejected)
+    assert (rejected.reason, rejected.images) == ("many_images", 30)
+    assert rejected.detail.startswith("30 images in one sample: .000.jpg, .001.jpg, ")
+    assert "--keys last_dot" in rejected.detail
+
+
+def test_a_key_may_end_at_the_last_dot(shard: MakeShard, picture: Callable[..., bytes]) -> None:
+    at = shard([(f"photo.{number:03}.jpg", picture()) for number in range(3)])
+    found = list(ShardReader(lambda raw: raw.key, naming=Naming(keys="last_dot"))(at))
+    assert [sample.key for sample in found] == ["photo.000", "photo.001", "photo.002"]
+
+
+def test_the_field_of_the_image_can_be_said(
+    shard: MakeShard, picture: Callable[..., bytes]
+) -> None:
+    members = [("k.jpg", picture(size=(8, 8))), ("k.left.png", picture(size=(9, 9)))]
+    ways = {"": 8, "left.png": 9}
+    for image, width in ways.items():
+        (sample,) = ShardReader(lambda raw: raw.key, naming=Naming(image=image))(shard(members))
+        assert isinstance(sample, Sample) and sample.width == width
+    (none,) = ShardReader(lambda raw: raw.key, naming=Naming(image="right.png"))(shard(members))
+    assert isinstance(none, Rejected) and none.reason == "missing_field"
+    assert none.detail == "no image (.right.png) among .jpg, .left.png"

@@ -260,3 +260,79 @@ def test_a_web_server_is_asked_several_things_at_once(monkeypatch: pytest.Monkey
     monkeypatch.setattr(storage, "find", find)
     found = find_shards([f"https://host/{{00..{shards.LOOKUPS - 1}}}.tar"])
     assert [shard.uri[-6:-4] for shard in found] == [f"{i:02}" for i in range(shards.LOOKUPS)]
+
+
+# --- names of every kind
+
+
+def test_a_number_sign_is_a_letter(tmp_path: Path) -> None:
+    for run in ("run#1", "run#2"):
+        (tmp_path / run).mkdir()
+        (tmp_path / run / "0.tar").write_bytes(b"")
+    for root in (str(tmp_path), f"file://{tmp_path}"):
+        first, second = find_shards([f"{root}/run#1/0.tar", f"{root}/run#2/0.tar"])
+        assert first.name != second.name and first.uri.endswith("run#1/0.tar")
+        assert len(find_shards([f"{root}/run#*/*.tar"])) == 2
+
+
+def test_what_is_hidden_is_found_only_by_its_name(tmp_path: Path) -> None:
+    for name in ("a.tar", "._a.tar", ".b.tar"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "c.tar").write_bytes(b"")
+
+    def names(pattern: str) -> list[str]:
+        return [Path(shard.uri).name for shard in find_shards([f"{tmp_path}/{pattern}"])]
+
+    assert names("") == names("*.tar") == ["a.tar"]
+    assert names(".*.tar") == ["._a.tar", ".b.tar"]
+    assert names(".git/*.tar") == names(".g*/*.tar") == ["c.tar"]
+    with pytest.raises(ConfigError, match="no shard at"):
+        names("*/*.tar")
+
+
+@pytest.mark.parametrize("pattern", ["", "*.tar", "?.tar", "b.tar"])
+def test_a_link_to_nothing_is_named(tmp_path: Path, pattern: str) -> None:
+    (tmp_path / "a.tar").write_bytes(b"")
+    (tmp_path / "b.tar").symlink_to(tmp_path / "gone.tar")
+    with pytest.raises(ConfigError, match=r"b\.tar"):
+        find_shards([f"{tmp_path}/{pattern}"])
+
+
+def test_brackets_in_a_name_get_a_hint(tmp_path: Path) -> None:
+    (tmp_path / "a [1]").mkdir()
+    (tmp_path / "a [1]" / "0.tar").write_bytes(b"")
+    assert len(find_shards([f"{tmp_path}/a [1]"])) == 1
+    assert len(find_shards([f"{tmp_path}/a [1]/0.tar"])) == 1
+    assert len(find_shards([f"{tmp_path}/a [[]1]/*.tar"])) == 1
+    with pytest.raises(ConfigError, match=r"where a name has a \[, write \[\[\]"):
+        find_shards([f"{tmp_path}/a [1]/*.tar"])
+
+
+def test_a_list_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(b"")
+    (tmp_path / "list.txt").write_text(f"{tmp_path}/a.tar\n", encoding="utf-8-sig")
+    assert len(find_shards([f"@{tmp_path}/list.txt"])) == 1
+
+
+@pytest.mark.parametrize("stem", ["x" * 250, "ü" * 120, "☃" * 80, "x" * 300])
+def test_names_that_are_written_have_a_bounded_length(tmp_path: Path, stem: str) -> None:
+    name = Shard("", f"s3://bucket/{stem}.tar", 0).name
+    other = Shard("", f"s3://bucket/{stem}x.tar", 0).name
+    assert name != other and stem.startswith(name.rpartition("-")[0])
+    storage.write_bytes(str(tmp_path / "out" / f"{name}.parquet"), b"")
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "s3://key:hush@none/{a,b}.tar?endpoint_override=127.0.0.1:1",
+        "http://user:hush@127.0.0.1:1/a.tar?signature=hush",
+        "http://user:hush@127.0.0.1:1/{0..99999999}.tar?signature=hush",
+        "@http://user:hush@127.0.0.1:1/list.txt?signature=hush",
+    ],
+)
+def test_no_message_has_a_secret_of_a_location(pattern: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        find_shards([pattern])
+    assert "hush" not in str(raised.value)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import ShardError
+from pipeline.inputs.naming import Naming
 from pipeline.inputs.tars import RawSample, read_samples
 
 BLOCK, RECORD = 512, 10240
@@ -237,3 +238,26 @@ def test_random_damage_raises_nothing_but_shard_errors(tar: MakeTar, data: st.Da
         read(bytes(archive))
     except ShardError:
         pass
+
+
+def test_what_a_mac_adds_tears_nothing_apart(tar: MakeTar) -> None:
+    names = [
+        *("train/a.jpg", "train/._a.jpg", "train/a.json", "train/.DS_Store"),
+        *("train/b.jpg", "__MACOSX/train/._b.jpg", "__MACOSX/train/b.jpg", "train/b.json"),
+        *("._c.jpg", "c.jpg", "._c.json", "c.json", ".hidden.jpg"),
+    ]
+    samples = read(tar((name, b"") for name in names))
+    assert [(sample.key, sorted(sample.fields)) for sample in samples] == [
+        (key, ["jpg", "json"]) for key in ("train/a", "train/b", "c")
+    ]
+
+
+def test_keys_may_end_at_the_last_dot(tar: MakeTar) -> None:
+    names = ["v1.0/photo.000.jpg", "v1.0/photo.000.json", "v1.0/photo.001.JPG", "._x.1.jpg", "no"]
+    data = tar((name, b"") for name in names)
+    found = read_samples(io.BytesIO(data), naming=Naming("last_dot"))
+    assert [(sample.key, sorted(sample.fields)) for sample in found] == [
+        ("v1.0/photo.000", ["jpg", "json"]),
+        ("v1.0/photo.001", ["jpg"]),
+    ]
+    assert [sample.key for sample in read(data)] == ["v1.0/photo"]

@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline import storage
 
@@ -15,6 +17,14 @@ from pipeline import storage
         ("file:///a/c.tar", "/a/c.tar"),
         ("s3://key:secret@bucket/a.tar?endpoint_override=127.0.0.1:5", "s3://bucket/a.tar"),
         ("https://user:pw@host:80/a.tar?token=1#x", "https://host:80/a.tar"),
+        ("s3://bucket/run#1/0.tar", "s3://bucket/run#1/0.tar"),
+        ("https://host/run#1/0.tar?x=1", "https://host/run#1/0.tar"),
+        ("s3://bucket/a%20b ü.tar", "s3://bucket/a%20b ü.tar"),
+        ("file:///a%20b/c%23.tar", "/a b/c#.tar"),
+        ("file:///run#1/0.tar", "/run#1/0.tar"),
+        ("/run#1/a%20b?.tar", "/run#1/a%20b?.tar"),
+        ("~/a.tar", os.path.expanduser("~/a.tar")),
+        ("./~/a.tar", os.path.abspath("~/a.tar")),
     ],
 )
 def test_normalise_keeps_what_identifies_the_data(location: str, expected: str) -> None:
@@ -80,3 +90,18 @@ def test_people_see_paths_below_them_as_relative_ones(
     assert storage.shown(str(tmp_path / "out" / "demo")) == "out/demo"
     assert storage.shown("/elsewhere/out") == "/elsewhere/out"
     assert storage.shown("s3://key:secret@data/out?x=1") == "s3://data/out"
+
+
+NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1).filter(
+    lambda name: name not in (".", "..") and not set("/?") & set(name)
+)
+
+
+@given(folder=NAMES, name=NAMES)
+@pytest.mark.parametrize("root", ["s3://key:secret@bucket", "http://host:1", "/data", "file:///d"])
+def test_no_letter_of_a_name_is_lost(root: str, folder: str, name: str) -> None:
+    """Of object stores, disks and web servers: a name is what was given, and no two are one."""
+    location = storage.join(root, folder, name)
+    assert storage.split(location)[1] == name
+    assert storage.normalise(location).endswith(f"/{folder}/{name}")
+    assert storage.normalise(storage.join(location, "x")).endswith(f"/{folder}/{name}/x")

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -281,3 +282,59 @@ def test_the_environment_s_proxy_is_used(
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     storage.version(f"{served.address}/file")
     assert len(proxy.requests) == 1
+
+
+@pytest.mark.parametrize("name", ["a b.tar", "run#1.tar", "ä%b.tar", "[0]{x}.tar", "a&b=c+d.tar"])
+def test_a_name_is_asked_for_as_it_is(served: FileServer, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"tar")
+    location = f"{served.address}/{name}"
+    assert storage.read_bytes(location) == b"tar"
+    ((place, found),) = storage.find(location).items()
+    assert (place, found.size) == (location, 3)
+
+
+@pytest.mark.parametrize("status", [401, 403, 405])
+def test_who_may_not_ask_may_still_read(proxy: FaultyProxy, status: int) -> None:
+    """A signature is good for the method that was signed."""
+    proxy.add(Fault("status", status=status, method="HEAD"))
+    ((_, found),) = storage.find(f"{proxy.address}/file").items()
+    assert found.size == len(CONTENT) and found.modified
+    assert proxy.counts() == {"HEAD": 1, "GET": 1}
+    assert storage.version(f"{proxy.address}/file")
+    assert storage.find(f"{proxy.address}/none") == {}
+
+
+def test_who_may_neither_ask_nor_read_is_told(proxy: FaultyProxy) -> None:
+    proxy.add(Fault("status", status=403))
+    with pytest.raises(PermissionError, match="HTTP 403"):
+        storage.find(f"{proxy.address}/file?signature=hush")
+
+
+def test_a_server_need_not_say_how_long_a_file_is(proxy: FaultyProxy, served: FileServer) -> None:
+    served.ranges = False
+    proxy.add(Fault("status", status=403, method="HEAD"))
+    ((_, found),) = storage.find(f"{proxy.address}/file").items()
+    assert found.size == len(CONTENT)  # all of it was promised, and not read
+
+
+STRANGE = (
+    *("a b", "a\0b", "\udcff", "a\nb", "a\tb", "[", "{x}", "%", "%zz", "#", "a\\b"),
+    "☃" * 300,
+)
+ROOTS = (
+    *("file:///none", "/none", "s3://", "s3://a b", "ftp://x", "http://", "http://a b"),
+    *("http://[::1", "http://127.0.0.1:1", "http://127.0.0.1:99999"),
+)
+
+
+@pytest.mark.parametrize("name", STRANGE)
+@pytest.mark.parametrize("root", ROOTS)
+def test_a_strange_name_is_an_os_error_or_nothing(
+    monkeypatch: pytest.MonkeyPatch, root: str, name: str
+) -> None:
+    monkeypatch.setattr(web, "RETRIES", False)
+    web._pool.cache_clear()
+    for ask in (storage.find, storage.version, storage.read_bytes):
+        with suppress(OSError):
+            assert ask(f"{root}/{name}") == {}
+    web._pool.cache_clear()
