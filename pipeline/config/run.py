@@ -51,7 +51,7 @@ class RunConfig(MethodConfig):
     """Images with more pixels than this are rejected unread (decompression bombs)."""
     max_sample_bytes: int = 256 << 20
     """Samples whose members take more bytes than this are rejected unread."""
-    keys: Literal["first_dot", "last_dot"] = since("first_dot", before="first_dot")
+    key_end: Literal["first_dot", "last_dot"] = since("first_dot", before="first_dot")
     """Where the key of a sample ends in the names of its files: at the first dot, as WebDataset has
     it, or at the last, for photo.000.jpg, photo.001.jpg and so on."""
     image_field: str = since("", before="")

@@ -71,7 +71,7 @@ class ShardReader(Generic[Wanted]):
             limit_samples=config.limit_samples,
             max_pixels=config.max_pixels,
             max_sample_bytes=config.max_sample_bytes,
-            naming=Naming(config.keys, config.image_field),
+            naming=Naming(config.key_end, config.image_field),
             ahead=2 * config.engine.batch_size,
             threads=max(DECODE_THREADS, config.engine.cpu_threads()),
         )

@@ -80,7 +80,7 @@ def image_bytes(raw: RawSample) -> bytes:
         raise Reject(
             "many_images",
             f"{len(images)} images in one sample: {there}; their names have dots, and a key ends "
-            "at the first (--keys last_dot, or --image_field)",
+            "at the first (--key_end last_dot, or --image_field)",
             images=len(images),
         )
     wanted = raw.naming.image or ", .".join(IMAGE_FIELDS)
