@@ -29,8 +29,8 @@ class Naming:
     """The rules of a run.
 
     Attributes:
-        key_end: where the key of a sample ends: at the first dot of the base name, as WebDataset has
-            it, or at the last.
+        key_end: where the key of a sample ends: at the first dot of the base name, as WebDataset
+            has it, or at the last.
         image: the field that is the image; empty for the first of `IMAGE_FIELDS`.
     """
 
