@@ -15,7 +15,7 @@ from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from legrad.errors import near
 from pipeline.config import MethodConfig
-from pipeline.errors import ConfigError, ModelError, StorageError, unwrapped
+from pipeline.errors import ConfigError, ModelError, StorageError, unwrapped, without_secrets
 from pipeline.inputs.option_texts import with_names
 
 Config = TypeVar("Config")
@@ -72,10 +72,10 @@ def run_command(
     try:
         return run(parse(config, command, description, arguments))
     except (ConfigError, ModelError) as error:
-        print(f"{command}: {error}", file=sys.stderr)
+        print(f"{command}: {without_secrets(str(error))}", file=sys.stderr)
         return ExitCode.BAD_SETTING
     except StorageError as error:
-        print(f"{command}: {error}", file=sys.stderr)
+        print(f"{command}: {without_secrets(str(error))}", file=sys.stderr)
         return ExitCode.SHARDS_MISSING
     except KeyboardInterrupt:
         then = "goes on" if goes_on else "begins again"

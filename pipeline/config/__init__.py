@@ -9,7 +9,7 @@ from pipeline.config.groups import (
     PromptConfig,
     check_templates,
 )
-from pipeline.config.identity import fingerprint, since
+from pipeline.config.identity import fingerprint, public, since
 from pipeline.config.method import MethodConfig
 from pipeline.config.run import SCHEMA_VERSION, AnnotateConfig, RunConfig
 
@@ -26,5 +26,6 @@ __all__ = [
     "RunConfig",
     "check_templates",
     "fingerprint",
+    "public",
     "since",
 ]

@@ -52,11 +52,6 @@ class ModelConfig:
             return self
         return dataclasses.replace(self, pretrained=os.path.abspath(self.pretrained))
 
-    def public(self) -> dict[str, Any]:
-        """The settings as JSON values, without credentials."""
-        pretrained = storage.public(self.pretrained)
-        return dataclasses.asdict(self) | {"pretrained": pretrained}
-
     def identity(self) -> dict[str, Any]:
         """The settings as JSON values, with weights in a file as what they are, wherever it lies.
 

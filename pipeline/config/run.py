@@ -21,7 +21,7 @@ from pipeline.config.groups import (
     ModelConfig,
     PromptConfig,
 )
-from pipeline.config.identity import fingerprint, since
+from pipeline.config.identity import fingerprint, public, since
 from pipeline.config.method import MethodConfig
 from pipeline.errors import ConfigError
 
@@ -72,10 +72,8 @@ class RunConfig(MethodConfig):
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     engine: ExecutionConfig = dataclasses.field(default_factory=ExecutionConfig)
 
-    LOCATIONS: ClassVar[tuple[str, ...]] = ("output", "input", "input_root")
-    """Settings that are paths, patterns of paths, or URIs."""
     READ_BY_WORKERS: ClassVar[tuple[str, ...]] = ("output",)
-    """Those of them that worker processes read or write."""
+    """Locations that worker processes read or write."""
     NO_RESULT: ClassVar[tuple[str, ...]] = (
         *("input", "output", "input_root"),
         *("retry_failed", "allow_failed", "on_mismatch", "on_changed", "verify", "engine"),
@@ -117,8 +115,7 @@ class RunConfig(MethodConfig):
 
     def public(self) -> dict[str, Any]:
         """All settings as JSON values, without credentials."""
-        settings = dataclasses.asdict(self) | {"model": self.model.public()}
-        return settings | self._each(self.LOCATIONS, storage.public)
+        return public(self)
 
     def sized_model(self) -> ModelConfig:
         """The model with the size of its input."""

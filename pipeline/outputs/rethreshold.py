@@ -12,7 +12,7 @@ from pycocotools import mask as coco
 
 from legrad import HeatOrder
 from pipeline import storage
-from pipeline.config import SCHEMA_VERSION, MaskConfig, fingerprint
+from pipeline.config import SCHEMA_VERSION, MaskConfig, fingerprint, public
 from pipeline.errors import ConfigError, naming
 from pipeline.inputs.classes import load_classes
 from pipeline.outputs.card import ANNOTATIONS_CARD
@@ -49,9 +49,7 @@ class RethresholdConfig:
 
     def public(self) -> dict[str, Any]:
         """All settings as JSON values, without credentials."""
-        locations = ("source", "output", "classes")
-        plain = {name: storage.public(getattr(self, name)) for name in locations}
-        return asdict(self) | plain
+        return public(self)
 
 
 def rethreshold(config: RethresholdConfig) -> float:

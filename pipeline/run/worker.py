@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,15 @@ import torch
 
 from pipeline import storage
 from pipeline.config import AnnotateConfig, RunConfig
-from pipeline.errors import NotWritten, ShardError, Stopped, TakenOver, TooManyRejects, one_line
+from pipeline.errors import (
+    NotWritten,
+    ShardError,
+    Stopped,
+    TakenOver,
+    TooManyRejects,
+    one_line,
+    print_traceback,
+)
 from pipeline.inputs.look_ahead import map_ahead
 from pipeline.inputs.prompts import Prompt, PromptReader
 from pipeline.inputs.reader import Read, ShardReader, in_batches
@@ -81,7 +88,7 @@ class ShardWorker(ABC):
         except OSError as error:
             return Outcome(one_line(error, kind=True), transient=storage.is_transient(error))
         except Exception as error:  # whatever it is, it must not take other shards with it
-            traceback.print_exc()
+            print_traceback()
             self._leave_if_broken()
             return Outcome(one_line(error, kind=True))
         return Outcome(record=self.ledger.take_report(trial.shard.name))

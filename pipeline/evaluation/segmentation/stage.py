@@ -48,7 +48,6 @@ class SegmentationConfig(ScoringConfig):
         *ScoringConfig.READ_BY_WORKERS,
         *("mat", "wnids", "coco", "masks", "classes"),
     )
-    LOCATIONS: ClassVar[tuple[str, ...]] = (*ScoringConfig.LOCATIONS, *READ_BY_WORKERS)
     MAP_SETTINGS: ClassVar[tuple[str, ...]] = (*ScoringConfig.MAP_SETTINGS, "threshold")
     BY_CONTENTS: ClassVar[tuple[str, ...]] = ("mat", "wnids", "coco", "masks", "classes")
     IMAGE_SIZE: ClassVar[int | None] = 224
