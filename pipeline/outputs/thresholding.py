@@ -9,7 +9,7 @@ from torch import Tensor
 
 from legrad import HeatOrder
 from pipeline.config import MaskConfig
-from pipeline.outputs.level_sets import applies, level_sets
+from pipeline.outputs.closed_form.level_sets import applies, level_sets
 from pipeline.outputs.masks import Foreground
 from pipeline.outputs.raster import rasters
 
