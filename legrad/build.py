@@ -44,7 +44,7 @@ DEFAULT_MEMORY_BUDGET = 1 << 30
 ARGUMENTS = ("layers", "engine", "empty_text", "empty_threshold")
 """Of `build`, for every method."""
 
-Layers: TypeAlias = float | Sequence[int] | None
+Layers: TypeAlias = int | float | Sequence[int] | None
 
 
 def build(

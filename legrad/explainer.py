@@ -152,7 +152,7 @@ def checked_part(layers: float) -> float:
     return float(layers)
 
 
-def select_layers(layers: float | Sequence[int] | None, depth: int) -> tuple[int, ...]:
+def select_layers(layers: int | float | Sequence[int] | None, depth: int) -> tuple[int, ...]:
     """The 0-based blocks to average over, ascending: all, the last k, or the ones listed.
 
     A float is the part of the blocks that are taken, the last ones: round(part · depth) of them,

@@ -68,7 +68,7 @@ class Views(Explainer):
         shifts: int = 1,
         *,
         flip: bool = False,
-        scales: Sequence[float] = (1.0,),
+        scales: Sequence[int | float] = (1.0,),
         size: tuple[int, int] | None = None,
     ) -> None:
         """Explain views with `explainer`.
@@ -299,7 +299,7 @@ def checked_shifts(shifts: int) -> int:
     return count
 
 
-def checked_scales(scales: Sequence[float]) -> list[float]:
+def checked_scales(scales: Sequence[int | float]) -> list[float]:
     """Scales as floats, 1 among them.
 
     Raises:

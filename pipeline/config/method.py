@@ -53,7 +53,7 @@ class MethodConfig:
             try:
                 checked_part(self.layers)
             except ValueError as error:
-                raise ConfigError(f"--{error}") from error
+                raise ConfigError("--" + str(error).replace("=", " ", 1)) from error
         if self.empty_text != "auto" and str(self.empty_text).lower() in NO_TEXTS:
             raise ConfigError(
                 f"--empty_text {self.empty_text}: give auto, '' for none, or a text to look for"

@@ -27,7 +27,7 @@ class ViewsConfig:
             checked_shifts(self.shifts)
             checked_scales(self.scales)
         except (TypeError, ValueError) as error:
-            raise ConfigError(f"--views.{error}") from error
+            raise ConfigError("--views." + str(error).replace("=", " ", 1)) from error
 
     @property
     def plain(self) -> bool:
