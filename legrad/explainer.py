@@ -160,8 +160,9 @@ def select_layers(layers: int | float | Sequence[int] | None, depth: int) -> tup
 
     Raises:
         TypeError: something else than numbers, or a list of others than whole ones.
-        ValueError: k outside 1..depth, a float not between 0 and 1; an empty, duplicate or out-of-range list (negative indices
-            are out of range: `layers=-2` would be read as "the last two" by half its readers).
+        ValueError: k outside 1..depth, a float not between 0 and 1; an empty, duplicate or
+            out-of-range list (negative indices are out of range: `layers=-2` would be read as "the
+            last two" by half its readers).
     """
     if layers is None:
         return tuple(range(depth))

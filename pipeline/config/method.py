@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import legrad
 from legrad.explainer import checked_part
 from pipeline.config.identity import identity_of, since
-from pipeline.config.views import ViewsConfig
+from pipeline.config.views import ONE_VIEW, ViewsConfig
 from pipeline.errors import ConfigError
 
 NO_TEXTS = ("null", "none", "auto")
@@ -35,7 +35,7 @@ class MethodConfig:
     for LeGrad on SigLIP, as its authors do, and none for all else; '' for none."""
     empty_threshold: float = 0.8
     """Level of that text's map, 0 to 1 over each image, above which a cell is taken out."""
-    views: ViewsConfig = since(default=ViewsConfig(), before=ViewsConfig())
+    views: ViewsConfig = since(default=ONE_VIEW, before=ONE_VIEW)
 
     NO_RESULT: ClassVar[tuple[str, ...]] = ()
     """Settings that change nothing in what is written."""

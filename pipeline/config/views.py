@@ -32,4 +32,8 @@ class ViewsConfig:
     @property
     def plain(self) -> bool:
         """Whether there is but one view: the image as it is."""
-        return self == ViewsConfig()
+        return self == ONE_VIEW
+
+
+ONE_VIEW = ViewsConfig()
+"""The image as it is."""

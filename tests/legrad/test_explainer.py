@@ -55,6 +55,6 @@ def test_public_names() -> None:
         "maskclip", "sclip", "naclip", "gem",
     )  # fmt: skip
     assert set(legrad.__all__) == {
-        "ENGINES", "METHODS", "Encoding", "Explainer", "HeatOrder", "UnsupportedModelError", "Views",
-        "build", "check_options", "clips", "degenerate", "heatmap", "minmax", "options_of",
+        "ENGINES", "METHODS", "Encoding", "Explainer", "HeatOrder", "UnsupportedModelError",
+        "Views", "build", "check_options", "clips", "degenerate", "heatmap", "minmax", "options_of",
     }  # fmt: skip

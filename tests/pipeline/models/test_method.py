@@ -151,13 +151,15 @@ def test_views_are_of_the_corrected_maps() -> None:
     model = siglip()
     raw, asked = maps(model, views=ViewsConfig(shifts=2, flip=True))
     assert asked == [EMPTY_TEXT] and raw.shape == (2, 8, 8)
-    assert not torch.equal(raw, maps(model, views=ViewsConfig(shifts=2, flip=True), empty_text="")[0])
+    assert not torch.equal(
+        raw, maps(model, views=ViewsConfig(shifts=2, flip=True), empty_text="")[0]
+    )
 
 
 def test_views_of_maps_with_a_cell_per_pixel_are_refused_in_a_line() -> None:
     for flags in (["--views.shifts", "2"], ["--views.flip"]):
         config = parse(AnnotateConfig, "annotate.py", "", ["--method", "lrp", *flags])
-        with pytest.raises(ConfigError, match="^--views with --method lrp: this method's maps"):
+        with pytest.raises(ConfigError, match=r"^--views with --method lrp: this method's maps"):
             PromptExplainer(replace(config, engine=ENGINE))
 
 

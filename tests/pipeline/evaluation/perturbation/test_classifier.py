@@ -112,9 +112,7 @@ def test_every_method_of_the_table(
     assert raw.shape == (2, 10, 10) and raw.isfinite().all() and raw.std() > 0
 
 
-def test_views_of_what_a_classifier_sees(
-    classifier: tuple[str, str], pixels: torch.Tensor
-) -> None:
+def test_views_of_what_a_classifier_sees(classifier: tuple[str, str], pixels: torch.Tensor) -> None:
     model = opened(classifier, views=ViewsConfig(shifts=2, scales=[1.0, 1.5]))
     rows = model.head(IMAGENET.ids, IMAGENET.names).rows[:2]
     query = Query(model.fit(pixels[0]), rows)
