@@ -3,6 +3,7 @@
 from pipeline.config.groups import (
     DEFAULT_TEMPLATES,
     DEMO_MODEL,
+    NO_FILTER,
     ExecutionConfig,
     MaskConfig,
     ModelConfig,
@@ -16,6 +17,7 @@ from pipeline.config.run import SCHEMA_VERSION, AnnotateConfig, RunConfig
 __all__ = [
     "DEFAULT_TEMPLATES",
     "DEMO_MODEL",
+    "NO_FILTER",
     "SCHEMA_VERSION",
     "AnnotateConfig",
     "ExecutionConfig",

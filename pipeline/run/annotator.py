@@ -72,6 +72,7 @@ class Annotator:
                 before.annotations + annotated.annotations,
                 before.cut + annotated.cut,
                 degraded,
+                before.absent + annotated.absent,
             )
         return [results[sample.index] for sample in batch]
 
@@ -101,7 +102,7 @@ class Annotator:
                     named, islice(results, len(of_sample.prompts)), strict=True
                 )
             ]
-            made.append(Annotated(annotations, of_sample.cut))
+            made.append(Annotated(annotations, of_sample.cut, absent=of_sample.absent))
         return made
 
     def _masks(

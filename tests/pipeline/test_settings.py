@@ -77,7 +77,7 @@ def test_a_vocabulary_finds_the_masks_that_labels_find(
             replace(
                 config,
                 output=config.output + "-vocabulary",
-                prompts=PromptConfig("vocabulary", classes=str(path)),
+                prompts=PromptConfig("vocabulary", classes=str(path), presence=-1.0),
             ),
             Worker,
         ),

@@ -159,7 +159,7 @@ def test_bad_classes(classes: str, fields: Fields, reason: str) -> None:
 
 
 def test_a_vocabulary_asks_the_image_and_not_the_sample(classes: str) -> None:
-    assert PromptReader(PromptConfig(source="vocabulary", classes=classes))({}) == []
+    assert PromptReader(PromptConfig(source="vocabulary", classes=classes, presence=0.3))({}) == []
 
 
 # --- embeddings

@@ -121,7 +121,7 @@ def vocabulary(tmp_path: Path) -> Callable[..., PromptExplainer]:
         lines = [f"- {{id: {10 + i}, name: {name}}}" for i, name in enumerate(NAMES)]
         lines[0] = "- {id: 10, name: dog, prompts: [dog, puppy], threshold: 0.3}"
         (tmp_path / "classes.yaml").write_text("\n".join(lines))
-        prompts = PromptConfig("vocabulary", classes=str(tmp_path / "classes.yaml"))
+        prompts = PromptConfig("vocabulary", classes=str(tmp_path / "classes.yaml"), presence=-1.0)
         return PromptExplainer(AnnotateConfig(prompts=replace(prompts, **settings)))
 
     return make
