@@ -39,7 +39,7 @@ class CalibrateConfig:
     """Part of the pairs above a level that is to be there, at least."""
     confidence: float = 0.9
     """How sure the run's level has to be of that."""
-    shrink: float = 20.0
+    shrink: float = 50.0
     """Pairs of a class from which on it counts more than the whole run about its own level and
     threshold."""
     thresholds: bool = True
