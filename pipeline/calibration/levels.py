@@ -62,7 +62,6 @@ def find_levels(
     """
     levels = candidates(score, present)
     kept, there = _above(levels, score), _above(levels, score[present])
-    # Nothing false above a level leaves no room above 1 in the quantile of a beta distribution.
     bound = beta.ppf(1 - confidence, np.maximum(there, 1), kept - there + 1)
     good = np.flatnonzero((bound >= precision) & (there > 0))
     if not len(good):

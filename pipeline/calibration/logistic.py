@@ -33,14 +33,16 @@ def fit_logistic(
     def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
         linear = design @ weights
         value = np.logaddexp(0, linear) - target * linear
-        return float(value.sum()), design.T @ (expit(linear) - target)
+        return float(value.mean()), design.T @ (expit(linear) - target) / len(target)
 
     def curvature(weights: np.ndarray) -> np.ndarray:
         likely = expit(design @ weights)
-        return (design * (likely * (1 - likely))[:, None]).T @ design
+        return (design * (likely * (1 - likely))[:, None]).T @ design / len(target)
 
     start = np.array([0.0, logit(target.mean())])
-    slope, intercept = minimize(loss, start, jac=True, hess=curvature, method="trust-exact").x
+    slope, intercept = minimize(
+        loss, start, jac=True, hess=curvature, method="trust-exact", options={"gtol": 1e-9}
+    ).x
     return Calibration(float(slope / spread), float(intercept - slope * centre / spread))
 
 

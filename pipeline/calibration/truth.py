@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from pipeline import storage
 from pipeline.calibration.config import CalibrateConfig
@@ -32,6 +32,7 @@ class Known:
     masks: ClassMasks | None = None
 
 
+@runtime_checkable
 class Truth(Protocol):
     """Knows what is in some images."""
 

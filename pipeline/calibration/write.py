@@ -206,7 +206,7 @@ def write_page(
     report.write_markdown(output, "Calibration", parts, PAGE)
 
 
-def _cell(column: str, value: float | None) -> object:
+def _cell(column: str, value: float | int | None) -> object:
     """Levels and precisions need more digits than the tables of scores have."""
     if value is None or column in ("pairs", "present"):
         return value

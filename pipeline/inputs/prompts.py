@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from pipeline.config import PromptConfig
-from pipeline.errors import Reject, one_line
+from pipeline.errors import ConfigError, Reject, one_line
 from pipeline.inputs.classes import Category, is_text, load_classes, stable_id
 from pipeline.inputs.samples import Sample
 
