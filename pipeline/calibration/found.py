@@ -119,7 +119,7 @@ def cross_validate(config: CalibrateConfig, sample: LabelledSample) -> Judged:
         by_run[mine] = score > found.levels.run
         by_own[mine] = score > found.levels.own[label]
         probability[mine] = probabilities(found.curve, score)
-        if spots is not None and found.own_thresholds is not None:
+        if spots and found.threshold is not None and found.own_thresholds is not None:
             here = part[spots.image] == fold
             at_run[here] = found.threshold
             at_own[here] = found.own_thresholds[spots.label[here]]

@@ -37,7 +37,8 @@ def fit_logistic(
 
     def curvature(weights: np.ndarray) -> np.ndarray:
         likely = expit(design @ weights)
-        return (design * (likely * (1 - likely))[:, None]).T @ design / len(target)
+        curved: np.ndarray = (design * (likely * (1 - likely))[:, None]).T @ design / len(target)
+        return curved
 
     start = np.array([0.0, logit(target.mean())])
     slope, intercept = minimize(

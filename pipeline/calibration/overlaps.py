@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
@@ -73,8 +73,10 @@ class Overlaps:
     def value(self, at: Int64[np.ndarray, " pair"], classes: int) -> float:
         """The measure, 0..1, with each pair at the threshold of some position."""
         which = at[:, None]
-        columns = (np.take_along_axis(values, which, 1) for values in (self.tp, self.fp, self.fn))
-        there = Overlaps(self.thresholds[:1], self.image, self.label, *columns, self.by_pair)
+        tp, fp, fn = (
+            np.take_along_axis(values, which, 1) for values in (self.tp, self.fp, self.fn)
+        )
+        there = replace(self, thresholds=self.thresholds[:1], tp=tp, fp=fp, fn=fn)
         return float(there.curves(np.ones(len(at), dtype=bool), classes)[2][0])
 
 

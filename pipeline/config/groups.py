@@ -131,9 +131,10 @@ class PromptConfig:
 
     def absolute(self) -> PromptConfig:
         """The same settings with absolute paths of the files that they name."""
-        given = {name: getattr(self, name) for name in ("classes", "calibration")}
-        paths = {name: storage.absolute(path) for name, path in given.items() if path}
-        return dataclasses.replace(self, **paths)
+        classes, calibration = (
+            path and storage.absolute(path) for path in (self.classes, self.calibration)
+        )
+        return dataclasses.replace(self, classes=classes, calibration=calibration)
 
     @property
     def filters(self) -> bool:

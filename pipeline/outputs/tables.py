@@ -53,7 +53,8 @@ class ShardTables:
         if annotated.absent:
             dropped["absent"] = len(annotated.absent)
         self.degraded |= annotated.degraded
-        for prompt in [each.prompt for each in (*results, *annotated.absent)]:
+        absent = [each.prompt for each in annotated.absent]
+        for prompt in [*(result.prompt for result in results), *absent]:
             if prompt.category is not None:
                 self._categories[prompt.category] = prompt.category_id
         self._add_image(

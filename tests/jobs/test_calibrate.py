@@ -131,7 +131,7 @@ def test_refusals(scored: str, tmp_path: Path, capsys: pytest.CaptureFixture[str
     plain = ("--prompts.classes", str(tmp_path / "other.yaml"))
     silent = (*LOCAL, "--prompts.source", "vocabulary", *plain)
     assert "needs --prompts.presence" in said(*silent, command=annotate)
-    templates = ("--prompts.templates", "[\"the {}\"]")
+    templates = ("--prompts.templates", '["the {}"]')
     calibration = ("--prompts.calibration", str(ASSETS / "calibration.json"))
     refused = said(*LOCAL, *templates, *calibration, command=annotate)
     assert "was made for another templates" in refused

@@ -1,5 +1,6 @@
 """The bundled levels on the bundled scenes, which had no part in them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,12 +8,12 @@ import pytest
 from pipeline.config import AnnotateConfig, PromptConfig
 from pipeline.demo.presence import (
     ONLY_SCORES,
-    SHARDS,
     TUNE_SEED,
     measure,
     semantic_miou,
     vocabulary,
 )
+from pipeline.demo.run import SHARDS
 from pipeline.demo.scenes import HELD_OUT_SEED, TRAIN_SEED
 from pipeline.models.demo import ASSETS
 from pipeline.run.annotation import annotate
@@ -22,7 +23,8 @@ CLASSES = str(ASSETS / "classes.yaml")
 
 
 def run(output: Path, prompts: PromptConfig) -> str:
-    config = AnnotateConfig(input=str(SHARDS), output=str(output), prompts=prompts, engine=ENGINE)
+    engine = replace(ENGINE, batch_size=16)
+    config = AnnotateConfig(input=str(SHARDS), output=str(output), prompts=prompts, engine=engine)
     annotate(config)
     return str(output)
 
