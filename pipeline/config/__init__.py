@@ -3,6 +3,7 @@
 from pipeline.config.groups import (
     DEFAULT_TEMPLATES,
     DEMO_MODEL,
+    NO_FILTER,
     ExecutionConfig,
     ModelConfig,
     PromptConfig,
@@ -17,6 +18,7 @@ from pipeline.config.views import ViewsConfig
 __all__ = [
     "DEFAULT_TEMPLATES",
     "DEMO_MODEL",
+    "NO_FILTER",
     "SCHEMA_VERSION",
     "AnnotateConfig",
     "ExecutionConfig",

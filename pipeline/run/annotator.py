@@ -89,6 +89,7 @@ class Annotator:
                 before.annotations + annotated.annotations,
                 before.cut + annotated.cut,
                 in_parts or index in degraded,
+                before.absent + annotated.absent,
             )
         return [results[sample.index] for sample in batch]
 
@@ -125,7 +126,7 @@ class Annotator:
                     named, islice(results, len(of_sample.prompts)), strict=True
                 )
             ]
-            made.append(Annotated(annotations, of_sample.cut))
+            made.append(Annotated(annotations, of_sample.cut, absent=of_sample.absent))
         return made
 
     def _masks(

@@ -24,6 +24,7 @@ from pipeline.errors import (
     one_line,
     print_traceback,
 )
+from pipeline.inputs.calibration import load_calibration
 from pipeline.inputs.look_ahead import map_ahead
 from pipeline.inputs.prompts import Prompt, PromptReader
 from pipeline.inputs.reader import Read, ShardReader, in_batches
@@ -144,6 +145,7 @@ class Worker(ShardWorker):
         self.explain = make_explainer(config)
         self.annotator = Annotator(self.explain, config.mask)
         self._shards = count()
+        self._calibration = load_calibration(config.prompts.calibration, config.identity())
         vectors = config.prompts.source == "embeddings"
         prompts_of = PromptReader(config.prompts, self.explain.embed_width if vectors else None)
         self.read = ShardReader.of(config, lambda raw: prompts_of(raw.fields), self.explain.squash)
@@ -159,7 +161,8 @@ class Worker(ShardWorker):
             NotWritten: the output cannot be written; nothing was committed.
         """
         shard, started, clock = trial.shard, time.monotonic(), StageClock()
-        tables = ShardTables(shard.name, self.config, self.explain.heat_order)
+        order = self.explain.heat_order
+        tables = ShardTables(shard.name, self.config, order, self._calibration)
         incomplete = ""
         try:
             for batch, found in self._annotated(shard, alive, clock):
