@@ -4,12 +4,12 @@ from pipeline.config.groups import (
     DEFAULT_TEMPLATES,
     DEMO_MODEL,
     ExecutionConfig,
-    MaskConfig,
     ModelConfig,
     PromptConfig,
     check_templates,
 )
 from pipeline.config.identity import fingerprint, since
+from pipeline.config.masks import MaskConfig
 from pipeline.config.method import MethodConfig
 from pipeline.config.run import SCHEMA_VERSION, AnnotateConfig, RunConfig
 
