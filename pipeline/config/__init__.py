@@ -12,6 +12,7 @@ from pipeline.config.identity import fingerprint, since
 from pipeline.config.masks import MaskConfig
 from pipeline.config.method import MethodConfig
 from pipeline.config.run import SCHEMA_VERSION, AnnotateConfig, RunConfig
+from pipeline.config.views import ViewsConfig
 
 __all__ = [
     "DEFAULT_TEMPLATES",
@@ -24,6 +25,7 @@ __all__ = [
     "ModelConfig",
     "PromptConfig",
     "RunConfig",
+    "ViewsConfig",
     "check_templates",
     "fingerprint",
     "since",

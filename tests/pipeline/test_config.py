@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import AnnotateConfig, ExecutionConfig, MaskConfig, ModelConfig, PromptConfig
+from pipeline.config import (
+    AnnotateConfig,
+    ExecutionConfig,
+    MaskConfig,
+    ModelConfig,
+    PromptConfig,
+    ViewsConfig,
+)
 from pipeline.errors import ConfigError
 
 BASE = AnnotateConfig(input="in", output="out")
@@ -36,6 +43,10 @@ def test_what_changes_no_result_leaves_the_fingerprint(changes: dict[str, object
         {"max_pixels": 1},
         {"layers": 2},
         {"layers": [0, 1]},
+        {"layers": 0.5},
+        {"views": ViewsConfig(shifts=2)},
+        {"views": ViewsConfig(flip=True)},
+        {"views": ViewsConfig(scales=[1.0, 1.5])},
         {"algorithm": "autograd"},
         {"method": "gradcam"},
         {"options": {"relu": False}},

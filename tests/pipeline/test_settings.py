@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.config import MaskConfig, PromptConfig
+from pipeline.config import MaskConfig, PromptConfig, ViewsConfig
 from pipeline.inputs.classes import stable_id
 from pipeline.outputs.masks import decode
 from pipeline.run.worker import Worker
@@ -59,7 +59,9 @@ def test_batches_do_not_depend_on_rejects_in_between(
     assert [[r[c] for c in columns] for r in rows(annotate(config), "annotations")] == first
 
 
+@pytest.mark.parametrize("views", [ViewsConfig(), ViewsConfig(shifts=2)])
 def test_a_vocabulary_finds_the_masks_that_labels_find(
+    views: ViewsConfig,
     tmp_path: Path,
     good: bytes,
     write_shards: Write,
@@ -68,10 +70,11 @@ def test_a_vocabulary_finds_the_masks_that_labels_find(
 ) -> None:
     path = tmp_path / "classes.yaml"
     path.write_text("- {id: 5, name: dog}\n- {id: 9, name: cat}")
-    config = make_config(input=write_shards(a=good))
-    by_labels = rows(
-        annotate(replace(config, prompts=PromptConfig(classes=str(path)))), "annotations"
-    )
+    config = make_config(input=write_shards(a=good), views=views)
+    with_labels = replace(config, prompts=PromptConfig(classes=str(path)))
+    by_labels = rows(annotate(with_labels, Worker), "annotations")
+    cells = 12 * views.shifts
+    assert all(row["heat_shape"] == [cells, cells] for row in by_labels)
     by_vocabulary = rows(
         annotate(
             replace(
