@@ -77,9 +77,13 @@ def expand(name: str, kind: type[Config], /, **settings: Any) -> Config:
             f"{hidden[0]}: beside preset {name}, give its settings one by one, "
             f"{hidden[0]}.{next(iter(groups[hidden[0]]))} and so on"
         )
-    defaults = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for group, changes in groups.items():
-        factory = defaults[group].default_factory
-        assert factory is not dataclasses.MISSING
-        values[group] = dataclasses.replace(factory(), **changes)
+        values[group] = dataclasses.replace(_default(kind, group), **changes)
     return kind(**values)
+
+
+def _default(kind: type[Any], group: str) -> Any:
+    (field,) = (field for field in dataclasses.fields(kind) if field.name == group)
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default

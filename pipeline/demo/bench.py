@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -110,20 +110,21 @@ class Bench:
         ]
         self.truths = [truth_of(sample.key) for batch in self.batches for sample in batch]
 
-    def annotate(self, **mask: Any) -> Run:
+    def annotate(self, first: int | None = None, **mask: Any) -> Run:
         """Masks of every class, by the annotator of a run.
 
         Args:
+            first: only of so many images, the first ones.
             mask: settings of `MaskConfig` that differ from those of the configuration.
         """
         annotator = Annotator(self.explain, replace(self.config.mask, **mask))
-        clock, pairs = StageClock(), list[Pair]()
-        numbered: Iterator[tuple[int, Truth]] = iter(enumerate(self.truths))
+        clock, pairs, done = StageClock(), list[Pair](), 0
         for batch in self.batches:
-            for annotated in annotator.annotate(batch, clock=clock):
-                number, truth = next(numbered)
-                pairs += [Pair.of(number, truth, found) for found in annotated.annotations]
-        seconds = {name: clock.seconds[name] / len(self.truths) for name in ("model", "mask")}
+            taken = batch[: None if first is None else max(0, first - done)]
+            for annotated in annotator.annotate(taken, clock=clock) if taken else ():
+                pairs += [Pair.of(done, self.truths[done], a) for a in annotated.annotations]
+                done += 1
+        seconds = {name: clock.seconds[name] / done for name in ("model", "mask")}
         return Run(pairs, seconds)
 
 

@@ -1,8 +1,8 @@
 """Photographs with simulated maps: what refinement is worth where no emoji flatters it.
 
 A map as a model might give it is made of each true mask: the share of every patch that is covered,
-blurred, times noise that is in part the same for neighbours, plus a floor. It says nothing about how
-well a model finds things, and all about what becomes of its maps next to real colours.
+blurred, times noise that is in part the same for neighbours, plus a floor. It says nothing about
+how well a model finds things, and all about what becomes of its maps next to real colours.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,11 +22,13 @@ from torch import Tensor
 
 import legrad
 from pipeline import storage
-from pipeline.config import PromptConfig
-from pipeline.demo.bench import coverage
-from pipeline.demo.mask_scores import Truth
+from pipeline.config import AnnotateConfig, PromptConfig
+from pipeline.demo.bench import Bench, coverage
+from pipeline.demo.mask_scores import Truth, overlap_scores, paired
 from pipeline.errors import ConfigError, naming
+from pipeline.evaluation.segmentation.boundary import iou
 from pipeline.inputs.prompts import Prompt, PromptedSample, PromptReader
+from pipeline.inputs.shards import find_shards
 from pipeline.inputs.tars import RawSample
 from pipeline.models.explain import Maps
 
@@ -39,11 +42,14 @@ UNLABELLED = 0
 """An id that is no class, as are those that the folder does not name."""
 KERNEL = np.array([[1, 2, 1], [2, 6, 2], [1, 2, 1]]) / 18
 NOISE = 0.3
-"""Standard deviation of a cell's logarithm, nearly: of its own noise, and of its neighbourhood's."""
+"""Standard deviation of a cell's logarithm, nearly."""
 SHARE = 0.7
+"""Part in it of noise that is the cell's own, and of that of its neighbourhood."""
 SMOOTH = 5
 """Cells along a side of the square over which the neighbourhood's noise is averaged."""
 FLOOR = 0.1
+TUNED = 25
+"""The first photographs, on which thresholds are chosen; the others report."""
 
 
 @dataclass
@@ -122,9 +128,7 @@ class SimulatedMaps:
             masks = self._photographs.truths[sample.key].masks
             names = [prompt.category or "" for prompt in sample.wanted]
             raw = np.stack([simulated(masks[name], f"{sample.key} {name}") for name in names])
-            results.append(
-                Maps(sample.wanted, torch.from_numpy(raw), [1.0] * len(names), names, 0)
-            )
+            results.append(Maps(sample.wanted, torch.from_numpy(raw), [1.0] * len(names), names, 0))
         return results
 
 
@@ -144,3 +148,58 @@ def simulated(
     noise = SHARE * own + SHARE * smooth / smooth.std()
     made: np.ndarray = blurred * np.exp(NOISE * noise) + FLOOR * rng.random((GRID, GRID))
     return made.astype(np.float32)
+
+
+def compare(config: AnnotateConfig, folder: str, thresholds: Sequence[float]) -> dict[str, Any]:
+    """Masks of some settings on photographs, next to those of plain maps.
+
+    Plain is what the paper does: every map for itself, with no refinement. Its threshold is always
+    chosen among `thresholds`; that of the settings is their own, and, as a second row, chosen too.
+
+    Args:
+        config: with the settings of masks; those of the model have no part in this.
+        folder: of the photographs.
+        thresholds: to choose from, on the first photographs.
+
+    Returns:
+        `plain`, `recipe` and `tuned`, each with its threshold, scores over the other photographs
+        and, but for plain, `gain` with `error`: the mean difference of IoU to plain, and its
+        standard error. Also how many images and objects there are.
+    """
+    photographs = Photographs(folder)
+    bench = Bench(
+        config,
+        SimulatedMaps(photographs),
+        find_shards([folder]),
+        photographs.prompts_of,
+        lambda key: photographs.truths[key],
+    )
+    plain = {"overlap": "keep", "refine": "none"}
+    rows = {"plain": _tuned(bench, thresholds, plain), "recipe": config.mask.threshold}
+    rows["tuned"] = _tuned(bench, thresholds, {})
+    runs = {
+        name: bench.annotate(**(plain if name == "plain" else {}), threshold=level)
+        for name, level in rows.items()
+    }
+    reporting = {
+        name: [pair for pair in run.pairs if pair.image >= TUNED] for name, run in runs.items()
+    }
+    images = np.array([pair.image for pair in reporting["plain"]])
+    before = np.array([iou(pair.found, pair.truth) for pair in reporting["plain"]])
+    found: dict[str, Any] = {"images": len(bench.truths) - TUNED, "objects": len(images)}
+    for name, pairs in reporting.items():
+        found[name] = {"threshold": rows[name], **overlap_scores(pairs)}
+        found[name]["seconds_per_image"] = runs[name].seconds
+        if name != "plain":
+            after = np.array([iou(pair.found, pair.truth) for pair in pairs])
+            found[name]["gain"], found[name]["error"] = paired(after - before, images)
+    return found
+
+
+def _tuned(bench: Bench, thresholds: Sequence[float], mask: dict[str, Any]) -> float:
+    """The threshold with the best mIoU on the photographs that are for choosing."""
+
+    def miou(level: float) -> float:
+        return overlap_scores(bench.annotate(TUNED, **mask, threshold=level).pairs)["mask_miou"]
+
+    return max(thresholds, key=miou)

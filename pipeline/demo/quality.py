@@ -31,6 +31,7 @@ from pipeline.config import AnnotateConfig
 from pipeline.demo.bench import Bench, bounds, scores
 from pipeline.demo.bundle import SIDE, key_of, write_scenes
 from pipeline.demo.mask_scores import Truth, overlap_scores
+from pipeline.demo.photographs import SEED, TUNED, compare
 from pipeline.demo.scenes import TRAIN_SEED, Scene, make_scene, sample_points
 from pipeline.demo.sprites import load_sprites
 from pipeline.errors import ConfigError
@@ -58,6 +59,13 @@ SHOWN = {
     "ap75": "AP75",
     "p_miou": "p-mIoU",
     "bad_share": "bad",
+}
+PHOTOGRAPH_THRESHOLDS = [0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5]
+"""To choose from, without --thresholds."""
+COMPARED = {
+    "plain": "every map for itself, at its best threshold",
+    "recipe": "these settings",
+    "tuned": "the same at its best threshold",
 }
 BOUNDS = {"patches": "true masks in whole patches", "coverage": "true coverage of patches"}
 OTHERS = ("input", "output", "status", "dry_run", "verify", "salvage", "retry_failed")
@@ -216,7 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(config: QualityConfig) -> ExitCode:
     """Score the masks of the settings, print the scores, and write them where --json says."""
     torch.set_num_threads(config.engine.cpu_threads())
-    found = score_scenes(config)
+    found = score_photographs(config) if config.photographs else score_scenes(config)
     if config.json:
         Path(config.json).write_text(json.dumps(found, indent=2) + "\n")
     return ExitCode.DONE
@@ -270,6 +278,21 @@ def score_scenes(config: QualityConfig) -> dict[str, Any]:
     seconds = found["seconds_per_image"]
     print(f"seconds per image: model {seconds['model']:.4f}, masks {seconds['mask']:.4f}")
     return found
+
+
+def score_photographs(config: QualityConfig) -> dict[str, Any]:
+    """The figures of the settings on photographs with simulated maps."""
+    found = compare(config, config.photographs, config.thresholds or PHOTOGRAPH_THRESHOLDS)
+    print(
+        f"{found['images']} photographs, {found['objects']} classes; chosen on {TUNED} others; "
+        f"noise of seed {SEED}"
+    )
+    for name, about in COMPARED.items():
+        row = found[name]
+        gain = f"  gain {row['gain']:+.3f} ± {row['error']:.3f}" if "gain" in row else ""
+        seconds = f"  masks {row['seconds_per_image']['mask']:.3f} s an image"
+        print(f"{about}, threshold {row['threshold']:g}: {_line(row, SHOWN)}{gain}{seconds}")
+    return found | {"settings": config.identity()}
 
 
 def _line(values: Mapping[str, Any], shown: Mapping[str, str]) -> str:
