@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.timing import Action, interleaved, table
 from pipeline.config import MaskConfig
-from pipeline.outputs.level_sets import level_sets
+from pipeline.outputs.closed_form.level_sets import level_sets
 from pipeline.outputs.masks import encode_masks
 from pipeline.outputs.raster import rasters
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from pipeline.config.identity import since
 from pipeline.errors import ConfigError
 
 
@@ -17,6 +18,10 @@ class MaskConfig:
     """fixed: the threshold below, or that of the class file; mean: the mean heat of each map."""
     threshold: float = 0.5
     """A pixel is foreground where its heat, 0 to 1 over each map, exceeds this."""
+    overlap: Literal["keep", "winner"] = since("keep", before="keep")
+    """keep: masks of an image may overlap; winner: a pixel belongs to the prompt of its image that
+    is hottest there, the first of equals, and is foreground where that heat exceeds the
+    threshold."""
     min_area: float = 0.0
     """Smaller masks are dropped: pixels from 1 up, a fraction of the image below 1."""
     heat: bool = True

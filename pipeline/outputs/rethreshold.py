@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
+import torch
 from pycocotools import mask as coco
 
 from legrad import HeatOrder
 from pipeline import storage
 from pipeline.config import SCHEMA_VERSION, MaskConfig, fingerprint
+from pipeline.config.identity import identity_of
 from pipeline.errors import ConfigError, naming
 from pipeline.inputs.classes import load_classes
 from pipeline.outputs.card import ANNOTATIONS_CARD
 from pipeline.outputs.ledger import Ledger
-from pipeline.outputs.masks import Mask, encode_masks, stored_heat
+from pipeline.outputs.masks import RLE, Mask, encode_masks, stored_heat
 from pipeline.outputs.predictions import Predictions
 from pipeline.outputs.records import Commit, file_record
 from pipeline.outputs.schema import heat_order, to_files
@@ -37,7 +42,8 @@ class RethresholdConfig:
     classes: str = ""
     """Class file with a threshold for some of the classes."""
     mask: MaskConfig = field(default_factory=MaskConfig)
-    """The new rule; pairs that the source has no mask for have none here either."""
+    """The new rule; pairs that the source has no mask for have none here either, and do not
+    compete where --mask.overlap is winner."""
 
     def __post_init__(self) -> None:
         if not self.source or not self.output:
@@ -74,7 +80,7 @@ def rethreshold(config: RethresholdConfig) -> float:
     own = {category.name: category.threshold for category in classes}
     results = made_with | {
         "schema_version": SCHEMA_VERSION,
-        "mask": asdict(config.mask),
+        "mask": identity_of(config.mask),
         "rethresholded": {"mask": made_with["mask"], "thresholds": own},
     }
     with naming(str(before)):
@@ -82,9 +88,11 @@ def rethreshold(config: RethresholdConfig) -> float:
     with naming(f"--output {storage.public(config.output)}"):
         after.open(results, config.public(), categories)
         after.write_card(ANNOTATIONS_CARD)
+    # What the source did, for the IoU; its thresholds stand in its rows.
+    source = MaskConfig(overlap=made_with["mask"].get("overlap", "keep"))
     ious: list[float] = []
     for commit in before.commits:
-        ious += _rewrite(config, own, results, commit, before, after)
+        ious += _rewrite(config, own, source, results, commit, before, after)
     commits = after.table()
     planned = {commit.shard for commit in before.commits} | before.missing.keys()
     after.summarise(planned, commits=commits)
@@ -95,6 +103,7 @@ def rethreshold(config: RethresholdConfig) -> float:
 def _rewrite(
     config: RethresholdConfig,
     own: dict[str, float | None],
+    made_with: MaskConfig,
     results: dict[str, Any],
     commit: Commit,
     before: Predictions,
@@ -107,8 +116,14 @@ def _rewrite(
     order = heat_order(source.annotations)
     dropped: dict[int, Counter[str]] = defaultdict(Counter)
     kept: list[Row] = []
-    for row in rows:
-        mask = _mask(row, own.get(row["category"]), config.mask, order)
+    masks: list[Mask | str] = []
+    ious: list[float] = []
+    for _, of_image in groupby(rows, key=itemgetter("sample_index")):
+        prompts = list(of_image)
+        thresholds = [own.get(row["category"]) for row in prompts]
+        masks += _masks(prompts, thresholds, config.mask, order)
+        ious += _ious(prompts, made_with, order)
+    for row, mask in zip(rows, masks, strict=True):
         if isinstance(mask, str):
             dropped[row["sample_index"]][mask] += 1
         else:
@@ -126,7 +141,7 @@ def _rewrite(
         seconds=round(time.monotonic() - started, 3),
     )
     after.commit(record, files)
-    return [_iou(row, order) for row in rows]
+    return ious
 
 
 def _listed(source: Predictions) -> list[dict[str, Any]]:
@@ -136,21 +151,28 @@ def _listed(source: Predictions) -> list[dict[str, Any]]:
 NO_HEAT: Row = {"heat": None, "heat_shape": None}
 
 
-def _mask(row: Row, own: float | None, config: MaskConfig, order: HeatOrder) -> Mask | str:
-    """The mask that the stored heat of a row gives, or why it gives none."""
-    heat = stored_heat(row)
-    (foreground,) = threshold_maps(heat, row["height"], row["width"], [own], config, order)
-    return encode_masks(foreground, config.min_area)[0]
+def _masks(
+    rows: Sequence[Row], own: Sequence[float | None], config: MaskConfig, order: HeatOrder
+) -> list[Mask | str]:
+    """The masks that the stored heat of an image's rows gives, or why it gives none."""
+    heat = torch.cat([stored_heat(row) for row in rows])
+    parts = threshold_maps(heat, rows[0]["height"], rows[0]["width"], own, config, order)
+    return [mask for part in parts for mask in encode_masks(part, config.min_area)]
 
 
-def _iou(row: Row, order: HeatOrder) -> float:
-    """IoU of a mask with what its heat gives at its own threshold."""
-    rebuilt = _mask(row, row["threshold"], MaskConfig(), order)
-    if isinstance(rebuilt, str):
-        return 0.0
-    first: Any = [row["segmentation"]]
-    second: Any = [rebuilt.segmentation]
-    return float(coco.iou(first, second, [0])[0][0])
+def _ious(rows: Sequence[Row], made_with: MaskConfig, order: HeatOrder) -> list[float]:
+    """IoU of an image's masks with what their heat gives at their own thresholds."""
+    rebuilt = _masks(rows, [row["threshold"] for row in rows], made_with, order)
+    return [
+        0.0 if isinstance(mask, str) else _iou(row["segmentation"], mask.segmentation)
+        for row, mask in zip(rows, rebuilt, strict=True)
+    ]
+
+
+def _iou(first: RLE, second: RLE) -> float:
+    one: Any = [first]
+    other: Any = [second]
+    return float(coco.iou(one, other, [0])[0][0])
 
 
 def _drop(image: Row, reasons: Counter[str]) -> None:
