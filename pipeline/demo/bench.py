@@ -21,6 +21,7 @@ from pipeline.inputs.reader import ShardReader, Want, in_batches
 from pipeline.inputs.samples import Sample
 from pipeline.inputs.shards import Shard
 from pipeline.models.explain import Maps, SampleExplainer
+from pipeline.outputs.refinement.guides import guide_maker
 from pipeline.run.annotator import Annotator
 from pipeline.run.stages import StageClock
 
@@ -102,7 +103,7 @@ class Bench:
             truth_of: what is in the image of a key.
         """
         self.config, self.explain = config, Remembering(explain)
-        read = ShardReader.of(config, prompts_of, explain.squash)
+        read = ShardReader.of(config, prompts_of, explain.squash, guide_maker(config.mask))
         self.batches: list[list[PromptedSample]] = [
             [sample for sample in batch if isinstance(sample, Sample)]
             for shard in shards
