@@ -134,7 +134,7 @@ class SimulatedMaps:
 
 def simulated(
     mask: Bool[np.ndarray, "height width"], name: str
-) -> Float32[np.ndarray, "{GRID} {GRID}"]:
+) -> Float32[np.ndarray, "rows columns"]:
     """A map of a mask, as `SimulatedMaps` gives it.
 
     Args:

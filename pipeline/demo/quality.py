@@ -263,7 +263,7 @@ def score_scenes(config: QualityConfig) -> dict[str, Any]:
         **scores(sweep[best], bench.truths),
         "bounds": bounds(pairs, GRID),
         "mask_miou_by_threshold": {f"{level:g}": value for level, value in mious.items()},
-        "settings": config.identity(),
+        "settings": _at(config, best).identity(),
     }
     print(f"{found['scenes']}: {found['images']} scenes, {found['objects']} objects")
     if len(mious) > 1:
@@ -280,6 +280,13 @@ def score_scenes(config: QualityConfig) -> dict[str, Any]:
     return found
 
 
+def _at(config: QualityConfig, threshold: float) -> AnnotateConfig:
+    """The settings of a run at a threshold."""
+    of_run = {f.name: getattr(config, f.name) for f in dataclasses.fields(AnnotateConfig)}
+    mask = dataclasses.replace(config.mask, threshold=threshold)
+    return AnnotateConfig(**of_run | {"mask": mask})
+
+
 def score_photographs(config: QualityConfig) -> dict[str, Any]:
     """The figures of the settings on photographs with simulated maps."""
     found = compare(config, config.photographs, config.thresholds or PHOTOGRAPH_THRESHOLDS)
@@ -292,7 +299,7 @@ def score_photographs(config: QualityConfig) -> dict[str, Any]:
         gain = f"  gain {row['gain']:+.3f} ± {row['error']:.3f}" if "gain" in row else ""
         seconds = f"  masks {row['seconds_per_image']['mask']:.3f} s an image"
         print(f"{about}, threshold {row['threshold']:g}: {_line(row, SHOWN)}{gain}{seconds}")
-    return found | {"settings": config.identity()}
+    return found | {"settings": _at(config, config.mask.threshold).identity()}
 
 
 def _line(values: Mapping[str, Any], shown: Mapping[str, str]) -> str:
