@@ -56,8 +56,8 @@ class Views(Explainer):
     comparable (LeGrad's fall with the square of the number of patches): each is divided by its mean
     magnitude, and their mean has that of scale 1. A map that is 0 at scale 1 stays 0.
 
-    One view is in memory at a time. `encode` makes the plain view alone, and `maps` the others, for
-    the images that have texts: it is to be called once for an encoding.
+    One view is worked on at a time, for the images that have texts. `encode` makes the plain one
+    alone, and `maps` all others, each time that it is called.
     """
 
     encoding = ViewsEncoding
