@@ -17,6 +17,9 @@ from pipeline.outputs.masks import Foreground, why_empty
 from pipeline.outputs.raster import rasters
 from pipeline.outputs.refinement.refine import refined_heat
 
+FINE = 4
+"""Pixels to a grid row from where on the closed form is the faster way: measured, 160² to 12 MP."""
+
 
 def threshold_maps(
     raw: Float[Tensor, "map rows columns"],
@@ -82,7 +85,8 @@ def _refined(
         maps, own = raw[of_image], thresholds[of_image]
         reasons = iter(why_empty(maps, order))
         heat = refined_heat(maps, guide, config, order)
-        for part in threshold_maps(heat, height, width, own, then):
+        make = rasters if len(heat[0]) * FINE > height else threshold_maps
+        for part in make(heat, height, width, own, then):
             yield replace(part, empty=[_why(next(reasons), now, config) for now in part.empty])
 
 
