@@ -2,7 +2,8 @@
 
 Within a column of pixels and a cell of the grid all maps are linear, so that the pixels where one
 is above its level, and those where it is hotter than another one, are half-lines. What they have in
-common is one run per map, column and cell.
+common is one run per map, column and cell. Few maps of many are the hottest anywhere in a cell, and
+only those are compared, each with each.
 
 In float64, so that a pixel is decided differently than by `pipeline.outputs.raster`, in float32,
 only where two heats, or a heat and the level, are within rounding of each other.
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from legrad import HeatOrder
@@ -23,6 +24,9 @@ from pipeline.outputs.closed_form.grid import Axis, extremes, levels_of, normali
 from pipeline.outputs.closed_form.level_sets import CHUNK_VALUES
 from pipeline.outputs.closed_form.runs import joined
 from pipeline.outputs.masks import Foreground, why_empty
+
+ROUNDING = 1e-12
+"""Heat by which a map may miss the hottest one and still be compared with it."""
 
 
 def winners(
@@ -71,13 +75,10 @@ def _winners(
 ) -> Foreground:
     maps = normalised(raw, down, across, order)
     levels = levels_of(maps, down, across, thresholds, config)
-    rivals = _Rivals.of(images, raw.device)
     # All maps of an image have to be there at once, but not all of its columns.
     step = max(1, CHUNK_VALUES // (len(raw) * down.cells))
-    parts = [
-        _intervals(maps, levels, rivals, down, across, columns)
-        for columns in across.all.split(step)
-    ]
+    strips = across.all.split(step)
+    parts = [_intervals(maps, levels, images, down, across, strip) for strip in strips]
     won = _Intervals.cat(parts, down, across)
     shape = (len(raw), down.pixels, across.pixels)
     runs, areas = joined(won.map, won.column, won.begin, won.end, shape)
@@ -91,39 +92,6 @@ def _winners(
         empty=why_empty(raw, order, exceeds),
         encode=runs.encode,
     )
-
-
-@dataclass(frozen=True)
-class _Rivals:
-    """Which maps compete with one another: those of an image, which follow one another.
-
-    Attributes:
-        counts: maps of each image.
-        image: of each map.
-        first: of each map the first one of its image.
-        count: of each map how many its image has.
-    """
-
-    counts: Sequence[int]
-    image: Int64[Tensor, " map"]
-    first: Int64[Tensor, " map"]
-    count: Int64[Tensor, " map"]
-
-    @classmethod
-    def of(cls, counts: Sequence[int], device: torch.device) -> _Rivals:
-        """Take the number of maps of each image, none of them 0."""
-        each = torch.tensor(counts)
-        image = torch.arange(len(each)).repeat_interleave(each)
-        first = (each.cumsum(0) - each)[image]
-        return cls(counts, image.to(device), first.to(device), each[image].to(device))
-
-    def hottest(
-        self, knots: Float64[Tensor, "map width knots"]
-    ) -> Int64[Tensor, "image width knots"]:
-        """The map that is the hottest of its image, the first of equals, everywhere."""
-        starts = self.first.unique_consecutive().tolist()
-        parts = zip(starts, knots.split_with_sizes(list(self.counts)), strict=True)
-        return torch.stack([start + part.argmax(0) for start, part in parts])
 
 
 @dataclass(frozen=True)
@@ -150,7 +118,7 @@ class _Intervals:
 def _intervals(
     maps: Float64[Tensor, "map rows columns"],
     levels: Float64[Tensor, " map"],
-    rivals: _Rivals,
+    images: Sequence[int],
     down: Axis,
     across: Axis,
     columns: Int64[Tensor, " some"],
@@ -158,31 +126,52 @@ def _intervals(
     """What every map wins above its level, in some columns of pixels."""
     values = across.at(maps.transpose(1, 2), columns)
     knots = torch.cat([values, values[..., -1:]], 2)  # after the last row, nothing changes
-    hottest = rivals.hottest(knots)
-    # Whoever is the hottest at both ends of a cell is so all the way.
-    settled = hottest[..., :-1] == hottest[..., 1:]
-    numbers = torch.arange(len(maps), device=maps.device)
-    mine = hottest[rivals.image, :, :-1] == numbers[:, None, None]
-    above = knots > levels[:, None, None]
-    alive = (above[..., :-1] | above[..., 1:]) & (mine | ~settled[rivals.image])
-    map_of, column, cell = alive.nonzero(as_tuple=True)
+    of_images = zip(knots.split(list(images)), levels.split(list(images)), strict=True)
+    contenders = torch.cat([_contenders(*of_image) for of_image in of_images])
+    map_of, column, cell = contenders.nonzero(as_tuple=True)
     before, after = knots[map_of, column, cell], knots[map_of, column, cell + 1]
     strictly = torch.zeros(1, dtype=torch.bool, device=maps.device)
     begin, end = down.half_line(cell, before, after, levels[map_of], strictly)
 
-    (open_,) = (~settled[rivals.image[map_of], column, cell]).nonzero(as_tuple=True)
-    of, where, place = map_of[open_], column[open_], cell[open_]
+    image = torch.arange(len(images)).repeat_interleave(torch.tensor(images)).to(maps.device)
+    place = (image[map_of] * len(columns) + column) * down.cells + cell
+    place, order = place.sort(stable=True)  # the contenders for a cell, in the order of their maps
     nothing = levels.new_zeros(1)
-    for number in range(max(rivals.counts)):
-        # Where an image has fewer maps, each competes with itself, and wins as all do at a tie.
-        other = torch.where(number < rivals.count[of], rivals.first[of] + number, of)
-        lead = before[open_] - knots[other, where, place]
-        later = after[open_] - knots[other, where, place + 1]
-        wins_from, wins_to = down.half_line(place, lead, later, nothing, of <= other)
-        begin[open_] = torch.maximum(begin[open_], wins_from)
-        end[open_] = torch.minimum(end[open_], wins_to)
+    for apart in range(1, max(images)):
+        (pair,) = (place[apart:] == place[:-apart]).nonzero(as_tuple=True)
+        if not len(pair):
+            break
+        one, other = order[pair], order[pair + apart]
+        lead, later = before[one] - before[other], after[one] - after[other]
+        for who, sign, wins_ties in ((one, 1, ~strictly), (other, -1, strictly)):
+            won = down.half_line(cell[who], sign * lead, sign * later, nothing, wins_ties)
+            begin[who] = torch.maximum(begin[who], won[0])
+            end[who] = torch.minimum(end[who], won[1])
 
     (left,) = (end > begin).nonzero(as_tuple=True)
     begin, end, before, after = begin[left], end[left], before[left], after[left]
     sums = before * (end - begin) + (after - before) * (down.passed[end] - down.passed[begin])
     return _Intervals(map_of[left], columns[column[left]], begin, end, sums)
+
+
+def _contenders(
+    knots: Float64[Tensor, "map width knots"], levels: Float64[Tensor, " map"]
+) -> Bool[Tensor, "map width rows"]:
+    """Which maps of an image may be the hottest somewhere in a cell that is above some level.
+
+    Where the line of the map that is the hottest at one end of a cell meets that of the hottest at
+    the other end, whoever is below both is so everywhere: it is below where they begin and end,
+    and between these three points all are straight.
+    """
+    hottest, who = knots.max(0)  # the first of equals
+    start, stop = knots[..., :-1], knots[..., 1:]
+    first, last = who[None, :, :-1], who[None, :, 1:]
+    falls_to = stop.gather(0, first)[0]
+    lead = hottest[:, :-1] - start.gather(0, last)[0]
+    gain = hottest[:, 1:] - falls_to
+    meet = (lead / (lead + gain)).nan_to_num()  # one map, or equal ones, at both ends
+    height = torch.lerp(hottest[:, :-1], falls_to, meet)
+    contend = torch.lerp(start, stop, meet) >= height - ROUNDING
+    contend.scatter_(0, first, value=True).scatter_(0, last, value=True)
+    above = hottest > levels.min()
+    return contend & (above[:, :-1] | above[:, 1:])
