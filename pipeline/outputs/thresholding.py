@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 
 from jaxtyping import Float
 from torch import Tensor
@@ -87,11 +88,9 @@ def _refined(
         heat = refined_heat(maps, guide, config, order)
         make = rasters if len(heat[0]) * FINE > height else threshold_maps
         for part in make(heat, height, width, own, then):
-            yield replace(part, empty=[_why(next(reasons), now, config) for now in part.empty])
-
-
-def _why(before: str, refined: str, config: MaskConfig) -> str:
-    """Why a map has no foreground, by the map itself and by what refinement made of it."""
-    if before != "below_threshold":
-        return before
-    return "overlapped" if refined == "flat_map" and config.overlap == "winner" else refined
+            before = islice(reasons, len(part.empty))
+            empty = [
+                of_map if of_map == "not_finite" else of_refined  # which would be "flat_map"
+                for of_map, of_refined in zip(before, part.empty, strict=True)
+            ]
+            yield replace(part, empty=empty)

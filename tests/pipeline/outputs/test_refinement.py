@@ -13,6 +13,7 @@ from pipeline.config import MaskConfig
 from pipeline.config.identity import identity_of
 from pipeline.errors import ConfigError
 from pipeline.inputs.samples import Guide
+from pipeline.outputs import raster
 from pipeline.outputs.masks import decode, encode_masks
 from pipeline.outputs.refinement import refine as module
 from pipeline.outputs.refinement.guides import guide_maker, make_guide, working_size
@@ -144,23 +145,25 @@ def test_masks_end_where_the_colour_does(kind: str) -> None:
 
 
 def test_the_steps_come_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Upsampled and stretched; 0 where another is hotter; refined; stretched again."""
+    """Upsampled and stretched; refined; stretched again; then the maps compete."""
     raw = torch.rand(3, 4, 5, generator=torch.Generator().manual_seed(6)) * 7 - 3
     pixels = halves()
     seen = []
 
     def half(maps, guide, config):
         seen.append(maps)
-        return maps / 2 + 0.1
+        return maps / 2
 
     monkeypatch.setattr(module, "refine", half)
     config = MaskConfig(refine="pamr", overlap="winner")
     found = refined_heat(raw, Guide(pixels), config, HeatOrder.UPSAMPLE_NORMALISE)
 
     heat = legrad.heatmap(raw, (40, 48))
-    expected = torch.where(heat == heat.amax(0), heat, torch.zeros(()))
-    assert torch.equal(seen[0], expected)
-    torch.testing.assert_close(found, expected)  # all of them won pixels and lost some
+    assert torch.equal(seen[0], heat)
+    torch.testing.assert_close(found, heat)
+    owned = np.stack(masks(raw, pixels, replace(config, threshold=0.3)))
+    first = heat.numpy().argmax(0) == np.arange(3)[:, None, None]
+    assert np.array_equal(owned, first & (heat.numpy() > 0.3))
 
 
 def test_maps_without_a_mask_say_why_as_ever() -> None:
@@ -181,6 +184,18 @@ def test_maps_without_a_mask_say_why_as_ever() -> None:
         assert isinstance(mask, np.ndarray)
         assert (flat, nan) == ("flat_map", "not_finite")
         assert again == last if last else np.array_equal(again, mask)
+
+
+def test_reasons_stay_with_their_maps_in_however_many_parts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pixels = halves()
+    good = torch.rand(1, 4, 5, generator=torch.Generator().manual_seed(9))
+    bad, flat = torch.full_like(good, torch.nan), torch.zeros_like(good)
+    monkeypatch.setattr(raster, "CHUNK_PIXELS", 2 * pixels[0].numel())
+    made = masks(torch.cat([good, bad, flat, bad, bad, good]), pixels, MaskConfig(refine="pamr"))
+    assert made[1:5] == ["not_finite", "flat_map", "not_finite", "not_finite"]
+    assert np.array_equal(made[0], made[5])
 
 
 @pytest.mark.parametrize("height", [40, 400])
