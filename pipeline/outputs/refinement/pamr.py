@@ -20,7 +20,7 @@ from jaxtyping import Float, Float32, Int32, UInt8
 from torch import Tensor
 
 DILATIONS = (1, 2, 4, 8)
-"""The paper's go on to 12 and 24, which pays for drawings and costs for photographs (docs/masks.md)."""
+"""The paper's go on to 12 and 24, which pays for drawings and costs for photographs."""
 ITERATIONS = 10
 SHARPNESS = 0.1
 """Part of a deviation that differences in colour are measured by."""
@@ -90,7 +90,7 @@ def _spread(
 
 
 def _neighbours(images: Tensor, dilations: Sequence[int]) -> Iterator[Tensor]:
-    """The images [n, height, width] moved so that each neighbour in turn comes to lie on its pixel."""
+    """The images, [n, height, width], moved so that each neighbour in turn lies on its pixel."""
     reach = max(dilations)
     height, width = images.shape[1:]
     wide = _padded(images, reach)

