@@ -174,7 +174,7 @@ def compare(config: AnnotateConfig, folder: str, thresholds: Sequence[float]) ->
         photographs.prompts_of,
         lambda key: photographs.truths[key],
     )
-    plain = {"overlap": "keep", "refine": "none"}
+    plain: dict[str, Any] = {"overlap": "keep", "refine": "none"}
     rows = {"plain": _tuned(bench, thresholds, plain), "recipe": config.mask.threshold}
     rows["tuned"] = _tuned(bench, thresholds, {})
     runs = {

@@ -124,7 +124,7 @@ def of_grid(truth: np.ndarray) -> float:
 
 
 def test_bounds_of_a_grid() -> None:
-    """A square of 6 patches by 6 is whole patches; moved by half a patch, none is more than half."""
+    """A square of 6 patches by 6 is whole patches; moved by half a patch, its rim is half."""
     truth = np.zeros((96, 96), dtype=bool)
     truth[16:64, 16:64] = True
     moved = np.roll(truth, (4, 4), (0, 1))
