@@ -29,8 +29,8 @@ PRESETS: dict[str, Preset] = {
         "layers": 0.67,
         "views.shifts": 2,
         "mask.overlap": "winner",
-        "mask.refine": "pamr",
-        "mask.threshold": 0.40,
+        "mask.refine": "regions_pamr",
+        "mask.threshold": 0.42,
     },
 }
 """paper: LeGrad as it was published; balanced: better masks at the same price; fine: the best, for

@@ -254,6 +254,7 @@ def score_scenes(config: QualityConfig) -> dict[str, Any]:
     mious = {level: overlap_scores(run.pairs)["mask_miou"] for level, run in sweep.items()}
     best = max(mious, key=lambda level: mious[level])
     pairs = sweep[best].pairs
+    sweep[best].seconds["model"] = sweep[thresholds[0]].seconds["model"]  # which made the maps
     found = {
         "scenes": "bundle" if config.seed is None else f"seed {config.seed}",
         "seed": config.seed,
