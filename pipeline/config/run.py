@@ -9,7 +9,7 @@ import copy
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -23,6 +23,7 @@ from pipeline.config.groups import (
 from pipeline.config.identity import fingerprint, public, since
 from pipeline.config.masks import MaskConfig
 from pipeline.config.method import MethodConfig
+from pipeline.config.presets import PRESETS, Preset
 from pipeline.errors import ConfigError
 
 SCHEMA_VERSION = 2
@@ -152,6 +153,8 @@ class AnnotateConfig(RunConfig):
     prompts: PromptConfig = dataclasses.field(default_factory=PromptConfig)
     mask: MaskConfig = dataclasses.field(default_factory=MaskConfig)
 
+    PRESETS: ClassVar[Mapping[str, Preset]] = PRESETS
+    """What --preset can name."""
     NO_RESULT: ClassVar[tuple[str, ...]] = (
         *RunConfig.NO_RESULT,
         *("max_reject_fraction", "salvage", "dry_run", "status"),

@@ -138,18 +138,23 @@ class Annotator:
             sizes[sample.height, sample.width].append(place)
         masks: dict[int, Iterator[Mask | str]] = {}
         for size, places in sizes.items():
-            parts = self._foregrounds([maps[place] for place in places], *size)
+            mapped = [_Mapped(samples[place], maps[place]) for place in places]
+            parts = self._foregrounds(mapped, *size)
             together = iter([m for part in parts for m in encode_masks(part, self.mask.min_area)])
             masks |= dict.fromkeys(places, together)
         for place, of_sample in enumerate(maps):
             yield from islice(masks[place], len(of_sample.prompts))
 
-    def _foregrounds(self, maps: Sequence[Maps], height: int, width: int) -> Iterator[Foreground]:
+    def _foregrounds(
+        self, mapped: Sequence[_Mapped], height: int, width: int
+    ) -> Iterator[Foreground]:
+        maps = [of_sample.maps for of_sample in mapped]
+        guides = [of_sample.sample.guide for of_sample in mapped]
         counts = [len(of_sample.prompts) for of_sample in maps]
         raw = torch.cat([of_sample.raw for of_sample in maps])
         thresholds = [prompt.threshold for of_sample in maps for prompt in of_sample.prompts]
         order = self.explain.heat_order
-        parts = threshold_maps(raw, height, width, thresholds, self.mask, order, counts)
+        parts = threshold_maps(raw, height, width, thresholds, self.mask, order, counts, guides)
         while True:
             with self._masking:
                 part = next(parts, None)
