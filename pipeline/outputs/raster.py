@@ -35,6 +35,7 @@ def rasters(
     Arguments and what it yields are those of `pipeline.outputs.thresholding.threshold_maps`.
     """
     size = (width, height)
+    parts: Iterator[tuple[Tensor, Tensor | None]]
     if config.overlap == "keep":
         parts = ((heat, None) for heat in _heats(raw.transpose(1, 2), size, order))
     else:
@@ -82,9 +83,9 @@ def _heats(
     maps: Float[Tensor, "map rows columns"], size: tuple[int, int], order: HeatOrder
 ) -> Iterator[Float32[Tensor, "some height width"]]:
     """The heat of maps, in as many parts as memory needs."""
-    if len(maps):
-        for chunk in maps.split(max(1, CHUNK_PIXELS // (size[0] * size[1]))):
-            yield legrad.heatmap(chunk, size, order=order)
+    step = max(1, CHUNK_PIXELS // (size[0] * size[1]))
+    for start in range(0, len(maps), step):
+        yield legrad.heatmap(maps[start : start + step], size, order=order)
 
 
 def _competing(

@@ -77,7 +77,7 @@ def _winners(
     levels = levels_of(maps, down, across, thresholds, config)
     # All maps of an image have to be there at once, but not all of its columns.
     step = max(1, CHUNK_VALUES // (len(raw) * down.cells))
-    strips = across.all.split(step)
+    strips = [across.all[start : start + step] for start in range(0, across.pixels, step)]
     parts = [_intervals(maps, levels, images, down, across, strip) for strip in strips]
     won = _Intervals.cat(parts, down, across)
     shape = (len(raw), down.pixels, across.pixels)
@@ -126,7 +126,9 @@ def _intervals(
     """What every map wins above its level, in some columns of pixels."""
     values = across.at(maps.transpose(1, 2), columns)
     knots = torch.cat([values, values[..., -1:]], 2)  # after the last row, nothing changes
-    of_images = zip(knots.split(list(images)), levels.split(list(images)), strict=True)
+    of_images = zip(
+        knots.split_with_sizes(list(images)), levels.split_with_sizes(list(images)), strict=True
+    )
     contenders = torch.cat([_contenders(*of_image) for of_image in of_images])
     map_of, column, cell = contenders.nonzero(as_tuple=True)
     before, after = knots[map_of, column, cell], knots[map_of, column, cell + 1]
