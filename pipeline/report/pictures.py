@@ -57,7 +57,7 @@ class Pictures:
 
 
 def draw_masks(
-    shard: Shard, rows: Mapping[int, list[Row]], order: HeatOrder, limits: Mapping[str, int]
+    shard: Shard, rows: Mapping[int, list[Row]], order: HeatOrder, limits: Mapping[str, Any]
 ) -> Iterator[tuple[Row, Pictures | str]]:
     """Pictures of some masks of a shard, or why there are none.
 

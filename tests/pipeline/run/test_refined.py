@@ -11,12 +11,12 @@ import torch
 
 from jobs.annotate import main as annotate
 from pipeline.config import MaskConfig
-from pipeline.demo.bundle import ASSETS
 from pipeline.inputs.images import decode, squash
 from pipeline.inputs.prompts import Prompt
 from pipeline.inputs.reader import ShardReader
 from pipeline.inputs.samples import Sample
 from pipeline.inputs.shards import find_shards
+from pipeline.models.demo import ASSETS
 from pipeline.models.explain import PromptExplainer
 from pipeline.outputs.masks import decode as pixels_of
 from pipeline.outputs.refinement.guides import guide_maker, make_guide
