@@ -28,8 +28,9 @@ def make_guide(pixels: UInt8[Tensor, "3 height width"], config: MaskConfig) -> G
         pixels: RGB, as stored.
         config: with the refinement and its size.
     """
-    size = working_size(*pixels.shape[1:], config.refine_size)
-    if size != tuple(pixels.shape[1:]):
+    height, width = pixels.shape[1:]
+    size = working_size(height, width, config.refine_size)
+    if size != (height, width):
         pixels = transforms.resize(pixels, list(size), InterpolationMode.BILINEAR, antialias=True)
     pixels = pixels.contiguous()
     return Guide(pixels, regions(pixels) if "regions" in config.refine else None)

@@ -37,7 +37,7 @@ class StoredImages:
         found = find_shards(patterns, input_root, "--images")
         self._shards = {shard.name: shard for shard in found}
         names = ("max_pixels", "max_sample_bytes")
-        self._limits = {name: int(identity[name]) for name in names if name in identity}
+        self._limits: dict[str, Any] = {n: int(identity[n]) for n in names if n in identity}
 
     def check(self, commits: Sequence[Commit]) -> None:
         """See that there is a shard for everything that has masks.

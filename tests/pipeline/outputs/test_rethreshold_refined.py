@@ -14,7 +14,7 @@ from pycocotools import mask as coco
 
 from jobs.annotate import main as annotate
 from jobs.rethreshold import main as rethreshold
-from pipeline.demo.bundle import ASSETS
+from pipeline.models.demo import ASSETS
 from pipeline.outputs.predictions import Predictions
 
 LOCAL = ["--engine.executor", "local", "--engine.threads", "1"]
