@@ -5,12 +5,12 @@ from pipeline.config.groups import (
     DEMO_MODEL,
     NO_FILTER,
     ExecutionConfig,
-    MaskConfig,
     ModelConfig,
     PromptConfig,
     check_templates,
 )
 from pipeline.config.identity import fingerprint, since
+from pipeline.config.masks import MaskConfig
 from pipeline.config.method import MethodConfig
 from pipeline.config.run import SCHEMA_VERSION, AnnotateConfig, RunConfig
 

@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import os
 import posixpath
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -152,30 +151,6 @@ class PromptConfig:
         # A filter was for vocabularies only, and left nothing in the tables; -1 stood for none.
         identity["presence"] = NO_FILTER if self.presence is None else self.presence
         return identity | ({"absent": "stored"} if self.filters else {})
-
-
-@dataclass(frozen=True)
-class MaskConfig:
-    """How a heatmap becomes a mask."""
-
-    rule: Literal["fixed", "mean"] = "fixed"
-    """fixed: the threshold below, or that of the class file; mean: the mean heat of each map."""
-    threshold: float = 0.5
-    """A pixel is foreground where its heat, 0 to 1 over each map, exceeds this."""
-    min_area: float = 0.0
-    """Smaller masks are dropped: pixels from 1 up, a fraction of the image below 1."""
-    heat: bool = True
-    """Also store the patch-grid heatmap, so that masks can be made again at another threshold."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.threshold < 1:
-            raise ConfigError(f"--mask.threshold {self.threshold}: give a number from 0 to below 1")
-        if self.min_area < 0:
-            raise ConfigError(f"--mask.min_area {self.min_area}: must not be negative")
-
-    def levels(self, own: Sequence[float | None]) -> list[float]:
-        """The threshold of each map under the fixed rule: that of its class, or the run's."""
-        return [self.threshold if level is None else level for level in own]
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ from pipeline import storage
 from pipeline.config.groups import (
     DEFAULT_TEMPLATES,
     ExecutionConfig,
-    MaskConfig,
     ModelConfig,
     PromptConfig,
 )
 from pipeline.config.identity import fingerprint
+from pipeline.config.masks import MaskConfig
 from pipeline.config.method import MethodConfig
 from pipeline.errors import ConfigError
 

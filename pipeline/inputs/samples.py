@@ -6,7 +6,7 @@ from collections.abc import Container
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from pipeline.errors import Reject
@@ -15,6 +15,19 @@ from pipeline.inputs.tars import RawSample
 IMAGE_FIELDS = ("jpg", "jpeg", "png", "webp")
 
 Wanted = TypeVar("Wanted")
+
+
+@dataclass(frozen=True)
+class Guide:
+    """What the colours of an image say about outlines, at the size that maps are refined at.
+
+    Attributes:
+        pixels: RGB.
+        regions: the colour region of every pixel, numbered from 0; None where none are asked for.
+    """
+
+    pixels: UInt8[Tensor, "3 height width"]
+    regions: Int64[Tensor, "height width"] | None = None
 
 
 @dataclass(frozen=True)
@@ -29,6 +42,7 @@ class Sample(Generic[Wanted]):
         pixels: RGB, at the size that was asked for.
         wanted: what to look for, or what is known to be there; see `ShardReader`.
         file_name: of the image in the tar; None where it is no member of its own.
+        guide: where maps are refined by the image's colours.
     """
 
     index: int
@@ -38,6 +52,7 @@ class Sample(Generic[Wanted]):
     pixels: UInt8[Tensor, "3 rows columns"]
     wanted: Wanted
     file_name: str | None = None
+    guide: Guide | None = None
 
 
 @dataclass(frozen=True)

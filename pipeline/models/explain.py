@@ -37,6 +37,36 @@ class Maps:
     cut: int
     absent: list[Absent] = field(default_factory=list)
 
+    @classmethod
+    def joined(cls, parts: Sequence[Maps]) -> Maps:
+        """The maps of one sample whose prompts were explained in parts, in order."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(
+            prompts=[prompt for part in parts for prompt in part.prompts],
+            raw=torch.cat([part.raw for part in parts]),
+            scores=[score for part in parts for score in part.scores],
+            texts=[text for part in parts for text in part.texts],
+            cut=sum(part.cut for part in parts),
+            absent=[each for part in parts for each in part.absent],
+        )
+
+    def halves(self) -> list[Maps]:
+        """Those of the first half of the prompts and those of the second; empty for one prompt."""
+        middle = len(self.prompts) // 2
+        sides = [slice(middle), slice(middle, None)] if middle else []
+        return [
+            Maps(
+                prompts=self.prompts[side],
+                raw=self.raw[side],
+                scores=self.scores[side],
+                texts=self.texts[side],
+                cut=0 if number else self.cut,
+                absent=[] if number else self.absent,
+            )
+            for number, side in enumerate(sides)
+        ]
+
 
 @runtime_checkable
 class SampleExplainer(Protocol):

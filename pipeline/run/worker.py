@@ -27,6 +27,7 @@ from pipeline.models.explain import PromptExplainer, SampleExplainer
 from pipeline.outputs.annotations import Annotated
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.records import Commit, make_commit
+from pipeline.outputs.refinement.guides import guide_maker
 from pipeline.outputs.tables import ShardTables
 from pipeline.run.annotator import Annotator
 from pipeline.run.queue import Outcome, Trial
@@ -141,7 +142,12 @@ class Worker(ShardWorker):
         self._calibration = load_calibration(config.prompts.calibration, config.identity())
         vectors = config.prompts.source == "embeddings"
         prompts_of = PromptReader(config.prompts, self.explain.embed_width if vectors else None)
-        self.read = ShardReader.of(config, lambda raw: prompts_of(raw.fields), self.explain.squash)
+        self.read = ShardReader.of(
+            config,
+            lambda raw: prompts_of(raw.fields),
+            self.explain.squash,
+            guide_maker(config.mask),
+        )
 
     def do_shard(
         self, trial: Trial, on_images: Callable[[int], object], alive: Callable[[], None]

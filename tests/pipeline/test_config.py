@@ -49,10 +49,16 @@ def test_what_changes_no_result_leaves_the_fingerprint(changes: dict[str, object
         {"mask": MaskConfig(threshold=0.4)},
         {"mask": MaskConfig(rule="mean")},
         {"mask": MaskConfig(heat=False)},
+        {"mask": MaskConfig(overlap="winner")},
     ],
 )
 def test_what_changes_results_changes_the_fingerprint(changes: dict[str, object]) -> None:
     assert replace(BASE, **changes).fingerprint() != BASE.fingerprint()
+
+
+def test_masks_that_may_overlap_are_no_news_to_the_identity() -> None:
+    before = {"rule": "fixed", "threshold": 0.5, "min_area": 0.0, "heat": True}
+    assert AnnotateConfig().identity()["mask"] == before
 
 
 def test_result_settings_are_a_copy() -> None:
