@@ -6,13 +6,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pipeline.config import MaskConfig
+from pipeline.config import AnnotateConfig, MaskConfig, PromptConfig
 from pipeline.inputs.images import decode
 from pipeline.inputs.prompts import Prompt
 from pipeline.inputs.samples import Sample
 from pipeline.models.explain import Maps, PromptExplainer
 from pipeline.outputs.annotations import Annotated
 from pipeline.run.annotator import Annotator
+from tests.pipeline.conftest import ENGINE
 
 
 class Limited:
@@ -137,3 +138,24 @@ def test_a_dropped_mask_says_why(explainer: PromptExplainer, batch: list[Sample]
     dropped = {a.dropped for one in found for a in one.annotations}
     assert dropped == {"min_area"}
     assert all(a.mask is None for one in found for a in one.annotations)
+
+
+@pytest.mark.parametrize("pairs", [1, 2, 1000])
+def test_what_is_absent_is_told_once_whatever_memory_there_is(
+    batch: list[Sample], pairs: int
+) -> None:
+    prompts = PromptConfig(presence=1.0)
+    filtering = PromptExplainer(AnnotateConfig(engine=ENGINE, prompts=prompts))
+    levels = [1.0, -1.0]  # every other prompt is absent
+    asked = [
+        replace(s, wanted=[replace(p, presence=levels[p.index % 2]) for p in s.wanted])
+        for s in batch
+    ]
+    for sample, one in zip(
+        asked, Annotator(Limited(filtering, pairs), MaskConfig()).annotate(asked), strict=True
+    ):
+        assert [a.prompt for a in one.annotations] == sample.wanted[1::2]
+        assert [each.prompt for each in one.absent] == sample.wanted[::2]
+    nothing = Annotator(filtering, MaskConfig()).annotate(batch)  # at the run's level
+    assert [one.annotations for one in nothing] == [[]] * 4
+    assert [[each.prompt for each in one.absent] for one in nothing] == [s.wanted for s in batch]
