@@ -27,6 +27,8 @@ NO_FAIR_NUMBER = (
 )
 DIGITS = 5
 """Of levels."""
+DRAWN = 80
+"""Levels of the curves of precision and recall."""
 
 
 def write_classes(
@@ -215,14 +217,11 @@ def _cell(column: str, value: float | int | None) -> object:
 
 def _plot_presence(output: str, sample: LabelledSample) -> None:
     levels = candidates(sample.score, sample.present)
+    shown = np.linspace(levels[0], levels[-1], DRAWN)
     missed = int(sample.missed.sum())
-    curves = [
-        precision_recall(sample.score > level, sample.present, missed)
-        for level in levels[:: max(1, len(levels) // 200)]
-    ]
-    shown = levels[:: max(1, len(levels) // 200)].tolist()
+    curves = [precision_recall(sample.score > level, sample.present, missed) for level in shown]
     series = {
-        name: (shown, [100 * pair[place] for pair in curves])
+        name: (shown.tolist(), [100 * pair[place] for pair in curves])
         for place, name in enumerate(("precision", "recall"))
     }
     report.plot_lines(output, "presence.png", series, "level of presence", "%")

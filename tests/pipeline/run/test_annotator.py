@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.config import MaskConfig
+from pipeline.config import AnnotateConfig, MaskConfig, PromptConfig
 from pipeline.inputs.images import decode
 from pipeline.inputs.prompts import Prompt
 from pipeline.inputs.samples import Sample
@@ -18,6 +18,7 @@ from pipeline.outputs.masks import decode as pixels_of
 from pipeline.outputs.thresholding import threshold_maps
 from pipeline.run import annotator as module
 from pipeline.run.annotator import Annotator
+from tests.pipeline.conftest import ENGINE
 
 
 class Limited:
@@ -214,3 +215,45 @@ def test_an_image_whose_prompts_compete_is_never_split(
     monkeypatch.setattr(module, "threshold_maps", short)
     with pytest.raises(torch.OutOfMemoryError, match="5 maps"):
         Annotator(explainer, MaskConfig(overlap="winner")).annotate([batch[2]])
+
+
+@pytest.mark.parametrize("pairs", [1, 2, 1000])
+def test_what_is_absent_is_told_once_whatever_memory_there_is(
+    batch: list[Sample], pairs: int
+) -> None:
+    prompts = PromptConfig(presence=1.0)
+    filtering = PromptExplainer(AnnotateConfig(engine=ENGINE, prompts=prompts))
+    levels = [1.0, -1.0]  # every other prompt is absent
+    asked = [
+        replace(s, wanted=[replace(p, presence=levels[p.index % 2]) for p in s.wanted])
+        for s in batch
+    ]
+    for sample, one in zip(
+        asked, Annotator(Limited(filtering, pairs), MaskConfig()).annotate(asked), strict=True
+    ):
+        assert [a.prompt for a in one.annotations] == sample.wanted[1::2]
+        assert [each.prompt for each in one.absent] == sample.wanted[::2]
+    nothing = Annotator(filtering, MaskConfig()).annotate(batch)  # at the run's level
+    assert [one.annotations for one in nothing] == [[]] * 4
+    assert [[each.prompt for each in one.absent] for one in nothing] == [s.wanted for s in batch]
+
+
+@pytest.mark.parametrize("overlap", ["keep", "winner"])
+def test_halves_of_masks_leave_what_is_absent(
+    batch: list[Sample], monkeypatch: pytest.MonkeyPatch, overlap: Any
+) -> None:
+    filtering = PromptExplainer(AnnotateConfig(engine=ENGINE, prompts=PromptConfig(presence=1.0)))
+    asked = [
+        replace(s, wanted=[replace(p, presence=[1.0, -1.0][p.index % 2]) for p in s.wanted])
+        for s in batch
+    ]
+
+    def limited(raw: torch.Tensor, *arguments: Any) -> Any:
+        if len(raw) > (1 if overlap == "keep" else 2):
+            raise torch.OutOfMemoryError(f"{len(raw)} maps")
+        return threshold_maps(raw, *arguments)
+
+    monkeypatch.setattr(module, "threshold_maps", limited)
+    found = Annotator(Limited(filtering, 2), MaskConfig(overlap=overlap)).annotate(asked)
+    assert [[a.prompt for a in one.annotations] for one in found] == [s.wanted[1::2] for s in asked]
+    assert [[each.prompt for each in one.absent] for one in found] == [s.wanted[::2] for s in asked]
