@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -14,7 +14,7 @@ from jaxtyping import Float32
 
 from pipeline.config import PromptConfig
 from pipeline.errors import ConfigError, Reject, one_line
-from pipeline.inputs.classes import Category, is_text, load_classes, stable_id
+from pipeline.inputs.classes import Category, is_blank, is_text, load_classes, stable_id
 from pipeline.inputs.samples import Sample
 
 
@@ -47,6 +47,18 @@ class Absent:
 
     prompt: Prompt
     score: float
+
+
+class Prompts(list[Prompt]):
+    """The prompts of a sample.
+
+    Attributes:
+        blank: names that said nothing, and are not among them.
+    """
+
+    def __init__(self, prompts: Iterable[Prompt] = (), blank: int = 0) -> None:
+        super().__init__(prompts)
+        self.blank = blank
 
 
 PromptedSample: TypeAlias = Sample[list[Prompt]]
@@ -106,14 +118,16 @@ class PromptReader:
 
     def _labels(self, fields: Mapping[str, bytes]) -> list[Prompt]:
         names = _names(fields, self.config.field or "labels")
-        return [self.named(index, name) for index, name in enumerate(dict.fromkeys(names))]
+        said = dict.fromkeys(name.strip() for name in names if not is_blank(name))
+        prompts = (self.named(index, name) for index, name in enumerate(said))
+        return Prompts(prompts, blank=sum(map(is_blank, names)))
 
     def _caption(self, fields: Mapping[str, bytes]) -> list[Prompt]:
         if self.config.field:
             caption = _json_field(fields, self.config.field)
         else:
             caption = _decoded(fields, "txt")
-        if caption == "" or (isinstance(caption, str) and caption.isspace()):
+        if is_blank(caption):
             return []
         if not is_text(caption):
             raise Reject("bad_prompts", f"{self.config.field!r} is not a text")
@@ -121,6 +135,8 @@ class PromptReader:
 
     def _class(self, fields: Mapping[str, bytes]) -> list[Prompt]:
         text = _decoded(fields, "cls").strip()
+        if is_blank(text):
+            return []
         if not re.fullmatch("[0-9]{1,18}", text) or int(text) not in self.by_id:
             raise Reject("bad_prompts", f".cls {text[:40]!r} is not an id of the class file")
         return [of_category(0, self.by_id[int(text)])]
@@ -138,10 +154,12 @@ class PromptReader:
             )
         if len(vectors) != len(names):
             raise Reject("bad_prompts", f"{len(names)} names for {len(vectors)} vectors")
-        return [
+        pairs = [(n.strip(), v) for n, v in zip(names, vectors, strict=True) if not is_blank(n)]
+        prompts = (
             replace(self.named(index, name), texts=(name,), embedding=vector)
-            for index, (name, vector) in enumerate(zip(names, vectors, strict=True))
-        ]
+            for index, (name, vector) in enumerate(pairs)
+        )
+        return Prompts(prompts, blank=len(names) - len(pairs))
 
 
 def of_category(index: int, category: Category) -> Prompt:
@@ -157,10 +175,13 @@ def of_category(index: int, category: Category) -> Prompt:
 
 
 def _names(fields: Mapping[str, bytes], field: str) -> Sequence[str]:
+    """The list of names in the .json, blank ones and null among them; nothing where it is blank."""
     names = _json_field(fields, field)
-    if not isinstance(names, list) or not all(is_text(name) for name in names):
+    if is_blank(names):
+        return []
+    if not isinstance(names, list) or not all(is_text(name) or is_blank(name) for name in names):
         raise Reject("bad_prompts", f"{field!r} is not a list of names")
-    return [name.strip() for name in names]
+    return names
 
 
 def _json_field(fields: Mapping[str, bytes], field: str) -> Any:
@@ -177,7 +198,7 @@ def _decoded(fields: Mapping[str, bytes], extension: str) -> str:
     if extension not in fields:
         raise Reject("missing_field", f"no .{extension}")
     try:
-        return fields[extension].decode()
+        return fields[extension].decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise Reject("bad_prompts", f"the .{extension} is not UTF-8: {error}") from error
 

@@ -9,7 +9,7 @@ from legrad import HeatOrder
 from pipeline.config import AnnotateConfig
 from pipeline.inputs.calibration import Calibration
 from pipeline.inputs.classes import unlisted
-from pipeline.inputs.prompts import PromptedSample
+from pipeline.inputs.prompts import PromptedSample, Prompts
 from pipeline.inputs.samples import Rejected
 from pipeline.outputs.annotations import Annotated, Annotation
 from pipeline.outputs.records import Counts
@@ -51,6 +51,8 @@ class ShardTables:
         results = annotated.annotations
         found = [result for result in results if result.mask is not None]
         dropped = Counter(result.dropped for result in results if result.dropped)
+        if isinstance(sample.wanted, Prompts) and sample.wanted.blank:
+            dropped["blank"] = sample.wanted.blank
         if annotated.absent:
             dropped["absent"] = len(annotated.absent)
         self.degraded |= annotated.degraded

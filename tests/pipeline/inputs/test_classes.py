@@ -44,7 +44,7 @@ def test_classes_come_in_the_order_of_the_file(tmp_path: Path) -> None:
         ),
         ("- {id: 1, name: 2024-01-01}", "entry 1: name datetime.* is not a text"),
         ("- {id: 1, name: ' '}", "entry 1: name ' ' is not a text"),
-        ('- {id: 1, name: "\\ud800"}', "entry 1: name .* is not a text"),
+        ('- {id: 1, name: "\\ud800"}', "name .* is not a text|invalid Unicode character"),
         ("- {id: one, name: dog}", "entry 1: id 'one' is not a whole number"),
         ("- {id: true, name: dog}", "entry 1: id True is not a whole number"),
         ("- {id: 1.0, name: dog}", "entry 1: id 1.0 is not a whole number"),
