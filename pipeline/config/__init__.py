@@ -2,15 +2,14 @@
 
 from pipeline.config.groups import (
     DEFAULT_TEMPLATES,
-    DEMO_MODEL,
     ExecutionConfig,
     MaskConfig,
-    ModelConfig,
     PromptConfig,
     check_templates,
 )
 from pipeline.config.identity import fingerprint, since
 from pipeline.config.method import MethodConfig
+from pipeline.config.model import DEMO_MODEL, ModelConfig
 from pipeline.config.run import SCHEMA_VERSION, AnnotateConfig, RunConfig
 
 __all__ = [

@@ -18,11 +18,11 @@ from pipeline.config.groups import (
     DEFAULT_TEMPLATES,
     ExecutionConfig,
     MaskConfig,
-    ModelConfig,
     PromptConfig,
 )
 from pipeline.config.identity import fingerprint, since
 from pipeline.config.method import MethodConfig
+from pipeline.config.model import ModelConfig
 from pipeline.errors import ConfigError
 
 SCHEMA_VERSION = 2
