@@ -119,7 +119,8 @@ class ModelConfig:
             ConfigError: the file cannot be read, or asked about.
         """
         identity = {k: v for k, v in identity_of(self).items() if k not in OF_WEIGHTS}
-        with naming(f"--model.pretrained {storage.public(self.pretrained)}"):
+        flag = f"--model.pretrained {storage.public(self.pretrained)}"
+        with naming(f"--model.name {self.name}" if self.in_place else flag):
             if self.name.startswith(FOLDER):
                 identity["name"] = f"{FOLDER}sha256 {_digest_of_folder(self.folder)}"
             if storage.is_uri(self.pretrained):

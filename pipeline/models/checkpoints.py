@@ -77,8 +77,11 @@ def explained(error: Exception, path: Path | None) -> str:
     """
     if isinstance(error, NoWeights):
         return str(error)
-    if isinstance(error, pickle.UnpicklingError):
-        return _refused(error, path)
+    raised: BaseException | None = error  # timm puts a text of its own around what torch raises
+    while raised is not None and not isinstance(raised, pickle.UnpicklingError):
+        raised = raised.__cause__ or raised.__context__
+    if raised is not None:
+        return _refused(raised, path)
     cause = one_line(error, kind=True)
     names = _names(path) if path is not None else []
     if any(name.startswith("vision_model.") for name in names):
@@ -96,7 +99,7 @@ def explained(error: Exception, path: Path | None) -> str:
     return COLOURS.sub("", cause)
 
 
-def _refused(error: Exception, path: Path | None) -> str:
+def _refused(error: BaseException, path: Path | None) -> str:
     """torch's weights-only reader has met something else than tensors, or no pickle at all."""
     if found := REFUSED.search(COLOURS.sub("", str(error))):
         return (

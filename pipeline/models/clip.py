@@ -86,7 +86,11 @@ def _told(config: ModelConfig) -> dict[str, Any]:
     """What open_clip has to be told of the weights, beside what it does by itself."""
     changed = config.weight_settings().changed
     told = {"quick_gelu": changed.pop("quick_gelu")} if "quick_gelu" in changed else {}
-    return told | ({"force_preprocess_cfg": changed} if changed else {})
+    if changed:
+        told["force_preprocess_cfg"] = changed
+    if config.in_place:  # open_clip would otherwise go on without weights
+        told["load_weights"] = told["require_pretrained"] = config.pretrained != "random"
+    return told
 
 
 def near_models(name: str, known: Iterable[str]) -> str:

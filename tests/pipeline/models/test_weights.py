@@ -24,6 +24,7 @@ from PIL import Image
 from pipeline.config import AnnotateConfig, ModelConfig
 from pipeline.config.weights import settle
 from pipeline.errors import ConfigError
+from pipeline.models.demo import create
 from pipeline.models.preprocess import Preprocess
 
 PAIRS = open_clip.list_pretrained()
@@ -37,11 +38,12 @@ def _theirs(name: str, tag: str) -> dict[str, Any]:
 
 
 def _loaded_as(values: Mapping[str, Any]) -> Preprocess:
-    """The preprocessing of a model that was loaded with such values: no model is made."""
+    """The preprocessing of a model that was loaded with such values, which is the demo's."""
     given = {key: value for key, value in values.items() if key != "quick_gelu"}
     settings = merge_preprocess_dict(asdict(PreprocessCfg()), given)
-    visual = SimpleNamespace(preprocess_cfg=settings)
-    return Preprocess.of_clip(SimpleNamespace(visual=visual))
+    model = create(None)
+    model.visual.preprocess_cfg = settings
+    return Preprocess.of_clip(model)
 
 
 def _same(found: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
