@@ -125,7 +125,8 @@ def plain(settings: Mapping[str, Any]) -> Values:
     values = {
         key: [float(one) for one in value] if _is_colour(value, positive=False) else value
         for key, value in settings.items()
-        if key in ("mean", "std", "interpolation", "resize_mode", "fill_color") and value is not None
+        if key in ("mean", "std", "interpolation", "resize_mode", "fill_color")
+        and value is not None
     }
     if values.get("interpolation") == "random":  # while training; bicubic at any other time
         values["interpolation"] = "bicubic"

@@ -69,7 +69,9 @@ class ModelConfig:
         if self.name.startswith(CLASSIFIERS):
             for key in ("resize_mode", "quick_gelu"):
                 if getattr(self, key) is not None:
-                    raise ConfigError(f"--model.{key}: {self.name} is a classifier of timm; drop it")
+                    raise ConfigError(
+                        f"--model.{key}: {self.name} is a classifier of timm; drop it"
+                    )
 
     @property
     def in_place(self) -> bool:
@@ -87,7 +89,9 @@ class ModelConfig:
         """The same settings with absolute paths, where model or weights are local files."""
         changed = self
         if self.name.startswith(FOLDER):
-            changed = dataclasses.replace(self, name=f"{FOLDER}{os.path.abspath(self.folder or '')}")
+            changed = dataclasses.replace(
+                self, name=f"{FOLDER}{os.path.abspath(self.folder or '')}"
+            )
         if not os.path.exists(self.pretrained) or self.pretrained in ("demo", "random"):
             return changed
         return dataclasses.replace(changed, pretrained=os.path.abspath(self.pretrained))

@@ -1,5 +1,6 @@
 """What belongs to weights beside their numbers: a mean and deviation of pixels, a way to resize them,
-and the activation. Weights that come as a file do not say it themselves."""
+and the activation. Weights that come as a file do not say it themselves.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +72,7 @@ def settle(name: str, pretrained: str, given: Mapping[str, Any]) -> WeightSettin
         return WeightSettings(values, before, sources, (warning,) if warning else ())
     if pretrained in ("random", "demo"):
         return WeightSettings(before | given, before, sources | said)
-    agreed, differing = _of_tags(name)
+    agreed, differing = of_tags(name)
     found, beside = found_beside(pretrained)
     values = before | agreed | found | given
     sources |= dict.fromkeys(agreed, f"the tags of {name}") | beside | said
@@ -97,11 +98,13 @@ def _of_classifier(name: str) -> Values:
     return own | {"interpolation": "bilinear"}
 
 
-def _of_tags(name: str) -> tuple[Values, dict[str, set[str]]]:
+def of_tags(name: str) -> tuple[Values, dict[str, set[str]]]:
     """What all tags of a name say; and of what they do not agree on, the tags of each value."""
     agreed: Values = {}
     differing: dict[str, set[str]] = {}
-    tags = [open_clip.get_pretrained_cfg(name, t) for t in open_clip.list_pretrained_tags_by_model(name)]
+    tags = [
+        open_clip.get_pretrained_cfg(name, t) for t in open_clip.list_pretrained_tags_by_model(name)
+    ]
     every = [plain(merge_preprocess_dict(PreprocessCfg(), tag)) for tag in tags]
     for key in every[0] if every else ():
         kinds = {json.dumps(one[key]) for one in every}

@@ -41,7 +41,9 @@ def check_file(path: Path) -> None:
     if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
         raise NoWeights("the file is a web page, not weights: fetch it from its download link")
     if head.startswith(POINTER):
-        raise NoWeights("the file is a pointer of Git LFS, not weights: fetch them with git lfs pull")
+        raise NoWeights(
+            "the file is a pointer of Git LFS, not weights: fetch them with git lfs pull"
+        )
     if part := PART.search(path.name):
         raise NoWeights(
             f"the file is part {int(part[1])} of {int(part[2])}: give one file with all of them, or "
@@ -100,7 +102,7 @@ def explained(error: Exception, path: Path | None) -> str:
 
 
 def _refused(error: BaseException, path: Path | None) -> str:
-    """torch's weights-only reader has met something else than tensors, or no pickle at all."""
+    """Torch's weights-only reader has met something else than tensors, or no pickle at all."""
     if found := REFUSED.search(COLOURS.sub("", str(error))):
         return (
             f"the file holds Python objects ({found[1]}) beside its tensors, and nothing is unpickled "

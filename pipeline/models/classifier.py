@@ -12,8 +12,8 @@ from torch import nn
 
 from pipeline import storage
 from pipeline.config import ModelConfig
-from pipeline.errors import ModelError
 from pipeline.config.weights import CLASSIFIERS
+from pipeline.errors import ModelError
 from pipeline.models.checkpoints import check_file
 from pipeline.models.clip import downloaded, loading, near_models
 

@@ -113,7 +113,9 @@ def load(name: str, folder: Path, told: Mapping[str, Any]) -> nn.Module:
 def _no_folder(folder: Path, kind: object) -> str:
     if (folder / "open_clip_config.json").is_file():
         return f"the folder is one of open_clip: give --model.name {FOLDER}{folder} alone"
-    found = f"its {TRANSFORMERS} is of {kind!r}" if kind else f"it has no {TRANSFORMERS} that says so"
+    found = (
+        f"its {TRANSFORMERS} is of {kind!r}" if kind else f"it has no {TRANSFORMERS} that says so"
+    )
     return (
         f"the folder is no CLIP or SigLIP of transformers ({found}): give a file of weights of "
         "open_clip"
@@ -132,7 +134,9 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
             return {key: tensor for file in files for key, tensor in file.items()}
         pickled = folder / "pytorch_model.bin"
         if not pickled.is_file():
-            raise NoWeights(f"the folder has neither {single.name} nor its parts, nor {pickled.name}")
+            raise NoWeights(
+                f"the folder has neither {single.name} nor its parts, nor {pickled.name}"
+            )
         check_file(pickled)
         tensors: dict[str, Tensor] = torch.load(pickled, map_location="cpu", weights_only=True)
         return tensors
@@ -152,7 +156,9 @@ def _fused(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         elif ".attention.in_proj_" in name:
             before, _, kind = name.partition("attention.in_proj_")
             width = len(tensor) // 3
-            fused[f"{before}q.{kind}"], fused[f"{before}kv.{kind}"] = tensor.split([width, 2 * width])
+            fused[f"{before}q.{kind}"], fused[f"{before}kv.{kind}"] = tensor.split(
+                [width, 2 * width]
+            )
         elif not re.search(r"\.self_attn\.[kv]_proj\.", name):
             fused[name] = tensor
     return fused
@@ -235,7 +241,9 @@ def _check_tokenizer(folder: Path, name: str, kind: str) -> None:
     ours = getattr(tokenizer, "encoder", None)
     renamed = {"<|startoftext|>": "<start_of_text>", "<|endoftext|>": "<end_of_text>"}
     if ours != {renamed.get(token, token): number for token, number in vocabulary.items()}:
-        raise NoWeights(f"the tokens in the folder are not those of open_clip's tokenizer of {name}")
+        raise NoWeights(
+            f"the tokens in the folder are not those of open_clip's tokenizer of {name}"
+        )
 
 
 def _fitting(kind: str, tensors: Mapping[str, Tensor]) -> Iterator[str]:
@@ -255,7 +263,11 @@ def _fitting(kind: str, tensors: Mapping[str, Tensor]) -> Iterator[str]:
         patch = int(trunk[1]) if trunk else vision.get("patch_size")
         own = kind == CLIP and vision.get("width", 768) == len(patches)
         fits = (
-            (trunk is not None if kind == SIGLIP else own and vision.get("layers") == depths["vision_model"])
+            (
+                trunk is not None
+                if kind == SIGLIP
+                else own and vision.get("layers") == depths["vision_model"]
+            )
             and patch == patches.shape[-1]
             and vision.get("image_size") == patch * math.isqrt(places)
             and text.get("width") == token.shape[1]

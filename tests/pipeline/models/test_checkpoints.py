@@ -110,7 +110,9 @@ def test_what_is_no_weights_is_said_in_a_line(
 def test_a_checkpoint_of_lightning_says_how_to_take_its_prefix_off(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     _lightning(path)
-    with pytest.raises(ModelError, match=r"begin with model\., as a training loop of Light") as error:
+    with pytest.raises(
+        ModelError, match=r"begin with model\., as a training loop of Light"
+    ) as error:
         load_model(ModelConfig(DEMO_MODEL, str(path)), CPU, torch.float32)
     # What it says, done.
     advice = re.search(r"torch\.save\((\{.*\}), 'weights\.pt'\)", str(error.value))

@@ -127,10 +127,18 @@ def test_another_models_folder_says_which_names_fit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("section", "changes", "says"),
     [
-        ("vision_config", {"num_attention_heads": 4}, "vision_config: 4 heads, and open_clip's has 2"),
+        (
+            "vision_config",
+            {"num_attention_heads": 4},
+            "vision_config: 4 heads, and open_clip's has 2",
+        ),
         ("text_config", {"layer_norm_eps": 1e-3}, "text_config: layer_norm_eps 0.001"),
         ("text_config", {"eos_token_id": 7}, "eos_token_id 7, and open_clip reads a text at 49407"),
-        ("text_config", {"hidden_act": "relu"}, "hidden_act gelu, relu: open_clip has no such clip"),
+        (
+            "text_config",
+            {"hidden_act": "relu"},
+            "hidden_act gelu, relu: open_clip has no such clip",
+        ),
     ],
 )
 def test_what_no_shape_tells_is_compared(

@@ -218,9 +218,7 @@ def test_beside_a_uri_it_is_read_from_there(bucket: Any) -> None:
     bucket.put_object(Bucket="data", Key="beside/open_clip_config.json", Body=body)
     settled = settle("ViT-L-14", "s3://data/beside/w.pt", {})
     assert settled.values["mean"] == [0.1, 0.2, 0.3]
-    assert settle("ViT-L-14", "s3://data/alone/w.pt", {}).values["std"] == list(
-        PreprocessCfg().std
-    )
+    assert settle("ViT-L-14", "s3://data/alone/w.pt", {}).values["std"] == list(PreprocessCfg().std)
 
 
 def test_a_web_server_that_answers_with_pages_has_no_file_beside(web: tuple[str, Path]) -> None:
