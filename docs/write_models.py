@@ -24,35 +24,8 @@ from pipeline.config.weights import of_tags
 
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"
 
-WEIGHTS = """\
-## Weights from a file
-
-A tag brings with it how pixels are resized and normalised, and its name which activation the model has. Weights in a file or at a URI do not say it. It is
-taken, for each value by itself, from
-
-1. settings: `--model.mean`, `--model.std`, `--model.interpolation`, `--model.resize_mode`, `--model.quick_gelu`;
-2. a file beside the weights: `open_clip_config.json`, or `preprocessor_config.json`, `processor_config.json` and `config.json` of Hugging Face;
-3. the tags of the model's name, where all of them agree;
-4. open_clip's own defaults (CLIP's mean and deviation, bicubic), with a warning where tags disagree.
-
-What is used, and where it is from, is a line in the log; it is `weight_settings` in `run.json`, and part of the run's identity where it differs from what
-name and tag alone come to.
-
-| `--model.name` | `--model.pretrained` | what is loaded |
-|---|---|---|
-| a name of the table above | a tag, a file, an `s3://`, `gs://` or `http(s)://` URI | as open_clip loads it |
-| a name of the table above | a folder with `config.json` and `model.safetensors` (or its parts, or `pytorch_model.bin`) | a CLIP or SigLIP of `transformers`, if its sizes are those of the name; the message says which names fit. Of a SigLIP the form of GELU is the folder's, where open_clip's names have another. The tokenizer is open_clip's; a CLIP with other tokens is refused |
-| `local-dir:FOLDER` | left out | `open_clip_config.json` and the weights beside it, as `open_clip.push_to_hf_hub` writes them |
-| `hf-hub:ORG/REPO` | left out | the same, from the model hub |
-
-Refused with a line that says what it is and what to do: TorchScript archives, checkpoints with Python objects in them, tensors under the prefixes of a
-training loop, one part of several, gzip, tar, web pages and pointers of Git LFS. Nothing is unpickled, and no program is run.
-
-Names whose tags do not agree, so that a file needs a setting or a configuration beside it:
-
-| model | differ in |
-|---|---|
-"""
+WEIGHTS = Path(__file__).with_name("weights.template.md")
+"""The section on weights from files, as it is written by hand."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +111,7 @@ def markdown(findings: Sequence[Finding]) -> str:
         "|---|---|",
         *(f"| {finding.name} | {finding.reason} |" for finding in refused),
         "",
-        *WEIGHTS.splitlines(),
+        *WEIGHTS.read_text().splitlines(),
         *(f"| {name} | {', '.join(keys)} |" for name, keys in disagreements().items()),
         "",
     ]

@@ -1,4 +1,4 @@
-"""What lies beside weights and says what belongs to them: open_clip's file, or those of Hugging Face."""
+"""What lies beside weights and says what belongs to them: files of open_clip and Hugging Face."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ CLIP, SIGLIP = "clip", "siglip"
 """What `transformers` calls the models that open_clip has, too."""
 ACTIVATIONS = {CLIP: "quick_gelu", SIGLIP: "gelu_pytorch_tanh"}
 """The activation of a tower whose configuration names none."""
+
+OF_PIXELS = ("mean", "std", "interpolation", "resize_mode", "fill_color")
 
 Values = dict[str, Any]
 

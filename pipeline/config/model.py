@@ -40,10 +40,10 @@ class ModelConfig:
     """Number format of the vision and text towers; maps and scores come back in float32."""
     image_size: int | None = None
     """Side of the square that images are squashed to; the model's own when not given."""
-    mean: list[float] | None = since(None, before=None)
+    mean: list[float] | None = since(None, before=None)  # noqa: RUF009 - it makes a field
     """Of pixels in 0..1, red, green, blue: what the weights were trained with, if neither a tag nor
     a file beside them says it."""
-    std: list[float] | None = since(None, before=None)
+    std: list[float] | None = since(None, before=None)  # noqa: RUF009
     """Their deviation, likewise."""
     interpolation: Literal["bicubic", "bilinear"] | None = since(None, before=None)
     """How images are resized, likewise."""
@@ -69,9 +69,7 @@ class ModelConfig:
         if self.name.startswith(CLASSIFIERS):
             for key in ("resize_mode", "quick_gelu"):
                 if getattr(self, key) is not None:
-                    raise ConfigError(
-                        f"--model.{key}: {self.name} is a classifier of timm; drop it"
-                    )
+                    raise ConfigError(f"--model.{key}: {self.name} is a classifier; drop it")
 
     @property
     def in_place(self) -> bool:

@@ -1,5 +1,6 @@
-"""What belongs to weights beside their numbers: a mean and deviation of pixels, a way to resize them,
-and the activation. Weights that come as a file do not say it themselves.
+"""What belongs to weights themselves: how pixels are resized and normalised, and an activation.
+
+Weights that come as a file do not say it themselves.
 """
 
 from __future__ import annotations
@@ -24,8 +25,7 @@ HUB, FOLDER = "hf-hub:", "local-dir:"
 
 @dataclass(frozen=True)
 class WeightSettings:
-    """What is done with pixels, and inside of the MLPs, for weights to mean what they were trained
-    for.
+    """What is done with pixels, and inside of MLPs, for some weights.
 
     Attributes:
         values: mean, std, interpolation, resize_mode, fill_color and quick_gelu; of a model that
@@ -58,11 +58,11 @@ def settle(name: str, pretrained: str, given: Mapping[str, Any]) -> WeightSettin
         ConfigError: a file beside the weights makes no sense.
         OSError: it cannot be read.
     """
-    said = dict.fromkeys(given, "the settings")
+    given, said = dict(given), dict.fromkeys(given, "the settings")
     if name.startswith(CLASSIFIERS):
-        return WeightSettings(dict(given), _of_classifier(name), said)
+        return WeightSettings(given, _of_classifier(name), said)
     if name.startswith((HUB, FOLDER)):  # open_clip reads their own file, which has it all
-        return WeightSettings(dict(given), {}, said)
+        return WeightSettings(given, {}, said)
     before = open_clips_own(name, pretrained)
     sources = dict.fromkeys(before, "open_clip's defaults")
     if tag := open_clip.get_pretrained_cfg(name, pretrained):

@@ -41,13 +41,11 @@ def check_file(path: Path) -> None:
     if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
         raise NoWeights("the file is a web page, not weights: fetch it from its download link")
     if head.startswith(POINTER):
-        raise NoWeights(
-            "the file is a pointer of Git LFS, not weights: fetch them with git lfs pull"
-        )
+        raise NoWeights("the file is a pointer of Git LFS, not weights: use git lfs pull")
     if part := PART.search(path.name):
         raise NoWeights(
-            f"the file is part {int(part[1])} of {int(part[2])}: give one file with all of them, or "
-            "the folder if it is one of transformers"
+            f"the file is part {int(part[1])} of {int(part[2])}: give one file with all of them, "
+            "or the folder if it is one of transformers"
         )
     if path.name.endswith(".index.json"):
         raise NoWeights("the file is a list of parts: give its folder if it is one of transformers")
@@ -105,8 +103,8 @@ def _refused(error: BaseException, path: Path | None) -> str:
     """Torch's weights-only reader has met something else than tensors, or no pickle at all."""
     if found := REFUSED.search(COLOURS.sub("", str(error))):
         return (
-            f"the file holds Python objects ({found[1]}) beside its tensors, and nothing is unpickled "
-            "here: where you trust it, save the tensors alone with torch.save(torch.load("
+            f"the file holds Python objects ({found[1]}) beside its tensors, and nothing is "
+            "unpickled here: where you trust it, save the tensors alone with torch.save(torch.load("
             f"{_quoted(path)}, map_location='cpu', weights_only=False)['state_dict'], 'weights.pt')"
         )
     return "the file is neither safetensors nor a checkpoint of torch, or it is damaged"

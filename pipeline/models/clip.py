@@ -20,8 +20,7 @@ import torch
 from legrad.errors import near
 from pipeline import storage
 from pipeline.config import ModelConfig
-from pipeline.config.model import FOLDER, HUB
-from pipeline.config.weights import CLASSIFIERS
+from pipeline.config.weights import CLASSIFIERS, FOLDER, HUB
 from pipeline.errors import ModelError, one_line
 from pipeline.models import converted, demo, locks
 from pipeline.models.checkpoints import check_file, explained

@@ -1,4 +1,4 @@
-"""Folders of `transformers`, as `save_pretrained` writes them: their CLIPs and SigLIPs as open_clip's.
+"""Folders of `transformers`, as `save_pretrained` writes them: CLIPs and SigLIPs for open_clip.
 
 open_clip converts from other libraries in `open_clip.convert`, but not from this one.
 """
@@ -134,9 +134,7 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
             return {key: tensor for file in files for key, tensor in file.items()}
         pickled = folder / "pytorch_model.bin"
         if not pickled.is_file():
-            raise NoWeights(
-                f"the folder has neither {single.name} nor its parts, nor {pickled.name}"
-            )
+            raise NoWeights(f"the folder has no {single.name}, nor parts of it, nor {pickled.name}")
         check_file(pickled)
         tensors: dict[str, Tensor] = torch.load(pickled, map_location="cpu", weights_only=True)
         return tensors
@@ -241,9 +239,7 @@ def _check_tokenizer(folder: Path, name: str, kind: str) -> None:
     ours = getattr(tokenizer, "encoder", None)
     renamed = {"<|startoftext|>": "<start_of_text>", "<|endoftext|>": "<end_of_text>"}
     if ours != {renamed.get(token, token): number for token, number in vocabulary.items()}:
-        raise NoWeights(
-            f"the tokens in the folder are not those of open_clip's tokenizer of {name}"
-        )
+        raise NoWeights(f"the folder's tokens are not those of open_clip's tokenizer of {name}")
 
 
 def _fitting(kind: str, tensors: Mapping[str, Tensor]) -> Iterator[str]:
@@ -261,7 +257,8 @@ def _fitting(kind: str, tensors: Mapping[str, Tensor]) -> Iterator[str]:
         vision, text = config["vision_cfg"], config["text_cfg"]
         trunk = re.search(r"patch(\d+)_siglip", vision.get("timm_model_name", ""))
         patch = int(trunk[1]) if trunk else vision.get("patch_size")
-        own = kind == CLIP and vision.get("width", 768) == len(patches)
+        sizes = (vision.get("width"), vision.get("layers"))
+        own = sizes == (len(patches), depths["vision_model"])
         fits = (
             (
                 trunk is not None

@@ -1,4 +1,4 @@
-"""What belongs to weights: for every name and tag of open_clip, by tag, from a file, and beside it."""
+"""What belongs to weights, for all of open_clip's: by tag, from a file, and with a file beside."""
 
 from __future__ import annotations
 
