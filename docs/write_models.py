@@ -24,7 +24,7 @@ from pipeline.config.weights import of_tags
 
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"
 
-WEIGHTS = Path(__file__).with_name("weights.template.md")
+WEIGHTS = Path(__file__).with_name("weights.md.txt")
 """The section on weights from files, as it is written by hand."""
 
 

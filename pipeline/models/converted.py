@@ -154,9 +154,8 @@ def _fused(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         elif ".attention.in_proj_" in name:
             before, _, kind = name.partition("attention.in_proj_")
             width = len(tensor) // 3
-            fused[f"{before}q.{kind}"], fused[f"{before}kv.{kind}"] = tensor.split(
-                [width, 2 * width]
-            )
+            fused[f"{before}q.{kind}"] = tensor[:width]
+            fused[f"{before}kv.{kind}"] = tensor[width:]
         elif not re.search(r"\.self_attn\.[kv]_proj\.", name):
             fused[name] = tensor
     return fused
@@ -260,11 +259,7 @@ def _fitting(kind: str, tensors: Mapping[str, Tensor]) -> Iterator[str]:
         sizes = (vision.get("width"), vision.get("layers"))
         own = sizes == (len(patches), depths["vision_model"])
         fits = (
-            (
-                trunk is not None
-                if kind == SIGLIP
-                else own and vision.get("layers") == depths["vision_model"]
-            )
+            (trunk is not None if kind == SIGLIP else own)
             and patch == patches.shape[-1]
             and vision.get("image_size") == patch * math.isqrt(places)
             and text.get("width") == token.shape[1]
