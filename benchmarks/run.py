@@ -230,6 +230,23 @@ def loading(rounds: int = 7, json: Path | None = None) -> int:
     return report(loader.markdown(results), results, json)
 
 
+def views(
+    layers: int | float = 0.67, step: int = 1, threads: int = 1, json: Path | None = None
+) -> int:
+    """Measure what views of an image bring on the demo's scenes, and what they cost.
+
+    Args:
+        layers: that are explained, as --layers of a run.
+        step: take every scene, every second, ...
+        threads: PyTorch's.
+        json: also write the figures to this file.
+    """
+    from benchmarks import views as seen
+
+    results = seen.measure(layers, step, threads)
+    return report(seen.markdown(results), results, json)
+
+
 def report(text: str, results: dict[str, Any], file: Path | None) -> int:
     """Print the tables and write the figures."""
     print(f"\n{text}")
@@ -257,6 +274,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "points": points,
     "export": export,
     "loading": loading,
+    "views": views,
 }
 
 

@@ -39,7 +39,7 @@ def measure(classes: int, rounds: int, threads: int) -> dict[str, float]:
         file = Path(folder, "classes.yaml")
         file.write_text(yaml.safe_dump(_vocabulary(classes)))
         chosen = AnnotateConfig(
-            prompts=PromptConfig(source="vocabulary", classes=str(file), top_k=TOP_K)
+            prompts=PromptConfig(source="vocabulary", classes=str(file), top_k=TOP_K, presence=-1.0)
         )
         vocabulary = PromptExplainer(chosen)
     named = PromptExplainer(AnnotateConfig())

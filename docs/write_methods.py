@@ -82,8 +82,9 @@ def markdown(rows: Sequence[tuple[str, Quality]], scenes: int, objects: int) -> 
             "benchmarks/run.py methods --json FILE`, then `python docs/write_methods.py "
             "--speed_file FILE`. Every method is an explainer behind "
             "`legrad.build(method, model, layers, **options)` and a name for `--method`, with "
-            "`--layers` and `--options '{name: value}'`. An option that takes texts (`background`) "
-            "is given to a command as names: `imagenet`, a class file, or a list of names.",
+            "`--layers` (4: the last four, 0.67: the last two thirds, or a list of indices) and "
+            "`--options '{name: value}'`. An option that takes texts (`background`) is given to a "
+            "command as names: `imagenet`, a class file, or a list of names.",
             "## On the demo's scenes",
             f"The bundled CLIP on its {scenes} held-out scenes with {objects} objects, masks at a "
             "threshold of 0.5. p-mIoU is the IoU over labelled points, mean over classes; "

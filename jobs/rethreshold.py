@@ -2,11 +2,16 @@
 
     python jobs/rethreshold.py --source out --output out-07 --mask.threshold 0.7
 
+Refinement needs the pixels too, which are not stored:
+
+    python jobs/rethreshold.py --source out --output out-fine --images SHARDS --mask.refine pamr
+
 Exit codes: 0 done, 2 a bad setting, 143 stopped.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -33,7 +38,10 @@ def run(config: RethresholdConfig) -> ExitCode:
     if lost:
         print(f"the source is not complete: {len(lost)} of its shards had failed")
     print_summary(Ledger(config.output).summary(), config.output, time.monotonic() - started)
-    print(f"IoU of masks rebuilt from stored heat with the source's own: {iou:.4f}")
+    if math.isnan(iou):
+        print("the source's own masks were not rebuilt: it has none, or they need --images")
+    else:
+        print(f"IoU of masks rebuilt from stored heat with the source's own: {iou:.4f}")
     return ExitCode.DONE
 
 

@@ -18,6 +18,7 @@ from legrad.build import (
 )
 from legrad.errors import UnsupportedModelError
 from legrad.heatmap import HeatOrder, degenerate, heatmap, minmax
+from legrad.views import Views
 
 __all__ = [
     "ENGINES",
@@ -26,6 +27,7 @@ __all__ = [
     "Explainer",
     "HeatOrder",
     "UnsupportedModelError",
+    "Views",
     "build",
     "check_options",
     "clips",

@@ -44,7 +44,7 @@ DEFAULT_MEMORY_BUDGET = 1 << 30
 ARGUMENTS = ("layers", "engine", "empty_text", "empty_threshold")
 """Of `build`, for every method."""
 
-Layers: TypeAlias = int | Sequence[int] | None
+Layers: TypeAlias = int | float | Sequence[int] | None
 
 
 def build(
@@ -68,7 +68,8 @@ def build(
         model: an open_clip `CLIP`, `CustomTextCLIP` or `CoCa`, its image tower, or a timm vision
             transformer, whose texts are the rows of its classifier.
         layers: the blocks that enter the method's formula: None for its default (LeGrad: all), an
-            int k for the last k, or a list of 0-based indices.
+            int k for the last k, a float below 1 for that part of them, the last ones, or a list of
+            0-based indices.
         engine: one of `ENGINES`; "autograd" is LeGrad's slow reference. Other methods have one
             engine only and ignore it.
         memory_budget: bytes that LeGrad's temporaries of one chunk of prompts may take, and that an

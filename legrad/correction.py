@@ -49,6 +49,7 @@ class EmptyPromptCorrection(Explainer):
         self._threshold = threshold
         self.encoding = explainer.encoding
         self.heat_order = explainer.heat_order
+        self.pixel_maps = explainer.pixel_maps
 
     def encode(self, images: Float[Tensor, "B 3 H W"]) -> Encoding:
         """The encoding of the corrected explainer."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 from jaxtyping import Float, Int
@@ -44,6 +45,9 @@ class Explainer(ABC):
 
     encoding: type[Encoding]
     """What `encode` makes, and all that `maps` takes."""
+
+    pixel_maps: bool = False
+    """Whether raw maps have a cell per pixel instead of one per patch."""
 
     heat_order: HeatOrder = HeatOrder.UPSAMPLE_NORMALISE
     """The method's steps from raw maps to heat, for `heatmap(raw, size, order=...)`."""
@@ -134,20 +138,42 @@ def checked_pairs(
     return pairs
 
 
-def select_layers(layers: int | Sequence[int] | None, depth: int) -> tuple[int, ...]:
-    """The 0-based blocks to average over, ascending: all, the last k, or the ones listed.
-
-    Arrays and tensors of whole numbers are as good as lists.
+def checked_part(layers: float) -> float:
+    """A part of the blocks, above 0 and below 1.
 
     Raises:
-        TypeError: something else than whole numbers.
-        ValueError: k outside 1..depth; an empty, duplicate or out-of-range list (negative indices
-            are out of range: `layers=-2` would be read as "the last two" by half its readers).
+        ValueError: it is not; 1.0 could mean the last one or all, so that neither is guessed.
+    """
+    if not 0 < layers < 1:
+        raise ValueError(
+            f"layers={layers}: a part of the blocks lies between 0 and 1, such as 0.67 for the "
+            "last two thirds; give a whole number k for the last k, or None for all"
+        )
+    return float(layers)
+
+
+def select_layers(layers: int | float | Sequence[int] | None, depth: int) -> tuple[int, ...]:
+    """The 0-based blocks to average over, ascending: all, the last k, or the ones listed.
+
+    A float is the part of the blocks that are taken, the last ones: round(part · depth) of them,
+    but at least one. Arrays and tensors of whole numbers are as good as lists.
+
+    Raises:
+        TypeError: something else than numbers, or a list of others than whole ones.
+        ValueError: k outside 1..depth, a float not between 0 and 1; an empty, duplicate or
+            out-of-range list (negative indices are out of range: `layers=-2` would be read as "the
+            last two" by half its readers).
     """
     if layers is None:
         return tuple(range(depth))
     given: Any = layers.tolist() if hasattr(layers, "tolist") else layers
-    wanted = "None for all blocks, a whole number k for the last k, or a list of 0-based indices"
+    wanted = (
+        "None for all blocks, a whole number k for the last k, a part below 1 of them, or a list "
+        "of 0-based indices"
+    )
+    if isinstance(given, Real) and not isinstance(given, Integral):
+        count = max(1, round(checked_part(float(given)) * depth))
+        return tuple(range(depth - count, depth))
     if isinstance(given, str) or not isinstance(given, Iterable):
         count = whole("layers", given, wanted)
         if not 1 <= count <= depth:

@@ -7,7 +7,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
 from typing import Any, NoReturn, TypeVar
 
@@ -15,11 +15,13 @@ from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from legrad.errors import near
 from pipeline.config import MethodConfig
-from pipeline.errors import ConfigError, ModelError, StorageError, unwrapped
+from pipeline.config.presets import Preset, settings_of
+from pipeline.errors import ConfigError, ModelError, StorageError, unwrapped, without_secrets
 from pipeline.inputs.option_texts import with_names
 
 Config = TypeVar("Config")
 STDERR = 2
+PRESET = "--preset"
 STOPPING = b"Stopping, as told\n"
 KINDS = {
     "int": "a whole number",
@@ -72,10 +74,10 @@ def run_command(
     try:
         return run(parse(config, command, description, arguments))
     except (ConfigError, ModelError) as error:
-        print(f"{command}: {error}", file=sys.stderr)
+        print(f"{command}: {without_secrets(str(error))}", file=sys.stderr)
         return ExitCode.BAD_SETTING
     except StorageError as error:
-        print(f"{command}: {error}", file=sys.stderr)
+        print(f"{command}: {without_secrets(str(error))}", file=sys.stderr)
         return ExitCode.SHARDS_MISSING
     except KeyboardInterrupt:
         then = "goes on" if goes_on else "begins again"
@@ -106,27 +108,45 @@ def parse(
     Exits with 2 and a line on stderr for an unknown setting or a value of the wrong type.
 
     Args:
-        config: a dataclass; every field is a dotted flag, its docstring the help text.
+        config: a dataclass; every field is a dotted flag, its docstring the help text. One with
+            `PRESETS` also has --preset, whose settings all others beat.
         command: name of the command, for messages.
         description: of the command; the first line is shown.
         arguments: None for those of the process.
 
     Raises:
-        ConfigError: a value that the dataclass itself refuses, null where that is no value, or a
-            key that is no text.
+        ConfigError: a value that the dataclass itself refuses, null where that is no value, a key
+            that is no text, or a preset that there is not.
     """
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     summary = (description or "").partition("\n")[0]
     parser = _Parser(prog=command, description=summary, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML file of settings; flags beat it")
     parser.add_class_arguments(config)
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    parsed = parser.parse_args(parser.with_values(given))
+    presets: Mapping[str, Preset] = getattr(config, "PRESETS", {})
+    if presets:
+        parser.add_argument(PRESET, type=str, help=f"settings to start from: {', '.join(presets)}")
+    given = parser.with_values(list(sys.argv[1:] if arguments is None else arguments))
+    parsed = parser.parse_args(given)
+    chosen = parsed.get("preset")
+    if chosen is not None:
+        # As defaults, they come before every flag and every value of a file, wherever it stands.
+        parser.set_defaults(dict(settings_of(chosen, presets)))
+        parsed = parser.parse_args(given)
+        print(f"{command}: {_told(chosen, presets[chosen], parsed)}", flush=True)
     _check_values(parsed, parser.get_defaults())
     settings = vars(parser.instantiate(parsed))
-    del settings["config"]
+    for name in ("config", "preset"):
+        settings.pop(name, None)
     made = config(**settings)
     return with_names(made) if isinstance(made, MethodConfig) else made
+
+
+def _told(name: str, preset: Preset, parsed: Namespace) -> str:
+    """What a preset says, and what other settings say instead."""
+    says = ", ".join(f"{key} {value}" for key, value in preset.items()) or "the defaults"
+    others = [f"{key} {parsed[key]}" for key, value in preset.items() if parsed[key] != value]
+    return f"preset {name}: {says}" + (f"; but {', '.join(others)}" if others else "")
 
 
 class _Parser(ArgumentParser):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -67,16 +70,41 @@ def naming(setting: str) -> Iterator[None]:
         raise ConfigError(f"{setting}: not usable ({unwrapped(error)}); give another") from error
 
 
+URI = re.compile(
+    r"""(?P<scheme>\b[a-z][a-z0-9+.-]*://)(?:[^\s/'"]*@)?(?P<place>[^\s?'"]*)(?:\?[^\s'"]*)?""",
+    re.IGNORECASE,
+)
+
+
+def without_secrets(text: str) -> str:
+    """A text for people, with no credentials and no query in the URIs that it names.
+
+    What libraries say of a location they say with all that was given to them.
+    """
+    return URI.sub(r"\g<scheme>\g<place>", text)
+
+
+def print_traceback() -> None:
+    """Print where the error that is being handled comes from."""
+    print(without_secrets(traceback.format_exc()), file=sys.stderr, end="", flush=True)
+
+
 def one_line(error: BaseException, kind: bool = False) -> str:
     """The first line of what an error says: those that torch and pyarrow add are for developers.
+
+    Without secrets, for it is printed and written down.
 
     Args:
         error: whatever was raised.
         kind: put the name of its class before it: a `KeyError` says no more than its key.
     """
-    return (f"{type(error).__name__}: {error}" if kind else str(error)).partition("\n")[0]
+    text = f"{type(error).__name__}: {error}" if kind else str(error)
+    return without_secrets(text.partition("\n")[0])
 
 
 def unwrapped(text: object) -> str:
-    """All the lines of a text as one, where the first alone would not say what is wrong."""
-    return " ".join(str(text).split())
+    """All the lines of a text as one, where the first alone would not say what is wrong.
+
+    Without secrets.
+    """
+    return without_secrets(" ".join(str(text).split()))

@@ -23,12 +23,12 @@ ITSELF = ""  # what lies in a package and in none of its rooms that are named
 ORDER = {
     "": PACKAGES,
     "legrad": (
-        "errors", "arguments", "options", "heatmap", "towers", "explainer", "correction", "engines",
-        "baselines", "build", ITSELF,
+        "errors", "arguments", "options", "heatmap", "towers", "explainer", "correction", "views",
+        "engines", "baselines", "build", ITSELF,
     ),
     "pipeline": (
         ITSELF, "errors", "storage", "config", "inputs", "cli", "models", "outputs", "run",
-        "evaluation", "export", "loading", "report", "demo", "student",
+        "evaluation", "calibration", "export", "loading", "report", "demo", "student",
     ),
     "pipeline.evaluation": (ITSELF, "points", "segmentation", "perturbation", "layers"),
 }  # fmt: skip

@@ -29,6 +29,7 @@ class Lrp(RelevanceMethod):
 
     takes_layers: ClassVar[bool] = False
     encoding = PixelRecording
+    pixel_maps = True
     rules = Rules(own=False)
 
     def encode(self, images: Float[Tensor, "B 3 H W"]) -> PixelRecording:

@@ -2,19 +2,22 @@
 
 from pipeline.config.groups import (
     DEFAULT_TEMPLATES,
+    NO_FILTER,
     ExecutionConfig,
-    MaskConfig,
     PromptConfig,
     check_templates,
 )
-from pipeline.config.identity import fingerprint, since
+from pipeline.config.identity import fingerprint, public, since
+from pipeline.config.masks import MaskConfig
 from pipeline.config.method import MethodConfig
 from pipeline.config.model import DEMO_MODEL, ModelConfig
 from pipeline.config.run import SCHEMA_VERSION, AnnotateConfig, RunConfig
+from pipeline.config.views import ViewsConfig
 
 __all__ = [
     "DEFAULT_TEMPLATES",
     "DEMO_MODEL",
+    "NO_FILTER",
     "SCHEMA_VERSION",
     "AnnotateConfig",
     "ExecutionConfig",
@@ -23,7 +26,9 @@ __all__ = [
     "ModelConfig",
     "PromptConfig",
     "RunConfig",
+    "ViewsConfig",
     "check_templates",
     "fingerprint",
+    "public",
     "since",
 ]

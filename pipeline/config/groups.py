@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 
 from pipeline import storage
-from pipeline.config.identity import identity_of
+from pipeline.config.identity import identity_of, since
 from pipeline.errors import ConfigError
 from pipeline.storage import digests
 
 DEFAULT_TEMPLATES = ("a photo of a {}.",)
+NO_FILTER = -1.0
+"""Level of presence that no cosine fails to exceed."""
 
 
 def check_templates(flag: str, templates: list[str]) -> None:
@@ -39,15 +40,20 @@ class PromptConfig:
     field: str = ""
     """The json field with the list of names (default labels) or the caption (default: the .txt)."""
     classes: str = ""
-    """Class file: YAML list of id, name and, if wanted, prompts (synonyms) and threshold."""
+    """Class file: YAML list of id, name and, if wanted, prompts (synonyms), threshold, presence."""
     templates: list[str] = dataclasses.field(default_factory=lambda: list(DEFAULT_TEMPLATES))
     """Sentences that a class name is put into; several are averaged as embeddings."""
     max_per_image: int = 1000
     """Samples with more prompts than this are rejected."""
     top_k: int = 5
     """vocabulary: classes explained per image at the most."""
-    presence: float = -1.0
-    """vocabulary: classes whose cosine with the image is not above this are left out."""
+    presence: float | None = None
+    """Prompts whose score, the cosine with the image, is not above this are counted as absent and
+    get no mask; -1: none is. A presence in the class file beats it; vocabulary needs one of the
+    two. jobs/calibrate.py finds levels."""
+    calibration: str = since("", "")
+    """calibration.json of jobs/calibrate.py: masks get the probability that they are of something
+    that is there."""
 
     def __post_init__(self) -> None:
         check_templates("--prompts.templates", self.templates)
@@ -55,46 +61,37 @@ class PromptConfig:
             raise ConfigError(
                 f"--prompts.source {self.source} needs a class file: --prompts.classes"
             )
+        if self.presence is not None and not NO_FILTER <= self.presence <= 1:
+            raise ConfigError(
+                f"--prompts.presence {self.presence}: a cosine, from -1 (no filter) to 1"
+            )
         for name in ("top_k", "max_per_image"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"--prompts.{name} {getattr(self, name)}: must be at least 1")
 
     def absolute(self) -> PromptConfig:
-        """The same settings with an absolute path of the class file."""
-        if not self.classes:
-            return self
-        return dataclasses.replace(self, classes=storage.absolute(self.classes))
+        """The same settings with absolute paths of the files that they name."""
+        classes, calibration = (
+            path and storage.absolute(path) for path in (self.classes, self.calibration)
+        )
+        return dataclasses.replace(self, classes=classes, calibration=calibration)
+
+    @property
+    def filters(self) -> bool:
+        """Whether prompts may be absent: by the run's level, or by those of the class file."""
+        if self.presence is None:
+            return self.source == "vocabulary"
+        return self.presence > NO_FILTER
 
     def identity(self) -> dict[str, Any]:
-        """The settings as JSON values, with the class file by its contents, so that it can move."""
+        """The settings as JSON values, with files by their contents, so that they can move."""
         identity = identity_of(self)
-        if self.classes:
-            identity["classes"] = digests.of_bytes(storage.read_bytes(self.classes))
-        return identity
-
-
-@dataclass(frozen=True)
-class MaskConfig:
-    """How a heatmap becomes a mask."""
-
-    rule: Literal["fixed", "mean"] = "fixed"
-    """fixed: the threshold below, or that of the class file; mean: the mean heat of each map."""
-    threshold: float = 0.5
-    """A pixel is foreground where its heat, 0 to 1 over each map, exceeds this."""
-    min_area: float = 0.0
-    """Smaller masks are dropped: pixels from 1 up, a fraction of the image below 1."""
-    heat: bool = True
-    """Also store the patch-grid heatmap, so that masks can be made again at another threshold."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.threshold < 1:
-            raise ConfigError(f"--mask.threshold {self.threshold}: give a number from 0 to below 1")
-        if self.min_area < 0:
-            raise ConfigError(f"--mask.min_area {self.min_area}: must not be negative")
-
-    def levels(self, own: Sequence[float | None]) -> list[float]:
-        """The threshold of each map under the fixed rule: that of its class, or the run's."""
-        return [self.threshold if level is None else level for level in own]
+        for name in ("classes", "calibration"):
+            if getattr(self, name):
+                identity[name] = digests.of_bytes(storage.read_bytes(getattr(self, name)))
+        # A filter was for vocabularies only, and left nothing in the tables; -1 stood for none.
+        identity["presence"] = NO_FILTER if self.presence is None else self.presence
+        return identity | ({"absent": "stored"} if self.filters else {})
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import json
 from collections.abc import Collection
 from typing import Any
 
-from pipeline.storage import digests
+from pipeline.storage import digests, locations
 
 BEFORE = "before"
 
@@ -49,6 +49,20 @@ def _plain(value: Any) -> Any:
         return copy.deepcopy(value)
     own = getattr(value, "identity", None)
     return own() if own else identity_of(value)
+
+
+def public(settings: Any) -> dict[str, Any]:
+    """The fields of a settings dataclass as JSON values; URIs among them without credentials."""
+    plain: dict[str, Any] = _public(dataclasses.asdict(settings))
+    return plain
+
+
+def _public(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _public(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_public(each) for each in value]
+    return locations.public(value) if isinstance(value, str) else value
 
 
 def fingerprint(identity: dict[str, Any]) -> str:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import legrad
-from pipeline.config.identity import identity_of
+from legrad.explainer import checked_part
+from pipeline.config.identity import identity_of, since
+from pipeline.config.views import ONE_VIEW, ViewsConfig
 from pipeline.errors import ConfigError
 
 NO_TEXTS = ("null", "none", "auto")
@@ -23,9 +25,9 @@ class MethodConfig:
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Options of the method, as docs/methods.md lists them: '{relu: false}'. Where one takes texts,
     say imagenet (its 1000 classes), a class file, or a list of names."""
-    layers: int | list[int] | None = None
-    """Blocks to explain: null for the method's own choice (LeGrad: all), k for the last k, or a
-    list of 0-based indices."""
+    layers: int | float | list[int] | None = None
+    """Blocks to explain: null for the method's own choice (LeGrad: all), k for the last k, a part
+    below 1 for that part of them (0.67: the last two thirds), or a list of 0-based indices."""
     algorithm: Literal["closed_form", "autograd"] = "closed_form"
     """closed_form: LeGrad without autograd; autograd: its slow, literal definition."""
     empty_text: str = "auto"
@@ -33,6 +35,7 @@ class MethodConfig:
     for LeGrad on SigLIP, as its authors do, and none for all else; '' for none."""
     empty_threshold: float = 0.8
     """Level of that text's map, 0 to 1 over each image, above which a cell is taken out."""
+    views: ViewsConfig = since(default=ONE_VIEW, before=ONE_VIEW)
 
     NO_RESULT: ClassVar[tuple[str, ...]] = ()
     """Settings that change nothing in what is written."""
@@ -46,6 +49,11 @@ class MethodConfig:
             legrad.check_options(self.method, self._plain_options())
         except ValueError as error:
             raise ConfigError(f"--options: {error}") from error
+        if isinstance(self.layers, float):
+            try:
+                checked_part(self.layers)
+            except ValueError as error:
+                raise ConfigError("--" + str(error).replace("=", " ", 1)) from error
         if self.empty_text != "auto" and str(self.empty_text).lower() in NO_TEXTS:
             raise ConfigError(
                 f"--empty_text {self.empty_text}: give auto, '' for none, or a text to look for"

@@ -40,10 +40,10 @@ class ModelConfig:
     """Number format of the vision and text towers; maps and scores come back in float32."""
     image_size: int | None = None
     """Side of the square that images are squashed to; the model's own when not given."""
-    mean: list[float] | None = since(None, before=None)  # noqa: RUF009 - it makes a field
+    mean: list[float] | None = since(None, before=None)
     """Of pixels in 0..1, red, green, blue: what the weights were trained with, if neither a tag nor
     a file beside them says it."""
-    std: list[float] | None = since(None, before=None)  # noqa: RUF009
+    std: list[float] | None = since(None, before=None)
     """Their deviation, likewise."""
     interpolation: Literal["bicubic", "bilinear"] | None = since(None, before=None)
     """How images are resized, likewise."""
@@ -102,12 +102,6 @@ class ModelConfig:
         """
         with naming(f"--model.pretrained {storage.public(self.pretrained)}"):
             return settle(self.name, self.pretrained, self._given())
-
-    def public(self) -> dict[str, Any]:
-        """The settings as JSON values, without credentials, and what they come to."""
-        pretrained = storage.public(self.pretrained)
-        used = self.weight_settings().values
-        return dataclasses.asdict(self) | {"pretrained": pretrained, "weight_settings": used}
 
     def identity(self) -> dict[str, Any]:
         """The settings as JSON values, with weights in a file as what they are, wherever it lies.

@@ -9,7 +9,7 @@ import copy
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -17,12 +17,13 @@ from pipeline import storage
 from pipeline.config.groups import (
     DEFAULT_TEMPLATES,
     ExecutionConfig,
-    MaskConfig,
     PromptConfig,
 )
-from pipeline.config.identity import fingerprint, since
+from pipeline.config.identity import fingerprint, public, since
+from pipeline.config.masks import MaskConfig
 from pipeline.config.method import MethodConfig
 from pipeline.config.model import ModelConfig
+from pipeline.config.presets import PRESETS, Preset
 from pipeline.errors import ConfigError
 
 SCHEMA_VERSION = 2
@@ -51,7 +52,7 @@ class RunConfig(MethodConfig):
     """Images with more pixels than this are rejected unread (decompression bombs)."""
     max_sample_bytes: int = 256 << 20
     """Samples whose members take more bytes than this are rejected unread."""
-    keys: Literal["first_dot", "last_dot"] = since("first_dot", before="first_dot")
+    key_end: Literal["first_dot", "last_dot"] = since("first_dot", before="first_dot")
     """Where the key of a sample ends in the names of its files: at the first dot, as WebDataset has
     it, or at the last, for photo.000.jpg, photo.001.jpg and so on."""
     image_field: str = since("", before="")
@@ -72,10 +73,8 @@ class RunConfig(MethodConfig):
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     engine: ExecutionConfig = dataclasses.field(default_factory=ExecutionConfig)
 
-    LOCATIONS: ClassVar[tuple[str, ...]] = ("output", "input", "input_root")
-    """Settings that are paths, patterns of paths, or URIs."""
     READ_BY_WORKERS: ClassVar[tuple[str, ...]] = ("output",)
-    """Those of them that worker processes read or write."""
+    """Locations that worker processes read or write."""
     NO_RESULT: ClassVar[tuple[str, ...]] = (
         *("input", "output", "input_root"),
         *("retry_failed", "allow_failed", "on_mismatch", "on_changed", "verify", "engine"),
@@ -117,8 +116,9 @@ class RunConfig(MethodConfig):
 
     def public(self) -> dict[str, Any]:
         """All settings as JSON values, without credentials."""
-        settings = dataclasses.asdict(self) | {"model": self.model.public()}
-        return settings | self._each(self.LOCATIONS, storage.public)
+        settings = public(self)
+        settings["model"]["weight_settings"] = self.model.weight_settings().values
+        return settings
 
     def sized_model(self) -> ModelConfig:
         """The model with the size of its input."""
@@ -155,6 +155,8 @@ class AnnotateConfig(RunConfig):
     prompts: PromptConfig = dataclasses.field(default_factory=PromptConfig)
     mask: MaskConfig = dataclasses.field(default_factory=MaskConfig)
 
+    PRESETS: ClassVar[Mapping[str, Preset]] = PRESETS
+    """What --preset can name."""
     NO_RESULT: ClassVar[tuple[str, ...]] = (
         *RunConfig.NO_RESULT,
         *("max_reject_fraction", "salvage", "dry_run", "status"),

@@ -1,7 +1,8 @@
 """Make the bundled data from the held-out scenes: `python -m pipeline.demo.bundle`.
 
-Three shards of 64 scenes, their masks as COCO instances, point labels in the CSV layout of
-OpenImages V7, and a class file. The seeds are fixed and no scene is left out.
+Three shards of 64 scenes, their masks as COCO instances, and point labels in the CSV layout of
+OpenImages V7. The seeds are fixed and no scene is left out. The class file beside them, with levels
+that other scenes gave, is that of `pipeline.demo.presence`.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ def bundle(output: Path = ASSETS, font: Path | None = None) -> None:
     """Draw the held-out scenes and write shards, ground truth and points.
 
     Args:
-        output: directory for `shards/`, `instances.json`, `points.csv`,
-            `class-descriptions.csv` and `classes.yaml`.
+        output: directory for `shards/`, `instances.json`, `points.csv` and
+            `class-descriptions.csv`.
         font: Noto Color Emoji, where it is not in the usual places.
     """
     sprites = load_sprites(font)
@@ -55,8 +56,6 @@ def bundle(output: Path = ASSETS, font: Path | None = None) -> None:
     with (output / "class-descriptions.csv").open("w", newline="") as stream:
         rows = [("LabelName", "DisplayName"), *((_label(name), name) for name in CLASSES)]
         csv.writer(stream, lineterminator="\n").writerows(rows)
-    entries = [f"- {{id: {number}, name: {name}}}\n" for number, name in enumerate(CLASSES, 1)]
-    (output / "classes.yaml").write_text("".join(entries))
 
 
 def key_of(index: int) -> str:

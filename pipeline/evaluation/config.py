@@ -56,7 +56,6 @@ class ScoringConfig(EvaluationConfig):
     explained by --method on --model (squashed to 448 x 448 for points, to 224 x 224 for
     segmentation, unless --model.image_size says)."""
 
-    LOCATIONS: ClassVar[tuple[str, ...]] = (*EvaluationConfig.LOCATIONS, "predictions")
     READ_BY_WORKERS: ClassVar[tuple[str, ...]] = (*EvaluationConfig.READ_BY_WORKERS, "predictions")
     # Of --predictions, what made them is in the identity.
     NO_RESULT: ClassVar[tuple[str, ...]] = (*EvaluationConfig.NO_RESULT, "predictions")

@@ -148,6 +148,7 @@ def known_model(settings: Mapping[str, Any], image_size: int) -> str | None:
         (model["image_size"] or OWN_SIZE) == image_size
         and settings["options"] == OPTIONS.get((method, name), {})
         and settings["layers"] is None
+        and "views" not in settings
         and settings["empty_text"] in ("auto", empty)
         and settings["empty_threshold"] == MethodConfig().empty_threshold
         and settings.get("prompts", settings)["templates"] == PromptConfig().templates

@@ -71,6 +71,7 @@ def categories_of(predictions: Predictions, config: ExportConfig) -> list[str]:
         ConfigError: --select.categories has one that the run has not.
     """
     known = set(predictions.categories.values())
+    config.select.check_run(predictions.identity)
     config.select.check(known)
     names = known if config.select.categories is None else set(config.select.categories)
     return sorted(names | ({config.caption_category} - {""}))
@@ -95,7 +96,7 @@ def select(
     Raises:
         ConfigError: a table cannot be read.
     """
-    wanted = list(dict.fromkeys((*COLUMNS, *columns)))
+    wanted = list(dict.fromkeys((*COLUMNS, *config.select.columns, *columns)))
     table, dropped = config.select.select(predictions.read(commit, [], wanted).annotations)
     unnamed = pc.is_null(table["category"])
     if config.caption_category:

@@ -13,7 +13,7 @@ from pipeline import storage
 from pipeline.errors import ConfigError, unwrapped
 from pipeline.storage import digests
 
-FIELDS = {"id", "name", "prompts", "threshold"}
+FIELDS = {"id", "name", "prompts", "threshold", "presence"}
 LARGEST_ID = 2**31 - 1
 """COCO's readers and Parquet's int32 take no more."""
 EXAMPLE = "- {id: 1, name: dog}"
@@ -31,12 +31,14 @@ class Category:
         name: unique.
         prompts: names that are looked for; where they differ, the stronger map counts.
         threshold: heat that a foreground pixel exceeds; None for the run's.
+        presence: score above which the class is there; None for the run's.
     """
 
     id: int
     name: str
     prompts: tuple[str, ...]
     threshold: float | None
+    presence: float | None = None
 
 
 def stable_id(name: str) -> int:
@@ -126,7 +128,8 @@ def _category(entry: Any, place: str) -> Category:
     if not isinstance(entry, dict) or not {"id", "name"} <= entry.keys() <= FIELDS:
         there = ", ".join(map(str, entry)) if isinstance(entry, dict) else repr(entry)
         raise ConfigError(
-            f"{place}: needs id and name, and may have prompts and threshold; it has {there}"
+            f"{place}: needs id and name, and may have prompts, threshold and presence; it has "
+            f"{there}"
         )
     number, name = entry["id"], entry["name"]
     prompts, threshold = entry.get("prompts", [name]), entry.get("threshold")
@@ -142,8 +145,13 @@ def _category(entry: Any, place: str) -> Category:
         raise ConfigError(
             f"{place}: threshold {threshold!r} is not in [0, 1); leave it out for --mask.threshold"
         )
-    own = None if threshold is None else float(threshold)
-    return Category(number, name, tuple(dict.fromkeys(prompts)), own)
+    presence = entry.get("presence")
+    if presence is not None and not (_is_number(presence) and -1 <= presence <= 1):
+        raise ConfigError(
+            f"{place}: presence {presence!r} is not in [-1, 1]; leave it out for --prompts.presence"
+        )
+    own, level = (None if value is None else float(value) for value in (threshold, presence))
+    return Category(number, name, tuple(dict.fromkeys(prompts)), own, level)
 
 
 def is_text(value: Any) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from PIL import features
 from webdataset.tariterators import base_plus_ext
 
-Keys = Literal["first_dot", "last_dot"]
+KeyEnd = Literal["first_dot", "last_dot"]
 
 IMAGE_FIELDS = (
     *("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"),
@@ -29,18 +29,18 @@ class Naming:
     """The rules of a run.
 
     Attributes:
-        keys: where the key of a sample ends: at the first dot of the base name, as WebDataset has
-            it, or at the last.
+        key_end: where the key of a sample ends: at the first dot of the base name, as WebDataset
+            has it, or at the last.
         image: the field that is the image; empty for the first of `IMAGE_FIELDS`.
     """
 
-    keys: Keys = "first_dot"
+    key_end: KeyEnd = "first_dot"
     image: str = ""
 
     @classmethod
     def of(cls, identity: Mapping[str, Any]) -> Naming:
         """The rules of a run whose settings are known by its identity."""
-        return cls(identity.get("keys", cls.keys), identity.get("image_field", cls.image))
+        return cls(identity.get("key_end", cls.key_end), identity.get("image_field", cls.image))
 
     def split(self, name: str) -> tuple[str, str] | None:
         """Key and lower-cased field of a member; None for one that belongs to no sample."""
@@ -49,7 +49,7 @@ class Naming:
         key, extension = base_plus_ext(name)
         if key is None:
             return None
-        if self.keys == "last_dot":
+        if self.key_end == "last_dot":
             key, _, extension = name.rpartition(".")
         return key, extension.lower()
 

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from pipeline.config import PromptConfig
-from pipeline.errors import Reject, one_line
+from pipeline.errors import ConfigError, Reject, one_line
 from pipeline.inputs.classes import Category, is_text, load_classes, stable_id
 from pipeline.inputs.samples import Sample
 
@@ -28,6 +28,7 @@ class Prompt:
         category_id: the class file's number, or `stable_id` of the name; None for a caption.
         texts: what to encode: the names of a class, of which the strongest counts, or a caption.
         threshold: the class's own; None for the run's.
+        presence: the class's own level; None for the run's.
         embedding: a vector in the joint space, where the sample brings one instead of a text.
     """
 
@@ -36,7 +37,16 @@ class Prompt:
     category_id: int | None
     texts: tuple[str, ...]
     threshold: float | None = None
+    presence: float | None = None
     embedding: Float32[np.ndarray, " embed"] | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class Absent:
+    """A prompt that is taken for absent from an image, with its score."""
+
+    prompt: Prompt
+    score: float
 
 
 PromptedSample: TypeAlias = Sample[list[Prompt]]
@@ -47,14 +57,26 @@ class PromptReader:
     """Finds the prompts of samples in the place that a configuration names."""
 
     def __init__(self, config: PromptConfig, embed_width: int | None = None) -> None:
-        """Load the class file, if there is one; see `load_classes` for what may go wrong.
+        """Load the class file, if there is one.
 
         Args:
             config: where the prompts are.
             embed_width: length that the vectors of samples must have.
+
+        Raises:
+            ConfigError: the class file is not as it should be, or nothing says when a class of a
+                vocabulary is there.
+            FileNotFoundError: there is no such file.
         """
         self.config, self.embed_width = config, embed_width
         self.classes = load_classes(config.classes) if config.classes else []
+        unlevelled = all(category.presence is None for category in self.classes)
+        if config.source == "vocabulary" and config.presence is None and unlevelled:
+            raise ConfigError(
+                "--prompts.source vocabulary needs --prompts.presence, the score above which a "
+                "class is there, or a presence in the class file: every image would get masks of "
+                "what is not in it; jobs/calibrate.py finds levels, -1 says no filter"
+            )
         self.by_name = {category.name: category for category in self.classes}
         self.by_id = {category.id: category for category in self.classes}
         sources = {
@@ -124,7 +146,14 @@ class PromptReader:
 
 def of_category(index: int, category: Category) -> Prompt:
     """The prompt for an entry of the class file."""
-    return Prompt(index, category.name, category.id, category.prompts, category.threshold)
+    return Prompt(
+        index,
+        category.name,
+        category.id,
+        category.prompts,
+        category.threshold,
+        category.presence,
+    )
 
 
 def _names(fields: Mapping[str, bytes], field: str) -> Sequence[str]:

@@ -16,7 +16,15 @@ from pipeline.errors import Reject, ShardError
 from pipeline.inputs.images import decode
 from pipeline.inputs.look_ahead import map_ahead
 from pipeline.inputs.naming import AS_WEBDATASET, Naming
-from pipeline.inputs.samples import Rejected, Sample, Skipped, Wanted, image_bytes, image_name
+from pipeline.inputs.samples import (
+    Guide,
+    Rejected,
+    Sample,
+    Skipped,
+    Wanted,
+    image_bytes,
+    image_name,
+)
 from pipeline.inputs.shards import Shard
 from pipeline.inputs.tars import RawSample, read_samples
 
@@ -31,6 +39,8 @@ Want: TypeAlias = Callable[[RawSample], Wanted | None]
 Several threads call it."""
 Fit: TypeAlias = Callable[[Tensor], Tensor]
 """Brings RGB pixels [3, height, width] to the size that is asked for. Several threads call it."""
+MakeGuide: TypeAlias = Callable[[Tensor], Guide]
+"""Makes of RGB pixels [3, height, width] what maps are refined by. Several threads call it."""
 
 
 def as_stored(pixels: Tensor) -> Tensor:
@@ -51,6 +61,7 @@ class ShardReader(Generic[Wanted]):
         naming: which members of a tar belong together, and which is the image.
         ahead: samples that are decoded before they are asked for.
         threads: that decode, for every shard that is being read.
+        guide: makes what maps are refined by, where they are.
     """
 
     want: Want[Wanted]
@@ -61,9 +72,12 @@ class ShardReader(Generic[Wanted]):
     naming: Naming = AS_WEBDATASET
     ahead: int = AHEAD
     threads: int = DECODE_THREADS
+    guide: MakeGuide | None = None
 
     @classmethod
-    def of(cls, config: RunConfig, want: Want[Wanted], fit: Fit) -> ShardReader[Wanted]:
+    def of(
+        cls, config: RunConfig, want: Want[Wanted], fit: Fit, guide: MakeGuide | None = None
+    ) -> ShardReader[Wanted]:
         """A reader with the limits of a run, one batch ahead of the batch that is wanted."""
         return cls(
             want,
@@ -71,9 +85,10 @@ class ShardReader(Generic[Wanted]):
             limit_samples=config.limit_samples,
             max_pixels=config.max_pixels,
             max_sample_bytes=config.max_sample_bytes,
-            naming=Naming(config.keys, config.image_field),
+            naming=Naming(config.key_end, config.image_field),
             ahead=2 * config.engine.batch_size,
             threads=max(DECODE_THREADS, config.engine.cpu_threads()),
+            guide=guide,
         )
 
     def __call__(self, shard: Shard) -> Iterator[Read[Wanted]]:
@@ -108,7 +123,8 @@ class ShardReader(Generic[Wanted]):
             return Rejected(raw.index, raw.key, *why)
         height, width = pixels.shape[1:]
         fitted = self.fit(pixels)
-        return Sample(raw.index, raw.key, height, width, fitted, wanted, image_name(raw))
+        guide = self.guide(pixels) if self.guide else None
+        return Sample(raw.index, raw.key, height, width, fitted, wanted, image_name(raw), guide)
 
 
 def _marked(raws: Iterable[RawSample]) -> Iterator[tuple[RawSample, bool]]:

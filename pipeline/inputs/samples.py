@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from pipeline.errors import Reject
@@ -16,6 +16,19 @@ SHOWN = 5
 """Fields that a message names."""
 
 Wanted = TypeVar("Wanted")
+
+
+@dataclass(frozen=True)
+class Guide:
+    """What the colours of an image say about outlines, at the size that maps are refined at.
+
+    Attributes:
+        pixels: RGB.
+        regions: the colour region of every pixel, numbered from 0; None where none are asked for.
+    """
+
+    pixels: UInt8[Tensor, "3 height width"]
+    regions: Int64[Tensor, "height width"] | None = None
 
 
 @dataclass(frozen=True)
@@ -30,6 +43,7 @@ class Sample(Generic[Wanted]):
         pixels: RGB, at the size that was asked for.
         wanted: what to look for, or what is known to be there; see `ShardReader`.
         file_name: of the image in the tar; None where it is no member of its own.
+        guide: where maps are refined by the image's colours.
     """
 
     index: int
@@ -39,6 +53,7 @@ class Sample(Generic[Wanted]):
     pixels: UInt8[Tensor, "3 rows columns"]
     wanted: Wanted
     file_name: str | None = None
+    guide: Guide | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +95,7 @@ def image_bytes(raw: RawSample) -> bytes:
         raise Reject(
             "many_images",
             f"{len(images)} images in one sample: {there}; their names have dots, and a key ends "
-            "at the first (--keys last_dot, or --image_field)",
+            "at the first (--key_end last_dot, or --image_field)",
             images=len(images),
         )
     wanted = raw.naming.image or ", .".join(IMAGE_FIELDS)

@@ -36,7 +36,7 @@ def pair_up(images: Sequence[str], input_root: str, predictions: Predictions) ->
     if absent:
         raise ConfigError(
             f"images: {len(absent)} of {len(shards)} shards have no commit in {predictions}, the "
-            f"first {absent[0].location}; finish the run, or leave them out"
+            f"first {storage.public(absent[0].location)}; finish the run, or leave them out"
         )
     pairs = [(shard, commits[shard.name]) for shard in shards]
     for shard, commit in pairs:

@@ -49,9 +49,9 @@ def with_masks(
         ConfigError: a setting that cannot work, or there is no such run.
     """
     run = Predictions(predictions, "predictions")
-    if Naming.of(run.identity).keys != "first_dot":
+    if Naming.of(run.identity).key_end != "first_dot":
         raise ConfigError(
-            f"predictions {storage.public(predictions)}: was made with --keys last_dot, and "
+            f"predictions {storage.public(predictions)}: was made with --key_end last_dot, and "
             "WebDataset ends keys at the first dot; use MaskDataset"
         )
     select = select or SelectionConfig()

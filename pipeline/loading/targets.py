@@ -145,7 +145,8 @@ class TargetReader:
         Raises:
             ConfigError: its tables cannot be read.
         """
-        shard = self.predictions.read(commit, IMAGES, None if self.semantic else INSTANCES)
+        wanted = list(dict.fromkeys((*INSTANCES, *self.select.columns)))
+        shard = self.predictions.read(commit, IMAGES, None if self.semantic else wanted)
         masks, _ = self.select.select(shard.annotations)
         with_masks = set(masks["sample_index"].to_pylist())
         images = {
@@ -177,6 +178,7 @@ def dense_labels(
     known = list(predictions.categories.values())
     if predictions.identity["prompts"]["source"] == "caption":
         known = [UNNAMED]
+    select.check_run(predictions.identity)
     select.check(known)
     names = known if select.categories is None else select.categories
     if config is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -11,8 +11,8 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 import legrad
-from pipeline.config import AnnotateConfig
-from pipeline.inputs.prompts import Prompt, PromptedSample, PromptReader, of_category
+from pipeline.config import NO_FILTER, AnnotateConfig, PromptConfig
+from pipeline.inputs.prompts import Absent, Prompt, PromptedSample, PromptReader, of_category
 from pipeline.models.loading import LoadedClip
 from pipeline.models.text import TextEncoder
 
@@ -22,11 +22,12 @@ class Maps:
     """What the model says about the prompts of one sample.
 
     Attributes:
-        prompts: what was looked for.
+        prompts: what was looked for, but for what is absent.
         raw: their maps on the patch grid.
         scores: cosines of the image's embedding with those of the texts.
         texts: the text of each prompt that fits the image best, as it was encoded.
-        cut: prompts that were longer than the model's context.
+        cut: prompts that were longer than the model's context, absent ones too.
+        absent: what was looked for, and scores too low for a map.
     """
 
     prompts: list[Prompt]
@@ -34,6 +35,37 @@ class Maps:
     scores: list[float]
     texts: list[str]
     cut: int
+    absent: list[Absent] = field(default_factory=list)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Maps]) -> Maps:
+        """The maps of one sample whose prompts were explained in parts, in order."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(
+            prompts=[prompt for part in parts for prompt in part.prompts],
+            raw=torch.cat([part.raw for part in parts]),
+            scores=[score for part in parts for score in part.scores],
+            texts=[text for part in parts for text in part.texts],
+            cut=sum(part.cut for part in parts),
+            absent=[pair for part in parts for pair in part.absent],
+        )
+
+    def halves(self) -> list[Maps]:
+        """Those of the first half of the prompts and those of the second; empty for one prompt."""
+        middle = len(self.prompts) // 2
+        sides = [slice(middle), slice(middle, None)] if middle else []
+        return [
+            Maps(
+                prompts=self.prompts[side],
+                raw=self.raw[side],
+                scores=self.scores[side],
+                texts=self.texts[side],
+                cut=0 if number else self.cut,
+                absent=[] if number else self.absent,
+            )
+            for number, side in enumerate(sides)
+        ]
 
 
 @runtime_checkable
@@ -80,6 +112,7 @@ class PromptExplainer:
             if config.prompts.source == "vocabulary"
             else None
         )
+        self._prompts = config.prompts
 
     @property
     def device(self) -> torch.device:
@@ -107,18 +140,25 @@ class PromptExplainer:
     def __call__(self, samples: Sequence[PromptedSample]) -> list[Maps]:
         """Maps of every prompt of every sample; not thread-safe."""
         images = self._model.images(torch.stack([sample.pixels for sample in samples]))
-        if self._vocabulary is None:
-            asked = [sample.wanted for sample in samples]
+        asked: Sequence[list[Prompt]] = [sample.wanted for sample in samples]
+        if self._vocabulary is None and not self._prompts.filters:
             text, owner, cut = self._texts(asked)
             embedding, raw = self._explainer.explain(images, text, owner)
-        else:
-            encoding = self._explainer.encode(images)
-            embedding = encoding.embedding
-            asked = self._vocabulary.most_similar(embedding)
-            text, owner, cut = self._texts(asked)
-            raw = self._explainer.maps(encoding, text, owner)
-        scores = (embedding[owner] * text).sum(-1)
-        return self._per_sample(asked, raw, scores, cut)
+            best = _best((embedding[owner] * text).sum(-1), asked)
+            return self._per_sample(asked, raw, best, [True] * len(best), cut)
+        encoding = self._explainer.encode(images)
+        if self._vocabulary is not None:
+            asked = self._vocabulary.most_similar(encoding.embedding)
+        text, owner, cut = self._texts(asked)
+        best = _best((encoding.embedding[owner] * text).sum(-1), asked)
+        present = _present(self._prompts, asked, best)
+        if not all(present):
+            flags = zip((prompt for prompts in asked for prompt in prompts), present, strict=True)
+            rows = [is_there for prompt, is_there in flags for _ in prompt.texts]
+            which = torch.tensor(rows, device=text.device)
+            text, owner = text[which], owner[which]
+        raw = self._explainer.maps(encoding, text, owner)
+        return self._per_sample(asked, raw, best, present, cut)
 
     def _texts(
         self, asked: Sequence[Sequence[Prompt]]
@@ -132,28 +172,46 @@ class PromptExplainer:
         self,
         asked: Sequence[list[Prompt]],
         raw: Float[Tensor, "text rows columns"],
-        scores: Float[Tensor, " text"],
+        best: Sequence[tuple[int, float]],
+        present: Sequence[bool],
         cut: Sequence[bool],
     ) -> list[Maps]:
-        """Join the texts of each prompt: the maximum of their maps, the best of their scores."""
+        """Join the texts of each prompt that is present: the maximum of their maps.
+
+        Args:
+            asked: the prompts of each sample.
+            raw: maps of the texts of those that are present.
+            best: text of each prompt that fits best, and its score.
+            present: whether each prompt is.
+            cut: whether each prompt was.
+        """
+        numbered = iter(range(len(best)))
+        places = [[next(numbered) for _ in of_sample] for of_sample in asked]
         prompts = [prompt for of_sample in asked for prompt in of_sample]
-        texts = [len(prompt.texts) for prompt in prompts]
+        kept = [[place for place in of_sample if present[place]] for of_sample in places]
+        texts = [len(prompts[place].texts) for of_sample in kept for place in of_sample]
         joined = raw  # on a GPU, an operation per prompt would cost more than the maps
         if max(texts, default=1) > 1:
             joined = torch.stack([part.amax(0) for part in _split(raw, texts)])
-        best = [max(enumerate(part.tolist()), key=_score) for part in _split(scores.cpu(), texts)]
-        counts = [len(of_sample) for of_sample in asked]
-        results, start = [], 0
-        for of_sample, maps in zip(asked, _split(joined, counts), strict=True):
-            end = start + len(of_sample)
-            shown = [
-                self._encode_text.shown(prompt, prompt.texts[which])
-                for prompt, (which, _) in zip(of_sample, best[start:end], strict=True)
-            ]
-            of_best = [score for _, score in best[start:end]]
-            results.append(Maps(of_sample, maps, of_best, shown, sum(cut[start:end])))
-            start = end
-        return results
+        maps = _split(joined, [len(of_sample) for of_sample in kept])
+        return [
+            Maps(
+                prompts=[prompts[place] for place in there],
+                raw=of_sample,
+                scores=[best[place][1] for place in there],
+                texts=[self._shown(prompts[place], best[place][0]) for place in there],
+                cut=sum(cut[place] for place in all_of_it),
+                absent=[
+                    Absent(prompts[place], best[place][1])
+                    for place in all_of_it
+                    if not present[place]
+                ],
+            )
+            for of_sample, there, all_of_it in zip(maps, kept, places, strict=True)
+        ]
+
+    def _shown(self, prompt: Prompt, which: int) -> str:
+        return self._encode_text.shown(prompt, prompt.texts[which])
 
 
 class _Vocabulary:
@@ -165,7 +223,7 @@ class _Vocabulary:
         self._text, _ = encode_text(self._prompts)
         owner = [i for i, prompt in enumerate(self._prompts) for _ in prompt.texts]
         self._owner = torch.tensor(owner, device=self._text.device)
-        self._top_k, self._presence = config.prompts.top_k, config.prompts.presence
+        self._top_k = config.prompts.top_k
 
     def most_similar(self, images: Float[Tensor, "image embed"]) -> list[list[Prompt]]:
         """The classes that fit each image best, by their best name; most similar first."""
@@ -177,10 +235,39 @@ class _Vocabulary:
             [
                 replace(self._prompts[which], index=rank)
                 for rank, (which, cosine) in enumerate(zip(classes, cosines, strict=True))
-                if cosine > self._presence
+                if cosine > NO_FILTER  # no number is not
             ]
             for classes, cosines in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
+
+
+def _best(
+    scores: Float[Tensor, " text"], asked: Sequence[Sequence[Prompt]]
+) -> list[tuple[int, float]]:
+    """Of every prompt the text with the highest score, and that score."""
+    texts = [len(prompt.texts) for prompts in asked for prompt in prompts]
+    return [max(enumerate(part.tolist()), key=_score) for part in _split(scores.cpu(), texts)]
+
+
+def _present(
+    config: PromptConfig, asked: Sequence[Sequence[Prompt]], best: Sequence[tuple[int, float]]
+) -> list[bool]:
+    """Whether the score of each prompt exceeds its level; one that is no number counts as there.
+
+    What comes of it is then told as what it is, a map that is not finite.
+    """
+    if not config.filters:
+        return [True] * len(best)
+    run = NO_FILTER if config.presence is None else config.presence
+    levels = [
+        run if prompt.presence is None else prompt.presence
+        for prompts in asked
+        for prompt in prompts
+    ]
+    return [
+        level == NO_FILTER or not score <= level
+        for level, (_, score) in zip(levels, best, strict=True)
+    ]
 
 
 def _split(values: Tensor, sizes: Sequence[int]) -> list[Tensor]:

@@ -47,7 +47,7 @@ class Query:
     """An image and what to look for in it.
 
     Attributes:
-        pixels: RGB, at the model's size.
+        pixels: RGB, at the model's size, or larger for views of larger scales.
         text: L2-normalised embeddings, or rows of a head.
     """
 
@@ -79,6 +79,7 @@ class LoadedModel(ABC):
         device: where the model is.
         dtype: of its weights and input.
         size: side of its input, in pixels.
+        largest: side of its input at the largest of the views' scales.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class LoadedModel(ABC):
         self.device, self.dtype = device, dtype
         self.config, self.model = config, model
         self._preprocess, self.size = preprocess, preprocess.size
+        self.largest = round(max(config.views.scales) * self.size)
 
     def explainer(self, **changes: Any) -> legrad.Explainer:
         """The explainer of the configuration, with other `MethodConfig` settings if wanted.
@@ -106,14 +108,16 @@ class LoadedModel(ABC):
         """
         config = replace(self.config, **changes)
         explainer = make_explainer(
-            config, self.model, self.caption, self.text, config.engine.memory_budget
+            config, self.model, self.caption, self.text, config.engine.memory_budget, self.size
         )
-        if side := config.sized_model().image_size:  # to find out now, and not at the first image
-            image = torch.zeros(1, 3, side, side, device=self.device, dtype=self.dtype)
+        side = config.sized_model().image_size
+        if side or not config.views.plain:  # to find out now, and not at the first image
+            image = torch.zeros(1, 3, self.size, self.size, device=self.device, dtype=self.dtype)
             try:
                 explainer.encode(image)
             except ValueError as error:
-                raise ConfigError(f"--model.image_size {side}: {error}") from error
+                flag = f"--model.image_size {side}" if side else "--views"
+                raise ConfigError(f"{flag}: {error}") from error
         return explainer
 
     def explain(self, explainer: legrad.Explainer, queries: Sequence[Query]) -> list[Explanation]:

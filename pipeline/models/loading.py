@@ -71,8 +71,8 @@ class LoadedClip(LoadedModel):
         return self.encode_text.caption(text).float()
 
     def squash(self, pixels: UInt8[Tensor, "3 height width"]) -> UInt8[Tensor, "3 size size"]:
-        """The whole image at the model's size."""
-        return self._preprocess.squash(pixels)
+        """The whole image at the model's size, or at that of the largest view."""
+        return self._preprocess.squash(pixels, self.largest)
 
     def fit(self, pixels: UInt8[Tensor, "3 height width"]) -> UInt8[Tensor, "3 size size"]:
         """The image as the model's own preprocessing has it: zero-shot accuracy is measured so."""

@@ -26,6 +26,7 @@ def make_explainer(
     embed: Embed,
     embed_names: EmbedNames,
     memory_budget: int,
+    side: int | None = None,
 ) -> legrad.Explainer:
     """Build the explainer of a model.
 
@@ -35,6 +36,8 @@ def make_explainer(
         embed: the L2-normalised embedding of a text as it is, without templates.
         embed_names: the L2-normalised embeddings of class names, put into templates.
         memory_budget: bytes that LeGrad's temporaries may take.
+        side: pixels of a side of the plain view, where images may come larger for other scales;
+            None: it is that of the images.
 
     Raises:
         ConfigError: the method cannot explain this model, or not with these settings.
@@ -44,7 +47,7 @@ def make_explainer(
         options[option] = embed_names(read_names(option, options[option]))
     try:
         empty = empty_text(config, model)
-        return legrad.build(
+        explainer = legrad.build(
             config.method,
             model,
             config.layers,
@@ -56,6 +59,16 @@ def make_explainer(
         )
     except ValueError as error:
         raise ConfigError(f"--method {config.method}: {error}") from error
+    views = config.views
+    if views.plain:
+        return explainer
+    size = None if side is None else (side, side)
+    try:
+        return legrad.Views(
+            explainer, views.shifts, flip=views.flip, scales=views.scales, size=size
+        )
+    except ValueError as error:
+        raise ConfigError(f"--views with --method {config.method}: {error}") from error
 
 
 def empty_text(config: MethodConfig, model: nn.Module) -> str:

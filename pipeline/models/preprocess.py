@@ -76,10 +76,10 @@ class Preprocess:
         )
 
     def squash(
-        self, pixels: UInt8[Tensor, "3 height width"]
-    ) -> UInt8[Tensor, "3 {self.size} {self.size}"]:
-        """Resize to the model's square, whatever the shape was."""
-        return squash(pixels, self.size, self.interpolation)
+        self, pixels: UInt8[Tensor, "3 height width"], size: int | None = None
+    ) -> UInt8[Tensor, "3 side side"]:
+        """Resize to the model's square, or one of another size, whatever the shape was."""
+        return squash(pixels, size or self.size, self.interpolation)
 
     def fit(
         self, pixels: UInt8[Tensor, "3 height width"]

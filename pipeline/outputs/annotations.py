@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from jaxtyping import UInt8
 from torch import Tensor
 
-from pipeline.inputs.prompts import Prompt
+from pipeline.inputs.prompts import Absent, Prompt
 from pipeline.outputs.masks import Mask
 
 
@@ -20,7 +20,7 @@ class Annotation:
         text: the text of the prompt that fits the image best, as it was encoded.
         score: cosine of the image's embedding with that of `text`.
         raw_min: lowest value of the raw map.
-        raw_max: highest value of the raw map, comparable between images.
+        raw_max: highest value of the raw map, in units of the method: no sign of presence.
         heat: the min-max-normalised patch grid in 0..255.
         mask: the foreground; None where there is none to write.
         dropped: why there is none.
@@ -41,12 +41,14 @@ class Annotated:
     """The annotations of one sample.
 
     Attributes:
-        annotations: one per prompt, in their order.
+        annotations: one per prompt that is present, in their order.
         cut: prompts that were longer than the model's context.
         degraded: the batch had to be made smaller for want of memory, so that another run may give
             other last digits.
+        absent: prompts whose score is too low, in their order.
     """
 
     annotations: list[Annotation]
     cut: int = 0
     degraded: bool = False
+    absent: list[Absent] = field(default_factory=list)

@@ -141,15 +141,31 @@ def measure(segmentation: RLE) -> tuple[int, list[float]]:
     return int(coco.area(rle)), coco.toBbox(rle).tolist()
 
 
-def why_empty(raw: Float[Tensor, "map rows columns"], order: HeatOrder) -> list[str]:
+def why_empty(
+    raw: Float[Tensor, "map rows columns"],
+    order: HeatOrder,
+    exceeds: Bool[Tensor, " map"] | None = None,
+) -> list[str]:
     """What it means where a map has no foreground.
 
-    `not_finite`, `flat_map` (a constant, or nowhere above 0 where it is cut off there) or
-    `below_threshold`.
+    `not_finite`, `flat_map` (a constant, or nowhere above 0 where it is cut off there),
+    `below_threshold`, or `overlapped`, where maps compete and others won all of its foreground.
+
+    Args:
+        raw: maps on the patch grid.
+        order: of the steps from maps to heat.
+        exceeds: whether a map's heat exceeds its threshold anywhere, if maps compete.
     """
     finite = raw.isfinite().all(2).all(1).tolist()
     flat = legrad.degenerate(raw, order=order).tolist()
+    lost = [False] * len(raw) if exceeds is None else exceeds.tolist()
     return [
-        "not_finite" if not is_finite else "flat_map" if is_flat else "below_threshold"
-        for is_finite, is_flat in zip(finite, flat, strict=True)
+        "not_finite"
+        if not is_finite
+        else "flat_map"
+        if is_flat
+        else "overlapped"
+        if is_lost
+        else "below_threshold"
+        for is_finite, is_flat, is_lost in zip(finite, flat, lost, strict=True)
     ]

@@ -1,4 +1,4 @@
-"""Masks by way of every pixel's heat: the literal definition, and the reference of `level_sets`."""
+"""Masks by way of every pixel's heat: the literal way, and the reference of `closed_form`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
 import legrad
@@ -25,29 +25,98 @@ def rasters(
     thresholds: Sequence[float | None],
     config: MaskConfig,
     order: HeatOrder = HeatOrder.UPSAMPLE_NORMALISE,
+    counts: Sequence[int] | None = None,
 ) -> Iterator[Foreground]:
-    """Upsample, normalise and threshold the maps of one image, on the device they are on.
+    """Upsample, normalise and threshold maps, on the device they are on.
 
     The maps are upsampled transposed: [map, width, height] in C order is the Fortran-ordered
     [height, width, map] that COCO's encoder wants, so that nothing has to be copied.
 
     Arguments and what it yields are those of `pipeline.outputs.thresholding.threshold_maps`.
     """
-    step = max(1, CHUNK_PIXELS // (height * width))
-    for start in range(0, len(raw), step):
-        chunk = slice(start, start + step)
-        transposed = raw[chunk].transpose(1, 2)
-        heat = legrad.heatmap(transposed, (width, height), order=order)
+    size = (width, height)
+    parts: Iterator[tuple[Tensor, Tensor | None]]
+    if config.overlap == "keep":
+        parts = ((heat, None) for heat in _heats(raw.transpose(1, 2), size, order))
+    else:
+        parts = _competing(raw.transpose(1, 2), size, order, counts)
+    start = 0
+    for heat, wins in parts:
+        chunk = slice(start, start := start + len(heat))
         levels = _levels(heat, thresholds[chunk], config)
         foreground = heat > levels[:, None, None]
+        exceeds = None
+        if wins is not None:
+            exceeds = foreground.flatten(1).any(1)
+            foreground &= wins
         heat_means = (heat * foreground).sum((1, 2)) / foreground.sum((1, 2)).clamp(min=1)
         pixels = foreground.to(torch.uint8).cpu().numpy().transpose(2, 1, 0)
         yield Foreground(
             heat_means=heat_means.tolist(),
             thresholds=levels.tolist(),
-            empty=why_empty(raw[chunk], order),
+            empty=why_empty(raw[chunk], order, exceeds),
             encode=partial(encode, pixels),
         )
+
+
+def winning_heat(
+    raw: Float[Tensor, "map rows columns"],
+    size: tuple[int, int],
+    order: HeatOrder = HeatOrder.UPSAMPLE_NORMALISE,
+    counts: Sequence[int] | None = None,
+) -> Float32[Tensor, "map height width"]:
+    """The heat of maps where they are the hottest of their image, and 0 everywhere else.
+
+    At a tie the first map of the image wins.
+
+    Args:
+        raw: maps on a grid.
+        size: (height, width) to upsample to, in pixels.
+        order: of the steps from maps to heat.
+        counts: how many of the maps each image has, one image after the other; None for one image.
+    """
+    parts = [heat * wins for heat, wins in _competing(raw, size, order, counts)]
+    return torch.cat(parts) if parts else legrad.heatmap(raw, size, order=order)
+
+
+def _heats(
+    maps: Float[Tensor, "map rows columns"], size: tuple[int, int], order: HeatOrder
+) -> Iterator[Float32[Tensor, "some height width"]]:
+    """The heat of maps, in as many parts as memory needs."""
+    step = max(1, CHUNK_PIXELS // (size[0] * size[1]))
+    for start in range(0, len(maps), step):
+        yield legrad.heatmap(maps[start : start + step], size, order=order)
+
+
+def _competing(
+    maps: Float[Tensor, "map rows columns"],
+    size: tuple[int, int],
+    order: HeatOrder,
+    counts: Sequence[int] | None,
+) -> Iterator[tuple[Float32[Tensor, "some height width"], Bool[Tensor, "some height width"]]]:
+    """The heat of maps, and where each is the hottest of its image, in parts."""
+    for of_image in maps.split_with_sizes([len(maps)] if counts is None else list(counts)):
+        hottest = _hottest(of_image, size, order)
+        start = 0
+        for heat in _heats(of_image, size, order):  # again: all at once may be too much
+            numbers = torch.arange(start, start := start + len(heat), device=heat.device)
+            yield heat, numbers[:, None, None] == hottest
+
+
+def _hottest(
+    maps: Float[Tensor, "map rows columns"], size: tuple[int, int], order: HeatOrder
+) -> Int64[Tensor, "height width"]:
+    """Which map is the hottest at every pixel, the first of equals."""
+    highest = torch.full(size, -torch.inf, device=maps.device)
+    hottest = torch.zeros(size, dtype=torch.long, device=maps.device)
+    start = 0
+    for heat in _heats(maps, size, order):
+        of_part, number = heat.max(0)
+        higher = of_part > highest
+        highest = torch.where(higher, of_part, highest)
+        hottest = torch.where(higher, number + start, hottest)
+        start += len(heat)
+    return hottest
 
 
 def _levels(

@@ -41,6 +41,8 @@ ANNOTATIONS = pa.schema(
 
 RAW_MIN = pa.field("raw_min", pa.float32(), nullable=False)
 """Before `raw_max` where maps are cut off at 0, which their heat alone does not tell."""
+PROBABILITY = pa.field("probability", pa.float32(), nullable=False)
+"""After `score` where a run has a calibration."""
 
 IMAGES = pa.schema(
     [
@@ -62,11 +64,36 @@ IMAGES = pa.schema(
 )
 """One row per input sample: annotated, empty (nothing to look for, or nothing found), rejected."""
 
+ABSENT = pa.field(
+    "absent",
+    pa.list_(
+        pa.struct(
+            [("prompt_index", pa.int32()), ("category", pa.string()), ("score", pa.float32())]
+        )
+    ),
+    nullable=False,
+)
+"""Last in `images/` where prompts may be absent: those that were, with their score."""
 
-def annotation_schema(clips: bool) -> pa.Schema:
-    """`ANNOTATIONS`, with what it takes to make heat again where maps are cut off at 0."""
-    place: int = ANNOTATIONS.get_field_index("raw_max")
-    return ANNOTATIONS.insert(place, RAW_MIN) if clips else ANNOTATIONS
+
+def annotation_schema(clips: bool, calibrated: bool = False) -> pa.Schema:
+    """`ANNOTATIONS`, with the columns of what a run does beside.
+
+    Args:
+        clips: maps are cut off at 0, so that it takes more to make heat again.
+        calibrated: there is a calibration.
+    """
+    schema = ANNOTATIONS
+    if clips:
+        schema = schema.insert(schema.get_field_index("raw_max"), RAW_MIN)
+    if calibrated:
+        schema = schema.insert(schema.get_field_index("score") + 1, PROBABILITY)
+    return schema
+
+
+def image_schema(filtered: bool) -> pa.Schema:
+    """`IMAGES`, with the prompts that are absent where a run filters them."""
+    return IMAGES.append(ABSENT) if filtered else IMAGES
 
 
 def heat_order(table: pa.Table) -> HeatOrder:
@@ -117,9 +144,10 @@ def to_files(
         order: of the steps from raw maps to heat.
     """
     metadata = footer(results, order)
+    prompts = results.get("prompts", {})
+    of_masks = annotation_schema(order.clips, "calibration" in prompts)
+    of_images = image_schema("absent" in prompts)
     return {
-        f"annotations/{shard}.parquet": parquet.of_rows(
-            rows, annotation_schema(order.clips), metadata
-        ),
-        f"images/{shard}.parquet": parquet.of_rows(images, IMAGES, metadata),
+        f"annotations/{shard}.parquet": parquet.of_rows(rows, of_masks, metadata),
+        f"images/{shard}.parquet": parquet.of_rows(images, of_images, metadata),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from legrad.errors import near
+from pipeline.config import since
 from pipeline.errors import ConfigError
 
 COLUMNS = (
     *("sample_index", "prompt_index", "category", "score"),
     *("raw_max", "area", "height", "width"),
 )
-"""Of `annotations/`, that it takes to select."""
+"""Of `annotations/`, that it takes to select; see `SelectionConfig.columns` for one more."""
 UNNAMED = "(caption)"
 """Stands for the category of masks that have none."""
 
@@ -37,6 +38,8 @@ class SelectionConfig:
     score: float | None = None
     """Least score, the cosine of image and text. Its levels differ from model to model: see the
     report."""
+    probability: float | None = since(None, None)
+    """Least probability that the thing is there, of runs with --prompts.calibration."""
     raw_max: float | None = None
     """Least maximum of the raw map."""
     min_area: float = 0.0
@@ -57,6 +60,27 @@ class SelectionConfig:
         if self.categories is not None and not self.categories:
             raise ConfigError("--select.categories []: would take nothing; leave it out for all")
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Of `annotations/`, that it takes to select so."""
+        return (*COLUMNS, *(["probability"] if self.probability is not None else []))
+
+    def check_run(self, identity: Mapping[str, Any]) -> None:
+        """Refuse a setting that takes a column which a run does not have.
+
+        Args:
+            identity: the settings that made the run.
+
+        Raises:
+            ConfigError: the run has no probabilities.
+        """
+        calibrated = "calibration" in identity.get("prompts", {})
+        if self.probability is not None and not calibrated:
+            raise ConfigError(
+                f"--select.probability {self.probability}: the run has no probabilities; annotate "
+                "with --prompts.calibration"
+            )
+
     def check(self, names: Iterable[str]) -> None:
         """Refuse categories that a run does not have.
 
@@ -74,7 +98,7 @@ class SelectionConfig:
         """The masks to take, in their order, and what was dropped.
 
         Args:
-            table: rows of `annotations/` of one shard, with `COLUMNS`.
+            table: rows of `annotations/` of one shard, with `columns`.
         """
         dropped: Dropped = Counter()
         for setting, keep in self._filters():
@@ -90,7 +114,7 @@ class SelectionConfig:
         if self.categories is not None:
             names = pa.array(self.categories, pa.string())
             yield "categories", lambda table: pc.is_in(table["category"], names)
-        for name in ("score", "raw_max"):
+        for name in ("score", "probability", "raw_max"):
             least = getattr(self, name)
             if least is not None:
                 yield name, _at_least(name, least)

@@ -15,7 +15,7 @@ from torch import Tensor
 from legrad import HeatOrder
 from legrad.errors import near
 from pipeline.errors import ConfigError
-from pipeline.outputs.level_sets import Axis, normalised
+from pipeline.outputs.closed_form.grid import Axis, normalised
 from pipeline.outputs.masks import decode, stored_heat, stretched
 
 CPU = torch.device("cpu")

@@ -7,6 +7,7 @@ from typing import Any
 
 from legrad import HeatOrder
 from pipeline.config import AnnotateConfig
+from pipeline.inputs.calibration import Calibration
 from pipeline.inputs.classes import unlisted
 from pipeline.inputs.prompts import PromptedSample
 from pipeline.inputs.samples import Rejected
@@ -20,14 +21,22 @@ Row = dict[str, Any]
 class ShardTables:
     """Rows of `annotations/` and `images/` for one shard, in the order of its samples."""
 
-    def __init__(self, shard: str, config: AnnotateConfig, order: HeatOrder) -> None:
+    def __init__(
+        self,
+        shard: str,
+        config: AnnotateConfig,
+        order: HeatOrder,
+        calibration: Calibration | None = None,
+    ) -> None:
         """Start with no rows.
 
         Args:
             shard: name of the shard.
             config: of the run; the part of it that changes results goes into the footers.
             order: of the steps from raw maps to heat.
+            calibration: that the configuration names, if it does.
         """
+        self._calibration = calibration
         self.shard, self.mask = shard, config.mask
         self.results = config.identity()
         self.order = order
@@ -42,19 +51,30 @@ class ShardTables:
         results = annotated.annotations
         found = [result for result in results if result.mask is not None]
         dropped = Counter(result.dropped for result in results if result.dropped)
+        if annotated.absent:
+            dropped["absent"] = len(annotated.absent)
         self.degraded |= annotated.degraded
-        for result in results:
-            if result.prompt.category is not None:
-                self._categories[result.prompt.category] = result.prompt.category_id
+        absent = [each.prompt for each in annotated.absent]
+        for prompt in [*(result.prompt for result in results), *absent]:
+            if prompt.category is not None:
+                self._categories[prompt.category] = prompt.category_id
         self._add_image(
             sample,
             height=sample.height,
             width=sample.width,
             status="annotated" if found else "empty",
-            prompts=len(results),
+            prompts=len(results) + len(annotated.absent),
             prompts_cut=annotated.cut,
             masks=len(found),
             without_mask=[{"reason": r, "count": n} for r, n in sorted(dropped.items())],
+            absent=[
+                {
+                    "prompt_index": each.prompt.index,
+                    "category": each.prompt.category,
+                    "score": each.score,
+                }
+                for each in annotated.absent
+            ],
         )
         self.annotations += [self._annotation(sample, result) for result in found]
 
@@ -93,6 +113,7 @@ class ShardTables:
     def _add_image(self, sample: PromptedSample | Rejected, **columns: Any) -> None:
         unknown = {"height": None, "width": None, "reason": None, "detail": None}
         nothing = {"prompts": 0, "prompts_cut": 0, "masks": 0, "without_mask": []}
+        nothing |= {"absent": []}
         name = {"file_name": sample.file_name}
         self.images.append(self._identity(sample) | name | unknown | nothing | columns)
 
@@ -106,7 +127,10 @@ class ShardTables:
 
     def _annotation(self, sample: PromptedSample, result: Annotation) -> Row:
         assert result.mask is not None
-        return self._identity(sample) | {
+        likely = {}
+        if self._calibration is not None:
+            likely = {"probability": self._calibration.probability(result.score)}
+        return (self._identity(sample) | likely) | {
             "height": sample.height,
             "width": sample.width,
             "prompt_index": result.prompt.index,

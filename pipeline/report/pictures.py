@@ -61,7 +61,7 @@ def draw_masks(
     shard: Shard,
     rows: Mapping[int, list[Row]],
     order: HeatOrder,
-    limits: Mapping[str, int],
+    limits: Mapping[str, Any],
     naming: Naming = AS_WEBDATASET,
 ) -> Iterator[tuple[Row, Pictures | str]]:
     """Pictures of some masks of a shard, or why there are none.

@@ -9,7 +9,8 @@ from typing import Any
 from pipeline import storage
 from pipeline.config import AnnotateConfig
 from pipeline.errors import naming
-from pipeline.inputs.classes import load_classes
+from pipeline.inputs.calibration import load_calibration
+from pipeline.inputs.prompts import PromptReader
 from pipeline.inputs.shards import shards_of
 from pipeline.outputs.card import ANNOTATIONS_CARD
 from pipeline.outputs.ledger import Ledger
@@ -84,6 +85,9 @@ def print_status(output: str, thorough: bool = False) -> None:
 def _read_settings(config: AnnotateConfig) -> list[dict[str, Any]]:
     """Read the files that settings name, and return the categories of the class file."""
     with naming(f"--prompts.classes {storage.public(config.prompts.classes)}"):
-        classes = load_classes(config.prompts.classes) if config.prompts.classes else []
+        classes = PromptReader(config.prompts).classes
+    if calibration := config.prompts.calibration:
+        with naming(f"--prompts.calibration {storage.public(calibration)}"):
+            load_calibration(calibration, config.identity())
     config.identity()  # has digests of the files, and keeps them
     return [{"id": category.id, "name": category.name} for category in classes]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
@@ -20,6 +20,14 @@ from pipeline.outputs.masks import Foreground, Mask, encode_masks
 from pipeline.outputs.thresholding import threshold_maps
 from pipeline.run.ordering import Priority, PriorityLock, no_op
 from pipeline.run.stages import StageClock
+
+
+@dataclass(frozen=True)
+class _Mapped:
+    """A sample and all its maps, or a part of them."""
+
+    sample: PromptedSample
+    maps: Maps
 
 
 class Annotator:
@@ -46,7 +54,8 @@ class Annotator:
         """The annotations of every sample.
 
         All prompts of the batch share one forward pass of the vision tower. A batch that does not
-        fit into the device's memory is halved, down to one prompt of one image.
+        fit into the device's memory is halved, down to one prompt of one image; masks are made
+        when all maps of an image are there, down to one image where its prompts compete.
 
         Args:
             batch: in the order of the results.
@@ -55,25 +64,41 @@ class Annotator:
             clock: is told the time that it takes.
         """
         clock = clock or StageClock()
-        results = {sample.index: Annotated([]) for sample in batch}
         asked = [sample for sample in batch if self.explain.has_prompts(sample)]
+        device = self.explain.device
 
-        def explain_and_mask(samples: Sequence[PromptedSample]) -> list[Annotated]:
-            with self._model_lock.take(priority, on_change):
-                with clock.measure("model"):
-                    maps = self.explain(samples)
+        def explain(samples: Sequence[PromptedSample]) -> list[Maps]:
+            with self._model_lock.take(priority, on_change), clock.measure("model"):
+                return self.explain(samples)
+
+        def mask(mapped: Sequence[_Mapped]) -> list[Annotated]:
             with clock.measure("mask"):
-                return self._annotated(samples, maps)
+                return self._annotated([m.sample for m in mapped], [m.maps for m in mapped])
 
-        done = in_halves(asked, explain_and_mask, _halve, self.explain.device)
-        for sample, annotated, degraded in done:
-            before = results[sample.index]
-            results[sample.index] = Annotated(
+        explained: dict[int, list[Maps]] = defaultdict(list)
+        degraded: set[int] = set()
+        for sample, maps, in_parts in in_halves(asked, explain, _halve, device):
+            explained[sample.index].append(maps)
+            degraded |= {sample.index} if in_parts else set()
+        complete = [_Mapped(s, Maps.joined(explained.pop(s.index))) for s in asked]
+        results = {sample.index: Annotated([]) for sample in batch}
+        for mapped, annotated, in_parts in in_halves(complete, mask, self._halve_maps, device):
+            index = mapped.sample.index
+            before = results[index]
+            results[index] = Annotated(
                 before.annotations + annotated.annotations,
                 before.cut + annotated.cut,
-                degraded,
+                in_parts or index in degraded,
+                before.absent + annotated.absent,
             )
         return [results[sample.index] for sample in batch]
+
+    def _halve_maps(self, mapped: Sequence[_Mapped]) -> list[list[_Mapped]]:
+        """Two halves of the samples, or of the maps of a single one, unless they compete."""
+        if len(mapped) > 1 or self.mask.overlap == "winner":
+            return halves(mapped)
+        (only,) = mapped
+        return [[replace(only, maps=half)] for half in only.maps.halves()]
 
     def _annotated(
         self, samples: Sequence[PromptedSample], maps: Sequence[Maps]
@@ -101,7 +126,7 @@ class Annotator:
                     named, islice(results, len(of_sample.prompts)), strict=True
                 )
             ]
-            made.append(Annotated(annotations, of_sample.cut))
+            made.append(Annotated(annotations, of_sample.cut, absent=of_sample.absent))
         return made
 
     def _masks(
@@ -113,17 +138,23 @@ class Annotator:
             sizes[sample.height, sample.width].append(place)
         masks: dict[int, Iterator[Mask | str]] = {}
         for size, places in sizes.items():
-            parts = self._foregrounds([maps[place] for place in places], *size)
+            mapped = [_Mapped(samples[place], maps[place]) for place in places]
+            parts = self._foregrounds(mapped, *size)
             together = iter([m for part in parts for m in encode_masks(part, self.mask.min_area)])
             masks |= dict.fromkeys(places, together)
         for place, of_sample in enumerate(maps):
             yield from islice(masks[place], len(of_sample.prompts))
 
-    def _foregrounds(self, maps: Sequence[Maps], height: int, width: int) -> Iterator[Foreground]:
+    def _foregrounds(
+        self, mapped: Sequence[_Mapped], height: int, width: int
+    ) -> Iterator[Foreground]:
+        maps = [of_sample.maps for of_sample in mapped]
+        guides = [of_sample.sample.guide for of_sample in mapped]
+        counts = [len(of_sample.prompts) for of_sample in maps]
         raw = torch.cat([of_sample.raw for of_sample in maps])
         thresholds = [prompt.threshold for of_sample in maps for prompt in of_sample.prompts]
         order = self.explain.heat_order
-        parts = threshold_maps(raw, height, width, thresholds, self.mask, order)
+        parts = threshold_maps(raw, height, width, thresholds, self.mask, order, counts, guides)
         while True:
             with self._masking:
                 part = next(parts, None)

@@ -135,7 +135,7 @@ def print_dry_run(config: AnnotateConfig, plan: Plan, changes: Sequence[str]) ->
     names = {shard.name for shard in plan.todo}
     for shard in plan.shards:
         state = "to do" if shard.name in names else "skipped"
-        print(f"{state:8} {shard.name}  {shard.size:,} bytes  {shard.location}")
+        print(f"{state:8} {shard.name}  {shard.size:,} bytes  {storage.public(shard.location)}")
     print(f"fingerprint {config.fingerprint()} of {json.dumps(config.identity(), indent=2)}")
     rows = annotation_schema(legrad.clips(config.method))
     for title, schema in (("annotations", rows), ("images", IMAGES)):

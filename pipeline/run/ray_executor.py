@@ -17,7 +17,6 @@ import socket
 import sys
 import threading
 import time
-import traceback
 from typing import Any
 
 import ray
@@ -26,7 +25,7 @@ from ray.exceptions import ActorUnavailableError, RayActorError, RayError
 from pipeline import storage
 from pipeline.cli import ExitCode, stop_when_terminated
 from pipeline.config import RunConfig
-from pipeline.errors import ConfigError, ModelError, one_line
+from pipeline.errors import ConfigError, ModelError, one_line, print_traceback
 from pipeline.outputs.ledger import Ledger
 from pipeline.run.loads import Loads
 from pipeline.run.members import Member
@@ -271,7 +270,7 @@ class _ShardActor:
                 self._worker = self._make_worker(self._config)
         except Exception as error:
             if not isinstance(error, ModelError | ValueError):
-                traceback.print_exc()
+                print_traceback()
             return one_line(error), storage.is_transient(error)
         return "", False
 

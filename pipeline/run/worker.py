@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,16 @@ import torch
 
 from pipeline import storage
 from pipeline.config import AnnotateConfig, RunConfig
-from pipeline.errors import NotWritten, ShardError, Stopped, TakenOver, TooManyRejects, one_line
+from pipeline.errors import (
+    NotWritten,
+    ShardError,
+    Stopped,
+    TakenOver,
+    TooManyRejects,
+    one_line,
+    print_traceback,
+)
+from pipeline.inputs.calibration import load_calibration
 from pipeline.inputs.look_ahead import map_ahead
 from pipeline.inputs.prompts import Prompt, PromptReader
 from pipeline.inputs.reader import Read, ShardReader, in_batches
@@ -26,6 +34,7 @@ from pipeline.models.explain import PromptExplainer, SampleExplainer
 from pipeline.outputs.annotations import Annotated
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.records import Commit, make_commit
+from pipeline.outputs.refinement.guides import guide_maker
 from pipeline.outputs.tables import ShardTables
 from pipeline.run.annotator import Annotator
 from pipeline.run.queue import Outcome, Trial
@@ -81,7 +90,7 @@ class ShardWorker(ABC):
         except OSError as error:
             return Outcome(one_line(error, kind=True), transient=storage.is_transient(error))
         except Exception as error:  # whatever it is, it must not take other shards with it
-            traceback.print_exc()
+            print_traceback()
             self._leave_if_broken()
             return Outcome(one_line(error, kind=True))
         return Outcome(record=self.ledger.take_report(trial.shard.name))
@@ -137,9 +146,15 @@ class Worker(ShardWorker):
         self.explain = make_explainer(config)
         self.annotator = Annotator(self.explain, config.mask)
         self._shards = count()
+        self._calibration = load_calibration(config.prompts.calibration, config.identity())
         vectors = config.prompts.source == "embeddings"
         prompts_of = PromptReader(config.prompts, self.explain.embed_width if vectors else None)
-        self.read = ShardReader.of(config, lambda raw: prompts_of(raw.fields), self.explain.squash)
+        self.read = ShardReader.of(
+            config,
+            lambda raw: prompts_of(raw.fields),
+            self.explain.squash,
+            guide_maker(config.mask),
+        )
 
     def do_shard(
         self, trial: Trial, on_images: Callable[[int], object], alive: Callable[[], None]
@@ -152,7 +167,8 @@ class Worker(ShardWorker):
             NotWritten: the output cannot be written; nothing was committed.
         """
         shard, started, clock = trial.shard, time.monotonic(), StageClock()
-        tables = ShardTables(shard.name, self.config, self.explain.heat_order)
+        order = self.explain.heat_order
+        tables = ShardTables(shard.name, self.config, order, self._calibration)
         incomplete = ""
         try:
             for batch, found in self._annotated(shard, alive, clock):

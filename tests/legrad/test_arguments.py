@@ -33,7 +33,10 @@ def heated(raw: object = RAW, size: object = (8, 8), **arguments: object) -> Use
     return lambda case: legrad.heatmap(raw, size, **arguments)
 
 
-LAYERS = "give None for all blocks, a whole number k for the last k, or a list of 0-based indices"
+LAYERS = (
+    "give None for all blocks, a whole number k for the last k, a part below 1 of them, or a list "
+    "of 0-based indices"
+)
 SIZE = r"give two whole numbers, \(rows, columns\) in pixels"
 IMAGES = "give them preprocessed for the model, as a tensor of floats"
 TEXT = r"give embeddings \[Q, 12\] as a tensor of floats, not token ids"
@@ -50,7 +53,10 @@ REFUSED: dict[str, tuple[Use, str]] = {
     "layers true": (built(layers=True), f"layers=True: {LAYERS}"),
     "layers numpy true": (built(layers=np.True_), f"layers=True: {LAYERS}"),
     "layers text": (built(layers="2"), f"layers='2': {LAYERS}"),
-    "layers float": (built(layers=2.0), f"layers=2.0: {LAYERS}"),
+    "layers float": (built(layers=2.0), r"layers=2.0: a part .* a whole number k for the last k"),
+    "layers part 1": (built(layers=1.0), "layers=1.0: a part of the blocks lies between 0 and 1"),
+    "layers part 0": (built(layers=0.0), "layers=0.0: a part of the blocks lies between 0 and 1"),
+    "layers part nan": (built(layers=np.nan), "layers=nan: a part of the blocks lies between"),
     "layers of floats": (built(layers=[0.0, 1.0]), f"a block in layers=0.0: {LAYERS}"),
     "layers of bools": (built(layers=[True]), f"a block in layers=True: {LAYERS}"),
     "layers of a float array": (built(layers=np.ones(2)), f"a block in layers=1.0: {LAYERS}"),
@@ -177,9 +183,15 @@ def test_is_refused_in_one_sentence(case: Case, use: Use, message: str) -> None:
         (np.array([1, 0]), (0, 1)),
         (torch.tensor(2), (2, 3)),
         (torch.tensor([1]), (1,)),
+        (0.67, (1, 2, 3)),
+        (0.5, (2, 3)),
+        (0.01, (3,)),
+        (0.99, (0, 1, 2, 3)),
+        (np.float32(0.67), (1, 2, 3)),
+        (torch.tensor(0.5), (2, 3)),
     ],
 )
-def test_layers_can_be_whole_numbers_of_any_kind(layers: object, chosen: tuple[int, ...]) -> None:
+def test_layers_can_be_numbers_of_any_kind(layers: object, chosen: tuple[int, ...]) -> None:
     with without_shape_checks():
         found = select_layers(layers, 4)
     assert found == chosen

@@ -56,5 +56,5 @@ def test_public_names() -> None:
     )  # fmt: skip
     assert set(legrad.__all__) == {
         "ENGINES", "METHODS", "Encoding", "Explainer", "HeatOrder", "UnsupportedModelError",
-        "build", "check_options", "clips", "degenerate", "heatmap", "minmax", "options_of",
+        "Views", "build", "check_options", "clips", "degenerate", "heatmap", "minmax", "options_of",
     }  # fmt: skip

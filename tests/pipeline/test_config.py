@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import AnnotateConfig, ExecutionConfig, MaskConfig, ModelConfig, PromptConfig
+from pipeline.config import (
+    AnnotateConfig,
+    ExecutionConfig,
+    MaskConfig,
+    ModelConfig,
+    PromptConfig,
+    ViewsConfig,
+)
 from pipeline.errors import ConfigError
 
 BASE = AnnotateConfig(input="in", output="out")
@@ -36,6 +43,10 @@ def test_what_changes_no_result_leaves_the_fingerprint(changes: dict[str, object
         {"max_pixels": 1},
         {"layers": 2},
         {"layers": [0, 1]},
+        {"layers": 0.5},
+        {"views": ViewsConfig(shifts=2)},
+        {"views": ViewsConfig(flip=True)},
+        {"views": ViewsConfig(scales=[1.0, 1.5])},
         {"algorithm": "autograd"},
         {"method": "gradcam"},
         {"options": {"relu": False}},
@@ -49,10 +60,16 @@ def test_what_changes_no_result_leaves_the_fingerprint(changes: dict[str, object
         {"mask": MaskConfig(threshold=0.4)},
         {"mask": MaskConfig(rule="mean")},
         {"mask": MaskConfig(heat=False)},
+        {"mask": MaskConfig(overlap="winner")},
     ],
 )
 def test_what_changes_results_changes_the_fingerprint(changes: dict[str, object]) -> None:
     assert replace(BASE, **changes).fingerprint() != BASE.fingerprint()
+
+
+def test_masks_that_may_overlap_are_no_news_to_the_identity() -> None:
+    before = {"rule": "fixed", "threshold": 0.5, "min_area": 0.0, "heat": True}
+    assert AnnotateConfig().identity()["mask"] == before
 
 
 def test_result_settings_are_a_copy() -> None:
@@ -79,6 +96,34 @@ def test_a_class_file_counts_by_its_contents(tmp_path: Path) -> None:
     assert fingerprint("a.yaml", "- {id: 1, name: cat}") != first
 
 
+def test_a_filter_that_filters_nothing_leaves_the_identity_of_earlier_outputs(
+    tmp_path: Path,
+) -> None:
+    """-1.0 was the default, in every identity."""
+    before = {
+        **{"source": "labels", "field": "", "classes": "", "templates": ["a photo of a {}."]},
+        **{"max_per_image": 1000, "top_k": 5, "presence": -1.0},
+    }
+    assert PromptConfig().identity() == PromptConfig(presence=-1.0).identity() == before
+    (tmp_path / "classes.yaml").write_text("- {id: 1, name: dog, presence: 0.3}")
+    levels, none, one = (
+        PromptConfig("vocabulary", classes=str(tmp_path / "classes.yaml"), presence=presence)
+        for presence in (None, -1.0, 0.3)
+    )
+    assert (levels.filters, none.filters, one.filters) == (True, False, True)
+    assert "absent" not in none.identity()
+    assert levels.identity() == none.identity() | {"absent": "stored"}
+    assert one.identity() == levels.identity() | {"presence": 0.3}
+
+
+def test_a_calibration_counts_by_its_contents(tmp_path: Path) -> None:
+    def identity(name: str, text: str) -> object:
+        (tmp_path / name).write_text(text)
+        return PromptConfig(calibration=str(tmp_path / name)).identity()["calibration"]
+
+    assert identity("a", "1") == identity("b", "1") != identity("a", "2")
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -92,6 +137,8 @@ def test_a_class_file_counts_by_its_contents(tmp_path: Path) -> None:
         (lambda: PromptConfig("cls"), "--prompts.source cls needs a class file"),
         (lambda: PromptConfig("vocabulary"), "--prompts.source vocabulary needs a class file"),
         (lambda: PromptConfig(top_k=0), "--prompts.top_k 0"),
+        (lambda: PromptConfig(presence=1.5), "--prompts.presence 1.5: a cosine"),
+        (lambda: PromptConfig(presence=float("nan")), "--prompts.presence nan"),
         (lambda: ExecutionConfig(batch_size=0), "--engine.batch_size 0"),
         (lambda: ExecutionConfig(shards_in_flight=0), "--engine.shards_in_flight 0"),
         (lambda: ExecutionConfig(max_attempts=0), "--engine.max_attempts 0"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.config import MaskConfig, PromptConfig
+from pipeline.config import MaskConfig, PromptConfig, ViewsConfig
 from pipeline.inputs.classes import stable_id
 from pipeline.outputs.masks import decode
 from pipeline.run.worker import Worker
@@ -59,7 +59,9 @@ def test_batches_do_not_depend_on_rejects_in_between(
     assert [[r[c] for c in columns] for r in rows(annotate(config), "annotations")] == first
 
 
+@pytest.mark.parametrize("views", [ViewsConfig(), ViewsConfig(shifts=2)])
 def test_a_vocabulary_finds_the_masks_that_labels_find(
+    views: ViewsConfig,
     tmp_path: Path,
     good: bytes,
     write_shards: Write,
@@ -68,16 +70,17 @@ def test_a_vocabulary_finds_the_masks_that_labels_find(
 ) -> None:
     path = tmp_path / "classes.yaml"
     path.write_text("- {id: 5, name: dog}\n- {id: 9, name: cat}")
-    config = make_config(input=write_shards(a=good))
-    by_labels = rows(
-        annotate(replace(config, prompts=PromptConfig(classes=str(path)))), "annotations"
-    )
+    config = make_config(input=write_shards(a=good), views=views)
+    with_labels = replace(config, prompts=PromptConfig(classes=str(path)))
+    by_labels = rows(annotate(with_labels, Worker), "annotations")
+    cells = 12 * views.shifts
+    assert all(row["heat_shape"] == [cells, cells] for row in by_labels)
     by_vocabulary = rows(
         annotate(
             replace(
                 config,
                 output=config.output + "-vocabulary",
-                prompts=PromptConfig("vocabulary", classes=str(path)),
+                prompts=PromptConfig("vocabulary", classes=str(path), presence=-1.0),
             ),
             Worker,
         ),
@@ -134,3 +137,55 @@ def test_captions_past_the_context_are_counted(
     assert (commit.prompts, commit.prompts_cut) == (2, 1)
     assert ledger.summary().prompts_cut == 1
     assert [row["prompt"] for row in rows(ledger, "annotations")] == captions
+
+
+def test_what_is_absent_is_counted_with_its_score_and_has_no_mask(
+    tar: MakeTar, labelled: Labelled, good: bytes, write_shards: Write, make_config: MakeConfig,
+    annotate: Annotate,
+) -> None:  # fmt: skip
+    rejected = tar([*labelled("bad", 0), *labelled("none", [])])
+    config = make_config(input=write_shards(a=good, b=rejected))
+    plain = annotate(config)
+    scores = {(row["key"], row["category"]): row["score"] for row in rows(plain, "annotations")}
+    level = sorted(scores.values())[5] + 1e-6  # of twelve
+    config = replace(
+        config,
+        output=config.output + "-filtered",
+        max_reject_fraction=1.0,
+        prompts=PromptConfig(presence=level),
+    )
+    ledger = annotate(config, Worker)
+    masks, images = rows(ledger, "annotations"), rows(ledger, "images")
+    assert {(row["key"], row["category"]): row["score"] for row in masks} == {
+        pair: pytest.approx(score, abs=1e-6) for pair, score in scores.items() if score > level
+    }
+    absent = {(row["key"], each["category"]): each for row in images for each in row["absent"]}
+    assert {pair: each["score"] for pair, each in absent.items()} == {
+        pair: pytest.approx(score, abs=1e-6) for pair, score in scores.items() if score <= level
+    }
+    assert {each["prompt_index"] for (_, name), each in absent.items() if name == "cat"} <= {1}
+    for row in images[:6]:
+        (counted,) = row["without_mask"] or [{"reason": "absent", "count": 0}]
+        assert counted == {"reason": "absent", "count": len(row["absent"])}
+        assert row["prompts"] == 2 == row["masks"] + len(row["absent"])
+        assert row["status"] == ("annotated" if row["masks"] else "empty")
+    assert [(row["status"], row["absent"]) for row in images[6:]] == [
+        ("rejected", []),
+        ("empty", []),
+    ]
+    assert all("absent" not in row for row in rows(plain, "images"))
+    assert ledger.summary().prompts == 12
+    assert ledger.fingerprint != plain.fingerprint
+
+
+def test_captions_may_be_absent(
+    tar: MakeTar, picture: Callable[..., bytes], write_shards: Write,
+    make_config: MakeConfig, annotate: Annotate,
+) -> None:  # fmt: skip
+    shard = write_shards(a=tar([("0.jpg", picture()), ("0.txt", b"a dog")]))
+    config = make_config(input=shard, prompts=PromptConfig("caption", presence=1.0))
+    ledger = annotate(config, Worker)
+    (image,) = rows(ledger, "images")
+    (absent,) = image["absent"]
+    assert (absent["prompt_index"], absent["category"]) == (0, None)
+    assert rows(ledger, "annotations") == []

@@ -86,11 +86,6 @@ class LayersConfig(EvaluationConfig):
         *EvaluationConfig.READ_BY_WORKERS,
         *("classes", "coco", "masks"),
     )
-    LOCATIONS: ClassVar[tuple[str, ...]] = (
-        *EvaluationConfig.LOCATIONS,
-        *READ_BY_WORKERS,
-        *("points", "descriptions"),
-    )
     # The evaluations of a study have settings of their own; counted here is the gradient alone.
     NO_RESULT: ClassVar[tuple[str, ...]] = (
         *EvaluationConfig.NO_RESULT,

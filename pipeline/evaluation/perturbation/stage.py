@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 from pipeline.errors import ConfigError
 from pipeline.evaluation import paper, report
@@ -32,8 +32,6 @@ class PerturbationConfig(EvaluationConfig):
     label_field: str = ""
     """A field of the .json with a list of class names: samples with exactly one are scored.
     Without it, the class id in .cls."""
-
-    LOCATIONS: ClassVar[tuple[str, ...]] = (*EvaluationConfig.LOCATIONS, "classes")
 
     def __post_init__(self) -> None:
         super().__post_init__()

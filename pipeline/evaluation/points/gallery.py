@@ -89,7 +89,7 @@ def _pixels_of_shard(
         image_of,
         max_pixels=config.max_pixels,
         max_sample_bytes=config.max_sample_bytes,
-        naming=Naming(config.keys, config.image_field),
+        naming=Naming(config.key_end, config.image_field),
     )
     for sample in read(shard):
         image = image_id_of(sample.key)

@@ -19,6 +19,7 @@ from pyarrow import csv
 from pipeline import storage
 from pipeline.errors import ConfigError, naming, one_line
 from pipeline.evaluation.columns import sorted_codes
+from pipeline.evaluation.points.descriptions import read_descriptions
 from pipeline.evaluation.points.pairs import Label, LabelledPairs
 
 BLOCK = 32 << 20
@@ -86,42 +87,6 @@ def read_labels(points: str, descriptions: str) -> tuple[LabelledPairs, Cleaning
     named_by_row = sorted({label.id for label in pairs.labels} - set(display))
     kept = {reason: n for reason, n in sorted(left_out.items()) if n}
     return pairs, Cleaning(rows, kept, dict(strange), named_by_row, unnamed)
-
-
-def read_descriptions(location: str) -> dict[str, str]:
-    """Label → display name.
-
-    Raises:
-        ConfigError: the file cannot be read, is empty, or has fewer than two columns.
-    """
-    try:
-        with naming(f"--descriptions {location}"), storage.open_read(location) as stream:
-            table = csv.read_csv(
-                pa.input_stream(stream),
-                parse_options=csv.ParseOptions(newlines_in_values=True),
-                convert_options=csv.ConvertOptions(strings_can_be_null=False),
-            )
-    except pa.ArrowInvalid as error:
-        raise ConfigError(f"--descriptions {location}: {one_line(error)}") from error
-    if table.num_columns < 2:
-        raise ConfigError(f"--descriptions {location}: needs the columns LabelName, DisplayName")
-    named = {"LabelName", "DisplayName"} <= set(table.column_names)
-    if not named and {"LabelName", "DisplayName"} & set(table.column_names):
-        there = ", ".join(table.column_names)
-        raise ConfigError(
-            f"--descriptions {location}: needs the columns LabelName, DisplayName (it has {there})"
-        )
-    # By position where no column has a name that is known: the file may have others, or no header.
-    positions = (
-        [table.column_names.index(n) for n in ("LabelName", "DisplayName")] if named else [0, 1]
-    )
-    try:
-        columns = [table.column(i).cast(pa.string()).to_pylist() for i in positions]
-    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"--descriptions {location}: is not text in UTF-8: {one_line(error)}"
-        ) from error
-    return {label: name for label, name in zip(*columns, strict=True) if name}
 
 
 def _batches(location: str) -> Iterator[pa.RecordBatch]:

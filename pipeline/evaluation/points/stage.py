@@ -45,10 +45,6 @@ class PointsConfig(ScoringConfig):
     gallery: bool = True
     """Draw the worst and the best images, where there are shards of them."""
 
-    LOCATIONS: ClassVar[tuple[str, ...]] = (
-        *ScoringConfig.LOCATIONS,
-        *("points", "descriptions", "images"),
-    )
     NO_RESULT: ClassVar[tuple[str, ...]] = (
         *ScoringConfig.NO_RESULT,
         *("descriptions", "missing_images", "bootstrap", "seed", "images"),

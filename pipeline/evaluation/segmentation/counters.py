@@ -12,7 +12,6 @@ from pipeline.errors import Reject
 from pipeline.evaluation.batches import Batches
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.counting import Counted
-from pipeline.evaluation.predictions import image_id_of
 from pipeline.evaluation.segmentation.scores import REGION_COUNTS, region_rows
 from pipeline.evaluation.segmentation.truth import ClassMasks, FindTruth
 from pipeline.inputs.reader import Fit, ReadShard
@@ -62,7 +61,7 @@ class RegionCounter:
                 heat = heatmaps(self._explainer, explanation.raw, size).cpu().numpy()
                 truth = sample.wanted.resized(self._model.size)
                 fixed = heat > np.float32(self._threshold)
-                counted.rows += region_rows(sample.key, truth, heat, fixed)
+                counted.rows += region_rows(truth.image or sample.key, truth, heat, fixed)
                 counted.prompts += len(truth.names)
                 counted.masks += len(truth.names)
         return counted
@@ -111,7 +110,7 @@ class WrittenCounter:
             counted.statuses["scored"] += 1
             counted.prompts += len(truth.names)
             counted.masks += sum(name.lower() in found for name in truth.names)
-            counted.rows += _written_rows(image_id_of(image["key"]), truth, found, order)
+            counted.rows += _written_rows(truth.image or image["key"], truth, found, order)
         on_images(len(images))
         return counted
 

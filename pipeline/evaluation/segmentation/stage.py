@@ -13,7 +13,7 @@ from pipeline.evaluation import paper, report
 from pipeline.evaluation.columns import repeated_images
 from pipeline.evaluation.config import ScoringConfig
 from pipeline.evaluation.counting import MakeCounter, Merged, count_shards
-from pipeline.evaluation.predictions import image_id_of, scored_shards
+from pipeline.evaluation.predictions import scored_shards
 from pipeline.evaluation.segmentation.counters import RegionCounter, WrittenCounter
 from pipeline.evaluation.segmentation.mat import MatReader, mat_shards
 from pipeline.evaluation.segmentation.scores import RULES, segmentation_scores, unpredicted
@@ -48,7 +48,6 @@ class SegmentationConfig(ScoringConfig):
         *ScoringConfig.READ_BY_WORKERS,
         *("mat", "wnids", "coco", "masks", "classes"),
     )
-    LOCATIONS: ClassVar[tuple[str, ...]] = (*ScoringConfig.LOCATIONS, *READ_BY_WORKERS)
     MAP_SETTINGS: ClassVar[tuple[str, ...]] = (*ScoringConfig.MAP_SETTINGS, "threshold")
     BY_CONTENTS: ClassVar[tuple[str, ...]] = ("mat", "wnids", "coco", "masks", "classes")
     IMAGE_SIZE: ClassVar[int | None] = 224
@@ -118,17 +117,17 @@ def score_segmentation(config: SegmentationConfig) -> SegmentationResult:
 
 
 def _refuse_repeated(table: pa.Table) -> None:
-    """Ground truth is found by image id: two samples of one id would both have it.
+    """Ground truth is found by name: two samples may not have the same.
 
     Raises:
         ConfigError: an image was counted more than once.
     """
-    images = [image_id_of(key) for key in table["image"].to_pylist()]
+    images = table["image"].to_pylist()
     repeated = repeated_images(images, table["name"].to_pylist())
     if repeated:
         raise ConfigError(
-            f"{len(repeated)} image ids are the key of several samples (the first: {repeated[0]}): "
-            "their ground truth cannot be told apart"
+            f"{len(repeated)} images of the ground truth are those of several samples (the first: "
+            f"{repeated[0]}): they cannot be told apart"
         )
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-from collections import defaultdict
+import math
+import posixpath
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from pycocotools import mask as coco
 
 from pipeline import storage
 from pipeline.errors import ConfigError, Reject, one_line
-from pipeline.evaluation.predictions import image_id_of
+from pipeline.evaluation.segmentation.matching import Matcher, as_key
 from pipeline.inputs.classes import load_classes
 from pipeline.inputs.tars import RawSample
 from pipeline.outputs.masks import stretched
@@ -35,12 +36,14 @@ class ClassMasks:
         masks: one per class; they may overlap.
         ignored: pixels that do not count.
         unnamed: ids in a class-index mask that are no class; they count as background.
+        image: what the truth calls it; empty where the sample itself brings it.
     """
 
     names: list[str]
     masks: Bool[np.ndarray, "class height width"]
     ignored: Bool[np.ndarray, "height width"]
     unnamed: tuple[int, ...] = ()
+    image: str = ""
 
     def resized(self, size: int) -> ClassMasks:
         """Squashed to a square, nearest pixel."""
@@ -67,30 +70,51 @@ def truth_of(coco_file: str, masks: str, classes: str, field: str = "") -> FindT
 
 
 class CocoTruth:
-    """COCO instances: the regions of a class in an image are one mask, crowds do not count."""
+    """COCO instances: the regions of a class in an image are one mask, crowds do not count.
+
+    Attributes:
+        left_out: what is wrong with annotations that are not used → their ids.
+    """
 
     def __init__(self, location: str) -> None:
-        """Read the file.
+        """Read the file, and look at every entry, so that none of them can end a shard later.
 
         Raises:
-            ConfigError: it is no COCO ground truth.
+            ConfigError: it is no COCO ground truth, or two images have one name.
         """
+        self.left_out: dict[str, list[Any]] = defaultdict(list)
+        self._regions: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+        shown = f"--coco {storage.public(location)}"
         try:
-            content = json.loads(storage.read_bytes(location))
-            self._names = {entry["id"]: entry["name"] for entry in content["categories"]}
+            content = json.loads(storage.read_bytes(location).decode("utf-8-sig"))
+            self._names = {entry["id"]: str(entry["name"]) for entry in content["categories"]}
             self._images = {
-                entry["id"]: (Path(entry["file_name"]).stem, entry["height"], entry["width"])
+                entry["id"]: (as_key(entry["file_name"]), int(entry["height"]), int(entry["width"]))
                 for entry in content["images"]
             }
-            self._regions: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
-            for entry in content["annotations"]:
+            entries = list(content["annotations"])
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ConfigError(f"{shown}: not COCO ground truth: {error!r}") from error
+        keys = [key for key, _, _ in self._images.values()]
+        if twice := next((key for key, count in Counter(keys).items() if count > 1), None):
+            raise ConfigError(f"{shown}: two images are called {twice}: nothing tells them apart")
+        self._match = Matcher(keys)
+        for entry in entries:
+            if fault := self._fault(entry):
+                self.left_out[fault].append(entry.get("id") if isinstance(entry, dict) else entry)
+            else:
                 self._regions[self._images[entry["image_id"]][0]].append(entry)
-        except (ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"--coco {location}: not COCO ground truth: {error!r}") from error
+        for fault, ids in self.left_out.items():
+            print(f"{shown}: {len(ids)} annotations left out: {fault}; the first: {ids[0]}")
 
     def __call__(self, raw: RawSample) -> ClassMasks | None:
-        """The classes of a sample, by the base name of its key."""
-        return self.of(image_id_of(raw.key))
+        """The classes of a sample; see `Matcher`.
+
+        Raises:
+            Reject: `several_truths`.
+        """
+        image = self._match(raw.key)
+        return None if image is None else self.of(image)
 
     def of(self, image: str) -> ClassMasks | None:
         """The classes of an image; None where it is not in the file, or has none."""
@@ -107,7 +131,18 @@ class CocoTruth:
             masks[name] = masks[name] | mask if name in masks else mask
         if not masks or ignored is None:
             return None
-        return ClassMasks(list(masks), np.stack(list(masks.values())), ignored)
+        return ClassMasks(list(masks), np.stack(list(masks.values())), ignored, image=image)
+
+    def _fault(self, entry: Any) -> str:
+        """Why an annotation cannot be used; empty where it can."""
+        if not isinstance(entry, dict):
+            return "no mapping"
+        for name, known in (("image_id", self._images), ("category_id", self._names)):
+            number = entry.get(name)
+            if isinstance(number, list | dict) or number not in known:
+                return f"no such {name}"
+        _, height, width = self._images[entry["image_id"]]
+        return _region_fault(entry.get("segmentation"), height, width)
 
 
 class IndexTruth:
@@ -125,11 +160,7 @@ class IndexTruth:
         Raises:
             Reject: the mask does not decode, or has only ids that the class file does not know.
         """
-        if self._field:
-            data = raw.fields.get(self._field)
-        else:
-            location = storage.join(self._masks, f"{raw.key.rpartition('/')[2]}.png")
-            data = storage.read_bytes(location) if storage.exists(location) else None
+        name, data = ("", raw.fields.get(self._field)) if self._field else self._file(raw.key)
         if data is None:
             return None
         try:
@@ -144,7 +175,15 @@ class IndexTruth:
             raise Reject(
                 f"no class, id {unnamed[0]} not in --classes", "the mask has no id of a class"
             )
-        return truth
+        return None if truth is None else replace(truth, image=name)
+
+    def _file(self, key: str) -> tuple[str, bytes | None]:
+        """The mask of a key, by its whole path or else its base name, and which of them it was."""
+        for name in dict.fromkeys((key, posixpath.basename(key))):
+            location = storage.join(self._masks, *f"{name}.png".split("/"))
+            if storage.exists(location):
+                return name, storage.read_bytes(location)
+        return "", None
 
     def _unnamed(self, index: UInt8[np.ndarray, "height width"]) -> tuple[int, ...]:
         """The ids in a mask that the class file does not know."""
@@ -158,6 +197,36 @@ class IndexTruth:
         masks = np.stack([index == i for i in ids])
         names = [self._names[i] for i in ids]
         return ClassMasks(names, masks, index == IGNORED, self._unnamed(index))
+
+
+def _region_fault(segmentation: Any, height: int, width: int) -> str:
+    """Why a segmentation cannot be decoded; empty where it can. Polygons are not drawn for it."""
+    if not segmentation:
+        return "no segmentation"
+    if isinstance(segmentation, list):
+        return "" if all(map(_is_polygon, segmentation)) else "not a list of polygons"
+    if not isinstance(segmentation, dict) or segmentation.get("size") != [height, width]:
+        return "its run lengths have another size than the image"
+    counts = segmentation.get("counts")
+    if isinstance(counts, list):
+        good = all(isinstance(n, int) and n >= 0 for n in counts) and sum(counts) == height * width
+        return "" if good else "its run lengths do not fill the image"
+    rle: Any = segmentation  # the stubs want more of it than is known
+    try:
+        coco.decode(rle)
+    except Exception as error:  # pycocotools raises whatever its parser meets
+        return f"its run lengths do not decode ({type(error).__name__})"
+    return ""
+
+
+def _is_polygon(points: Any) -> bool:
+    """Whether these are x and y of at least three corners."""
+    return (
+        isinstance(points, list)
+        and len(points) >= 6
+        and len(points) % 2 == 0
+        and all(isinstance(value, int | float) and math.isfinite(value) for value in points)
+    )
 
 
 def _region_mask(segmentation: Any, height: int, width: int) -> Bool[np.ndarray, "height width"]:

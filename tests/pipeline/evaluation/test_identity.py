@@ -39,7 +39,7 @@ MAPS: dict[str, Any] = {
     "model": MODEL | {"image_size": None},
     "templates": ["a photo of a {}."],
 }
-COCO_DIGEST, CLASSES_DIGEST = "7b806254d698f0c1", "1cd7b19335ee866f"
+COCO_DIGEST, CLASSES_DIGEST = "7b806254d698f0c1", "50cc1b5f125f1b67"
 POINTS_DIGEST, MASKS_DIGEST = "2cb7596f36d9442a", "23d1dfe640b68db5"
 
 

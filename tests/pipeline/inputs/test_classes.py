@@ -20,11 +20,12 @@ def test_classes_come_in_the_order_of_the_file(tmp_path: Path) -> None:
     - id: 3
       name: éléphant
       threshold: 0.25
+      presence: -1
     - {id: 0, name: "yes"}
     """
     assert load_classes(write(tmp_path, text)) == [
         Category(7, "dog", ("dog", "puppy"), 0.0),
-        Category(3, "éléphant", ("éléphant",), 0.25),
+        Category(3, "éléphant", ("éléphant",), 0.25, -1.0),
         Category(0, "yes", ("yes",), None),
     ]
 
@@ -55,6 +56,8 @@ def test_classes_come_in_the_order_of_the_file(tmp_path: Path) -> None:
         ("- {id: 1, name: dog, threshold: 1}", r"entry 1: threshold 1 is not in \[0, 1\)"),
         ("- {id: 1, name: dog, threshold: .nan}", "entry 1: threshold nan is not in"),
         ("- {id: 1, name: dog, threshold: true}", "entry 1: threshold True is not in"),
+        ("- {id: 1, name: dog, presence: 1.01}", r"entry 1: presence 1.01 is not in \[-1, 1\]"),
+        ("- {id: 1, name: dog, presence: .nan}", "entry 1: presence nan is not in"),
         ("- {id: 1, name: dog, thresold: 0.5}", "entry 1: needs id and name, and may have"),
         ("- {name: dog}", "entry 1: needs id and name"),
         ("- {id: 1, name: dog}\n\n- id: 2\n  name: [cat]", "line 3, entry 2: name"),

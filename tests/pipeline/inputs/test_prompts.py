@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.config import PromptConfig
-from pipeline.errors import Reject
+from pipeline.errors import ConfigError, Reject
 from pipeline.inputs.classes import stable_id
 from pipeline.inputs.prompts import Prompt, PromptReader
 
@@ -159,7 +159,17 @@ def test_bad_classes(classes: str, fields: Fields, reason: str) -> None:
 
 
 def test_a_vocabulary_asks_the_image_and_not_the_sample(classes: str) -> None:
-    assert PromptReader(PromptConfig(source="vocabulary", classes=classes))({}) == []
+    assert PromptReader(PromptConfig(source="vocabulary", classes=classes, presence=0.3))({}) == []
+
+
+def test_a_vocabulary_needs_to_be_told_when_a_class_is_there(tmp_path: Path, classes: str) -> None:
+    silent = PromptConfig(source="vocabulary", classes=classes)
+    with pytest.raises(ConfigError, match=r"^--prompts.source vocabulary needs --prompts.presence"):
+        PromptReader(silent)
+    PromptReader(PromptConfig(source="vocabulary", classes=classes, presence=-1.0))
+    PromptReader(PromptConfig(source="labels", classes=classes))
+    (tmp_path / "levels.yaml").write_text("- {id: 1, name: dog, presence: 0.3}")
+    PromptReader(PromptConfig(source="vocabulary", classes=str(tmp_path / "levels.yaml")))
 
 
 # --- embeddings

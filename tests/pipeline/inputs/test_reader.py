@@ -184,12 +184,12 @@ def test_many_images_in_one_sample_are_counted_and_named(shard: MakeShard) -> No
     assert isinstance(rejected, Rejected)
     assert (rejected.reason, rejected.images) == ("many_images", 30)
     assert rejected.detail.startswith("30 images in one sample: .000.jpg, .001.jpg, ")
-    assert "--keys last_dot" in rejected.detail
+    assert "--key_end last_dot" in rejected.detail
 
 
 def test_a_key_may_end_at_the_last_dot(shard: MakeShard, picture: Callable[..., bytes]) -> None:
     at = shard([(f"photo.{number:03}.jpg", picture()) for number in range(3)])
-    found = list(ShardReader(lambda raw: raw.key, naming=Naming(keys="last_dot"))(at))
+    found = list(ShardReader(lambda raw: raw.key, naming=Naming(key_end="last_dot"))(at))
     assert [sample.key for sample in found] == ["photo.000", "photo.001", "photo.002"]
 
 

@@ -107,6 +107,66 @@ def test_cut_prompts_are_counted_per_sample(
     assert [of_sample.cut for of_sample in maps] == [1, 0]
 
 
+# --- presence
+
+
+@pytest.fixture
+def filtering(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[PromptExplainer, list[int]]]:
+    """`filtering(presence)`: an explainer of labels, and how many texts it makes maps of."""
+
+    def make(presence: float | None) -> tuple[PromptExplainer, list[int]]:
+        explain = PromptExplainer(AnnotateConfig(prompts=PromptConfig(presence=presence)))
+        mapped: list[int] = []
+        maps = explain._explainer.maps
+
+        def counting(encoding, text, owner):
+            mapped.append(len(text))
+            return maps(encoding, text, owner)
+
+        monkeypatch.setattr(explain._explainer, "maps", counting)
+        return explain, mapped
+
+    return make
+
+
+def test_no_map_is_made_of_what_is_absent(
+    explainer: PromptExplainer,
+    sample: Callable[..., Sample],
+    filtering: Callable[..., tuple[PromptExplainer, list[int]]],
+) -> None:
+    long = Prompt(3, None, None, ("dog " * 40,))
+    asked = [prompt(0, "cat", "kitten"), prompt(1, "car"), prompt(2, "dog", "puppy"), long]
+    samples = [sample(0, *asked), sample(1, prompt(0, "tree"))]
+    every = explainer(samples)
+    scores = every[0].scores
+    levels = [-1.0, 1.0, scores[2] - 1e-3, scores[3] + 1e-3]  # the second and the last are absent
+    own = [replace(p, presence=level) for p, level in zip(asked, levels, strict=True)]
+    samples = [sample(0, *own), sample(1, prompt(0, "tree"))]
+    explain, mapped = filtering(1.0)
+    first, second = explain(samples)
+    assert mapped == [4]  # two texts of the first, two of the third
+    assert (first.prompts, [each.prompt for each in first.absent]) == (own[::2], own[1::2])
+    assert first.scores == pytest.approx(scores[::2], abs=1e-5)
+    assert [each.score for each in first.absent] == pytest.approx(scores[1::2], abs=1e-5)
+    assert first.texts == every[0].texts[::2]
+    torch.testing.assert_close(first.raw, every[0].raw[::2])
+    assert (first.cut, second.cut) == (1, 0)
+    assert (second.prompts, len(second.raw), len(second.absent)) == ([], 0, 1)
+
+
+@pytest.mark.parametrize("presence", [None, -1.0])
+def test_without_a_filter_a_level_of_a_class_is_passed_over(
+    presence: float | None,
+    sample: Callable[..., Sample],
+    filtering: Callable[..., tuple[PromptExplainer, list[int]]],
+) -> None:
+    explain, _ = filtering(presence)
+    (maps,) = explain([sample(0, replace(prompt(0, "dog"), presence=1.0))])
+    assert (len(maps.prompts), maps.absent) == (1, [])
+
+
 # --- vocabulary
 
 
@@ -121,7 +181,7 @@ def vocabulary(tmp_path: Path) -> Callable[..., PromptExplainer]:
         lines = [f"- {{id: {10 + i}, name: {name}}}" for i, name in enumerate(NAMES)]
         lines[0] = "- {id: 10, name: dog, prompts: [dog, puppy], threshold: 0.3}"
         (tmp_path / "classes.yaml").write_text("\n".join(lines))
-        prompts = PromptConfig("vocabulary", classes=str(tmp_path / "classes.yaml"))
+        prompts = PromptConfig("vocabulary", classes=str(tmp_path / "classes.yaml"), presence=-1.0)
         return PromptExplainer(AnnotateConfig(prompts=replace(prompts, **settings)))
 
     return make
@@ -171,5 +231,9 @@ def test_classes_below_the_presence_threshold_are_left_out(
     bound = everything.scores[2]
     (some,) = vocabulary(presence=bound)([sample(0)])
     assert [p.category for p in some.prompts] == [p.category for p in everything.prompts[:2]]
+    assert [(each.prompt, each.score) for each in some.absent] == [
+        (prompt, pytest.approx(score, abs=1e-6))
+        for prompt, score in zip(everything.prompts[2:], everything.scores[2:], strict=True)
+    ]
     nothing = vocabulary(presence=1.0)([sample(0), sample(1)])
     assert [maps.prompts for maps in nothing] == [[], []]

@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 import legrad
 from pipeline.cli import parse
-from pipeline.config import AnnotateConfig, ExecutionConfig, MethodConfig, PromptConfig
+from pipeline.config import AnnotateConfig, ExecutionConfig, MethodConfig, PromptConfig, ViewsConfig
 from pipeline.errors import ConfigError
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.inputs.prompts import Prompt
 from pipeline.inputs.samples import Sample
 from pipeline.models.demo import create
 from pipeline.models.explain import PromptExplainer
+from pipeline.models.loaded import Query
 from pipeline.models.loading import LoadedClip
 from pipeline.models.method import EMPTY_TEXT, make_explainer
 
@@ -137,6 +138,57 @@ def test_what_does_not_fit_the_model_is_a_config_error() -> None:
             make_explainer(MethodConfig(**settings), siglip(), Embed(), no_names, 1 << 20)
 
 
+def test_without_views_nothing_is_wrapped() -> None:
+    for views in (ViewsConfig(), ViewsConfig(scales=[1.0])):
+        config = MethodConfig(views=views, empty_text="")
+        made = make_explainer(config, siglip(), Embed(), no_names, 1 << 20)
+        assert type(made) is type(legrad.build("legrad", siglip()))
+        assert "views" not in config.identity()
+    assert "views" in MethodConfig(views=ViewsConfig(flip=True)).identity()
+
+
+def test_views_are_of_the_corrected_maps() -> None:
+    model = siglip()
+    raw, asked = maps(model, views=ViewsConfig(shifts=2, flip=True))
+    assert asked == [EMPTY_TEXT] and raw.shape == (2, 8, 8)
+    assert not torch.equal(
+        raw, maps(model, views=ViewsConfig(shifts=2, flip=True), empty_text="")[0]
+    )
+
+
+def test_views_of_maps_with_a_cell_per_pixel_are_refused_in_a_line() -> None:
+    for flags in (["--views.shifts", "2"], ["--views.flip"]):
+        config = parse(AnnotateConfig, "annotate.py", "", ["--method", "lrp", *flags])
+        with pytest.raises(ConfigError, match=r"^--views with --method lrp: this method's maps"):
+            PromptExplainer(replace(config, engine=ENGINE))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--layers", "2.0"], "--layers 2.0: a part of the blocks lies between 0 and 1"),
+        (["--layers", "0.0"], "--layers 0.0: a part of the blocks lies between 0 and 1"),
+        (["--views.shifts", "3"], "--views.shifts 3: give 1"),
+        (["--views.scales", "[1.5]"], r"--views.scales \[1.5\]: 1 must be among them"),
+        (["--views.scales", "[1, -2]"], r"--views.scales \[1.0, -2.0\]: each must be"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_in_a_line(flags: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        parse(AnnotateConfig, "annotate.py", "", flags)
+
+
+def test_layers_are_a_number_or_a_part() -> None:
+    for given, layers, chosen in [("4", 4, 4), ("0.67", 0.67, 4), ("0.01", 0.01, 1)]:
+        config = parse(AnnotateConfig, "annotate.py", "", ["--layers", given])
+        assert config.layers == layers and type(config.layers) is type(layers)
+        model = create().requires_grad_(False)
+        same = legrad.build("legrad", model, chosen)
+        made = make_explainer(replace(config, empty_text=""), model, Embed(), no_names, 1 << 20)
+        arguments = torch.ones(1, 3, 96, 96), torch.ones(1, 128), torch.tensor([0])
+        assert torch.equal(made(*arguments), same(*arguments))
+
+
 # --- annotation and evaluation
 
 
@@ -166,6 +218,30 @@ def test_annotation_and_evaluation_make_the_same_maps() -> None:
     changed = ~torch.isclose(annotated.raw, uncorrected)
     assert changed.any()
     assert annotated.raw[changed].eq(0).all()
+
+
+def test_annotation_and_evaluation_make_the_same_maps_of_views() -> None:
+    """Of pixels that are as large as the largest view; the score is that of the plain one."""
+    views = ViewsConfig(shifts=2, scales=[1.0, 1.25])
+    annotating = PromptExplainer(AnnotateConfig(engine=ENGINE, views=views))
+    evaluated = LoadedClip(EvaluationConfig(engine=ENGINE, views=views))
+    pixels = torch.randint(0, 256, (3, 90, 200), generator=torch.Generator().manual_seed(1))
+    pixels = annotating.squash(pixels.to(torch.uint8))
+    assert pixels.shape == (3, 120, 120)
+    assert torch.equal(pixels, evaluated.squash(pixels))
+    prompt = Prompt(0, "dog", 1, ("dog",))
+    (annotated,) = annotating([Sample(0, "0", 90, 200, pixels, [prompt])])
+    text = evaluated.text(["dog"])
+    images = evaluated.images(pixels[None])
+    plain = legrad.build("legrad", create().requires_grad_(False))
+    made = legrad.Views(plain, 2, scales=[1, 1.25], size=(96, 96))
+    embedding, expected = made.explain(images, text, torch.tensor([0]))
+    torch.testing.assert_close(annotated.raw, expected)
+    assert annotated.scores == pytest.approx([float(embedding[0] @ text[0])])
+
+    query = Query(evaluated.fit(pixels), text)  # perturbation's are of the plain size
+    (explanation,) = evaluated.explain(evaluated.explainer(), [query])
+    assert explanation.raw.shape == annotated.raw.shape == (1, 30, 30)
 
 
 def test_no_class_of_a_vocabulary_in_an_image_with_a_correction(tmp_path: Path) -> None:

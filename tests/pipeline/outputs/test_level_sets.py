@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import legrad
 from legrad import HeatOrder
 from pipeline.config import MaskConfig
-from pipeline.outputs.level_sets import applies, level_sets
+from pipeline.outputs.closed_form.level_sets import applies, level_sets
 from pipeline.outputs.masks import Mask, decode, encode_masks
 from pipeline.outputs.raster import rasters
 from pipeline.outputs.thresholding import threshold_maps

@@ -13,7 +13,7 @@ from pycocotools import mask as coco
 
 import legrad
 from pipeline.config import MaskConfig
-from pipeline.outputs.level_sets import level_sets
+from pipeline.outputs.closed_form.level_sets import level_sets
 from pipeline.outputs.masks import Mask, decode, encode, encode_masks, measure
 from pipeline.outputs.raster import rasters
 from pipeline.outputs.thresholding import threshold_maps

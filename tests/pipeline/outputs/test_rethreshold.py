@@ -13,6 +13,7 @@ from pycocotools import mask as coco
 
 from jobs.annotate import main as annotate
 from jobs.rethreshold import main as rethreshold
+from pipeline.outputs.predictions import Predictions
 
 THRESHOLDS = ("0.3", "0.5", "0.7")
 LOCAL = ["--engine.executor", "local", "--engine.threads", "1"]
@@ -108,6 +109,50 @@ def test_small_masks_are_dropped_and_counted(direct: dict[str, Path], tmp_path: 
     assert sum(image["masks"] for image in images) == len(rows)
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert (summary["masks"], summary["shards"]) == (len(rows), 3)
+
+
+@pytest.fixture(scope="module")
+def winner(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with prompts that compete."""
+    folder = tmp_path_factory.mktemp("winner")
+    flags = ["--mask.overlap", "winner", "--limit_samples", "5", "--output", str(folder)]
+    assert annotate([*LOCAL, *flags]) == 0
+    return folder
+
+
+def test_prompts_of_an_image_compete_from_stored_heat_as_in_a_direct_run(
+    direct: dict[str, Path], winner: Path, tmp_path: Path
+) -> None:
+    arguments = ["--source", str(direct["0.5"]), "--output", str(tmp_path)]
+    assert rethreshold([*arguments, "--mask.overlap", "winner"]) == 0
+    rebuilt, expected = _masks(tmp_path), _masks(winner)
+    assert rebuilt.keys() == expected.keys()
+    assert np.mean([_iou(rebuilt[pair], expected[pair]) for pair in expected]) >= 0.97
+    before = _masks(direct["0.5"])
+    assert sum(row["area"] for row in rebuilt.values()) < sum(r["area"] for r in before.values())
+    images: dict[str, Any] = {}
+    for (key, _), row in rebuilt.items():
+        images[key] = images.get(key, 0) + coco.decode(row["segmentation"]).astype(int)
+    assert max(pixels.max() for pixels in images.values()) == 1
+
+
+def test_the_printed_iou_of_a_run_whose_prompts_competed(
+    winner: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert rethreshold(["--source", str(winner), "--output", str(tmp_path)]) == 0
+    assert float(capsys.readouterr().out.split()[-1]) > 0.97
+    made = Predictions(str(tmp_path), "--source").identity
+    assert "overlap" not in made["mask"]
+    assert made["rethresholded"]["mask"]["overlap"] == "winner"
+
+
+def test_masks_that_may_overlap_have_the_identity_of_before(
+    direct: dict[str, Path], tmp_path: Path
+) -> None:
+    assert rethreshold(["--source", str(direct["0.5"]), "--output", str(tmp_path)]) == 0
+    made = Predictions(str(tmp_path), "--source").identity
+    before = {"rule": "fixed", "threshold": 0.5, "min_area": 0.0, "heat": True}
+    assert made["mask"] == made["rethresholded"]["mask"] == before
 
 
 def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,6 +19,7 @@ from pipeline.outputs.schema import (
     footer,
     heat_order,
     image_id,
+    image_schema,
     to_files,
 )
 from pipeline.storage import parquet
@@ -97,6 +98,16 @@ def test_columns_and_types(schema: pa.Schema, golden: dict[str, str]) -> None:
     assert list(columns(schema)) == list(golden)
     written = pq.read_schema(pa.BufferReader(parquet.of_rows([], schema, {})))
     assert columns(written) == golden
+
+
+def test_a_feature_has_its_columns_only_where_it_is_on() -> None:
+    calibrated = columns(annotation_schema(clips=False, calibrated=True))
+    assert calibrated == ANNOTATION_COLUMNS | {"probability": "float not null"}
+    assert list(calibrated)[10:13] == ["score", "probability", "raw_max"]
+    assert annotation_schema(clips=False) == ANNOTATIONS and image_schema(False) == IMAGES
+    assert columns(image_schema(filtered=True)) == IMAGE_COLUMNS | {
+        "absent": "list<item: struct<prompt_index: int32, category: string, score: float>> not null"
+    }
 
 
 def test_a_file_without_rows_has_the_same_schema_as_one_with_rows() -> None:

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
-from pipeline.outputs.schema import ANNOTATIONS
+from pipeline.outputs.schema import ANNOTATIONS, PROBABILITY
 from pipeline.outputs.selection import COLUMNS, UNNAMED, SelectionConfig
 
-SCHEMA = pa.schema([ANNOTATIONS.field(name) for name in COLUMNS])
+SCHEMA = pa.schema([*(ANNOTATIONS.field(name) for name in COLUMNS), PROBABILITY])
 LEVELS = st.sampled_from([-1.0, -0.25, 0.0, 0.25, 0.5])  # float32 has them all
 
 
@@ -28,6 +28,7 @@ def tables(draw: st.DrawFn) -> list[dict[str, Any]]:
                     "category": draw(st.sampled_from(["dog", "cat", None])),
                     "score": draw(LEVELS),
                     "raw_max": draw(LEVELS),
+                    "probability": draw(LEVELS),
                     "area": draw(st.integers(1, height * width)),
                 }
             )
@@ -39,6 +40,7 @@ SETTINGS = st.fixed_dictionaries(
         "categories": st.sampled_from([None, ["dog"], ["dog", "cat"]]),
         "score": st.none() | LEVELS,
         "raw_max": st.none() | LEVELS,
+        "probability": st.none() | LEVELS,
         "min_area": st.sampled_from([0.0, 0.25]),
         "max_area": st.sampled_from([1.0, 0.5]),
         "top_k": st.none() | st.integers(1, 3),
@@ -53,6 +55,8 @@ def expected(rows: list[dict[str, Any]], config: SelectionConfig) -> Any:
             return "categories"
         if config.score is not None and row["score"] < config.score:
             return "score"
+        if config.probability is not None and row["probability"] < config.probability:
+            return "probability"
         if config.raw_max is not None and row["raw_max"] < config.raw_max:
             return "raw_max"
         if part < config.min_area:
@@ -84,7 +88,7 @@ def test_what_is_taken_and_what_is_dropped(
 
 
 def test_without_a_setting_everything_is_taken() -> None:
-    row = dict(zip(COLUMNS, [0, 0, None, -1.0, 0.0, 1, 1, 1], strict=True))
+    row = dict(zip(COLUMNS, [0, 0, None, -1.0, 0.0, 1, 1, 1], strict=True), probability=0.0)
     table = pa.Table.from_pylist([row], SCHEMA)
     assert SelectionConfig().select(table) == (table, Counter())
 

@@ -2,17 +2,23 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from pipeline.config import MaskConfig
+from pipeline.config import AnnotateConfig, MaskConfig, PromptConfig
 from pipeline.inputs.images import decode
 from pipeline.inputs.prompts import Prompt
 from pipeline.inputs.samples import Sample
 from pipeline.models.explain import Maps, PromptExplainer
 from pipeline.outputs.annotations import Annotated
+from pipeline.outputs.masks import decode as pixels_of
+from pipeline.outputs.thresholding import threshold_maps
+from pipeline.run import annotator as module
 from pipeline.run.annotator import Annotator
+from tests.pipeline.conftest import ENGINE
 
 
 class Limited:
@@ -137,3 +143,117 @@ def test_a_dropped_mask_says_why(explainer: PromptExplainer, batch: list[Sample]
     dropped = {a.dropped for one in found for a in one.annotations}
     assert dropped == {"min_area"}
     assert all(a.mask is None for one in found for a in one.annotations)
+
+
+def owners(found: Annotated) -> np.ndarray:
+    """How many masks have each pixel of an image."""
+    masks = [annotation.mask for annotation in found.annotations]
+    return np.sum([pixels_of(mask.segmentation) for mask in masks if mask], axis=0)
+
+
+@pytest.mark.parametrize("pairs", [8, 3, 1])
+def test_prompts_compete_also_where_they_were_explained_in_parts(
+    explainer: PromptExplainer, batch: list[Sample], pairs: int
+) -> None:
+    (kept,) = Annotator(explainer, MaskConfig()).annotate([batch[2]])
+    assert owners(kept).max() > 1
+    limited = Limited(explainer, pairs)
+    found = Annotator(limited, MaskConfig(overlap="winner")).annotate(batch)
+    assert [one.degraded for one in found] == [pairs < 8, False, pairs < 8, pairs < 8]
+    for one in (found[0], found[2], found[3]):
+        assert owners(one).max() == 1
+    np.testing.assert_array_equal(owners(found[2]) > 0, owners(kept) > 0)
+
+
+@pytest.mark.parametrize(
+    ("overlap", "limit", "parts"),
+    [
+        ("keep", 8, [8]),
+        ("keep", 7, [8, 2, 6]),
+        ("keep", 3, [8, 2, 6, 5, 2, 3, 1]),
+        ("winner", 7, [8, 2, 6]),
+        ("winner", 5, [8, 2, 6, 5, 1]),
+    ],
+)
+def test_masks_are_made_in_halves_where_memory_is_short(
+    explainer: PromptExplainer,
+    batch: list[Sample],
+    monkeypatch: pytest.MonkeyPatch,
+    overlap: Any,
+    limit: int,
+    parts: list[int],
+) -> None:
+    annotator = Annotator(Limited(explainer, 8), MaskConfig(overlap=overlap))
+    whole = annotator.annotate(batch)
+    tried: list[int] = []
+
+    def limited(raw: torch.Tensor, *arguments: Any) -> Any:
+        tried.append(len(raw))
+        if len(raw) > limit:
+            raise torch.OutOfMemoryError(f"{len(raw)} maps")
+        return threshold_maps(raw, *arguments)
+
+    monkeypatch.setattr(module, "threshold_maps", limited)
+    found = annotator.annotate(batch)
+    assert tried == parts
+    for one, expected in zip(found, whole, strict=True):
+        assert one.degraded == (limit < 8 and bool(one.annotations))
+        for ours, theirs in zip(one.annotations, expected.annotations, strict=True):
+            assert (ours.prompt, ours.text, ours.score) == (
+                *(theirs.prompt, theirs.text),
+                theirs.score,
+            )
+            assert (ours.mask, ours.dropped) == (theirs.mask, theirs.dropped)
+
+
+def test_an_image_whose_prompts_compete_is_never_split(
+    explainer: PromptExplainer, batch: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short(raw: torch.Tensor, *_: Any) -> Any:
+        raise torch.OutOfMemoryError(f"{len(raw)} maps")
+
+    monkeypatch.setattr(module, "threshold_maps", short)
+    with pytest.raises(torch.OutOfMemoryError, match="5 maps"):
+        Annotator(explainer, MaskConfig(overlap="winner")).annotate([batch[2]])
+
+
+@pytest.mark.parametrize("pairs", [1, 2, 1000])
+def test_what_is_absent_is_told_once_whatever_memory_there_is(
+    batch: list[Sample], pairs: int
+) -> None:
+    prompts = PromptConfig(presence=1.0)
+    filtering = PromptExplainer(AnnotateConfig(engine=ENGINE, prompts=prompts))
+    levels = [1.0, -1.0]  # every other prompt is absent
+    asked = [
+        replace(s, wanted=[replace(p, presence=levels[p.index % 2]) for p in s.wanted])
+        for s in batch
+    ]
+    for sample, one in zip(
+        asked, Annotator(Limited(filtering, pairs), MaskConfig()).annotate(asked), strict=True
+    ):
+        assert [a.prompt for a in one.annotations] == sample.wanted[1::2]
+        assert [each.prompt for each in one.absent] == sample.wanted[::2]
+    nothing = Annotator(filtering, MaskConfig()).annotate(batch)  # at the run's level
+    assert [one.annotations for one in nothing] == [[]] * 4
+    assert [[each.prompt for each in one.absent] for one in nothing] == [s.wanted for s in batch]
+
+
+@pytest.mark.parametrize("overlap", ["keep", "winner"])
+def test_halves_of_masks_leave_what_is_absent(
+    batch: list[Sample], monkeypatch: pytest.MonkeyPatch, overlap: Any
+) -> None:
+    filtering = PromptExplainer(AnnotateConfig(engine=ENGINE, prompts=PromptConfig(presence=1.0)))
+    asked = [
+        replace(s, wanted=[replace(p, presence=[1.0, -1.0][p.index % 2]) for p in s.wanted])
+        for s in batch
+    ]
+
+    def limited(raw: torch.Tensor, *arguments: Any) -> Any:
+        if len(raw) > (1 if overlap == "keep" else 2):
+            raise torch.OutOfMemoryError(f"{len(raw)} maps")
+        return threshold_maps(raw, *arguments)
+
+    monkeypatch.setattr(module, "threshold_maps", limited)
+    found = Annotator(Limited(filtering, 2), MaskConfig(overlap=overlap)).annotate(asked)
+    assert [[a.prompt for a in one.annotations] for one in found] == [s.wanted[1::2] for s in asked]
+    assert [[each.prompt for each in one.absent] for one in found] == [s.wanted[::2] for s in asked]

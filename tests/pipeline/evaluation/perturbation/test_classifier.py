@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import legrad
 from jobs import annotate
-from pipeline.config import ExecutionConfig, ModelConfig
+from pipeline.config import ExecutionConfig, ModelConfig, ViewsConfig
 from pipeline.errors import ConfigError, ModelError
 from pipeline.evaluation import paper
 from pipeline.evaluation.class_names import ClassNames
@@ -21,6 +21,7 @@ from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.perturbation.stage import PerturbationConfig
 from pipeline.models.classifier import load_classifier
 from pipeline.models.demo import ASSETS
+from pipeline.models.loaded import Query
 from pipeline.models.loading import LoadedClassifier, LoadedClip, load
 
 Run = Callable[..., Any]
@@ -109,6 +110,16 @@ def test_every_method_of_the_table(
         torch.zeros(2, dtype=torch.long),
     )
     assert raw.shape == (2, 10, 10) and raw.isfinite().all() and raw.std() > 0
+
+
+def test_views_of_what_a_classifier_sees(classifier: tuple[str, str], pixels: torch.Tensor) -> None:
+    model = opened(classifier, views=ViewsConfig(shifts=2, scales=[1.0, 1.5]))
+    rows = model.head(IMAGENET.ids, IMAGENET.names).rows[:2]
+    query = Query(model.fit(pixels[0]), rows)
+    (found,) = model.explain(model.explainer(), [query])
+    assert found.raw.shape == (2, 30, 30) and found.raw.isfinite().all()
+    (plain,) = opened(classifier).explain(opened(classifier).explainer(), [query])
+    assert torch.equal(found.scores, plain.scores)
 
 
 def test_another_size_and_number_of_classes(classifier: tuple[str, str], tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.evaluation.points.labels import Cleaning, read_descriptions, read_labels
+from pipeline.evaluation.points.descriptions import read_descriptions
+from pipeline.evaluation.points.labels import Cleaning, read_labels
 from pipeline.evaluation.points.pairs import Label, LabelledPairs
 
 
@@ -137,3 +138,23 @@ def test_a_large_file_against_the_definition(
     assert as_dict(pairs) == reference(tmp_path / "points.csv")
     assert {"unsure", "repeated", "contradictory", "outside the image"} <= set(cleaning.left_out)
     assert sum(cleaning.left_out.values()) + len(pairs.x) == cleaning.rows == 20_000
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        ("/m/a,Cat\n/m/b,Dog\n", {"/m/a": "Cat", "/m/b": "Dog"}),
+        ("LabelName,DisplayName\n/m/a,Cat\n", {"/m/a": "Cat"}),
+        ("\ufeffLabelName,DisplayName\n/m/a,Cat\n", {"/m/a": "Cat"}),
+        ("DisplayName,x,LabelName\nCat,1,/m/a\n", {"/m/a": "Cat"}),
+        ("mid,display name\n/m/a,Cat\n", {"/m/a": "Cat"}),
+        ("class_name,text\n/m/a,Cat\n", {"/m/a": "Cat"}),
+        ("007,1e3\n1,true\n", {"007": "1e3", "1": "true"}),
+        ('/m/a,"Cat, small"\r\n/m/b,"two\nlines"\n', {"/m/a": "Cat, small", "/m/b": "two\nlines"}),
+        ("/m/a, Cat \n\n/m/b,\n", {"/m/a": "Cat"}),
+    ],
+)
+def test_a_header_is_not_assumed(tmp_path: Path, content: str, names: dict[str, str]) -> None:
+    path = tmp_path / "names.csv"
+    path.write_bytes(content.encode())
+    assert read_descriptions(str(path)) == names

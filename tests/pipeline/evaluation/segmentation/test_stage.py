@@ -141,10 +141,98 @@ def test_coco_regions_of_every_kind(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.masks[0], square.astype(bool) | first_column)
     assert found.masks[1].sum() == 16 and found.masks[1][2:, 4:].all()
     np.testing.assert_array_equal(found.ignored, square.astype(bool))
-    assert CocoTruth(str(tmp_path / "coco.json")).of("y") is None
+    assert found.image == "a/x" and CocoTruth(str(tmp_path / "coco.json")).of("y") is None
     (tmp_path / "other.json").write_text("[]")
     with pytest.raises(ConfigError, match="not COCO ground truth"):
         CocoTruth(str(tmp_path / "other.json"))
+
+
+GOOD = [[0.0, 0.0, 4.0, 0.0, 4.0, 4.0, 0.0, 4.0]]
+
+
+def coco_file(path: Path, names: list[str], annotations: list[Any]) -> str:
+    content = {
+        "images": [
+            {"id": i, "file_name": name, "height": 6, "width": 8} for i, name in enumerate(names)
+        ],
+        "categories": [{"id": 1, "name": "dog"}],
+        "annotations": annotations,
+    }
+    path.write_text(json.dumps(content), encoding="utf-8-sig")
+    return str(path)
+
+
+def region(image: int = 0, segmentation: Any = GOOD, **more: Any) -> dict[str, Any]:
+    return {"id": 7, "image_id": image, "category_id": 1, "segmentation": segmentation, **more}
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (region(segmentation=[]), "no segmentation"),
+        (region(segmentation=None), "no segmentation"),
+        (region(segmentation=[[1, 2, 3]]), "not a list of polygons"),
+        (region(segmentation=[["a"] * 6]), "not a list of polygons"),
+        (region(segmentation={"size": [6, 9], "counts": "0"}), "another size"),
+        (region(segmentation={"size": [6, 8], "counts": [1, 2]}), "do not fill the image"),
+        (region(segmentation={"size": [6, 8], "counts": 3}), "do not decode"),
+        (region(image=9), "no such image_id"),
+        (region(image=[0]), "no such image_id"),
+        (region(category_id=5), "no such category_id"),
+        ("nonsense", "no mapping"),
+    ],
+)
+def test_a_bad_annotation_takes_no_other_with_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], bad: Any, said: str
+) -> None:
+    truth = CocoTruth(coco_file(tmp_path / "coco.json", ["x.jpg"], [bad, region()]))
+    assert [len(ids) for ids in truth.left_out.values()] == [1]
+    assert "1 annotations left out: " in (out := capsys.readouterr().out) and said in out
+    found = truth(RawSample(0, "x", {}))
+    assert found is not None and found.masks.sum() == 16
+
+
+@pytest.mark.parametrize(
+    ("key", "image"),
+    [
+        ("a", "a"),
+        ("sub/a", "sub/a"),
+        ("train/sub/a", "sub/a"),
+        ("./sub/a", "sub/a"),
+        ("other/b", "b"),
+        ("b", "b"),
+        ("c", "deep/c"),
+        ("w", "win/w"),
+        ("none", None),
+    ],
+)
+def test_folders_tell_images_apart(tmp_path: Path, key: str, image: str | None) -> None:
+    names = ["a.jpg", "sub/a.jpg", "b.jpg", "deep/c.jpg", "win\\w.jpg"]
+    everywhere = [region(image=i) for i in range(len(names))]
+    truth = CocoTruth(coco_file(tmp_path / "coco.json", names, everywhere))
+    found = truth(RawSample(0, key, {}))
+    assert (found.image if found else None) == image
+
+
+def test_what_could_be_two_images_is_neither(tmp_path: Path) -> None:
+    truth = CocoTruth(coco_file(tmp_path / "coco.json", ["x/a.jpg", "y/a.jpg"], [region()]))
+    with pytest.raises(Reject, match=r"could be x/a and y/a: give keys"):
+        truth(RawSample(0, "a", {}))
+    with pytest.raises(ConfigError, match="two images are called a"):
+        CocoTruth(coco_file(tmp_path / "twice.json", ["a.jpg", "./a.png"], []))
+
+
+def test_masks_are_found_by_the_whole_key_first(tmp_path: Path) -> None:
+    classes = tmp_path / "classes.yaml"
+    classes.write_text("- {id: 1, name: dog}")
+    for name, value in (("a", 0), ("sub/a", 1)):
+        path = tmp_path / "masks" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((4, 4), value, dtype=np.uint8)).save(path)
+    truth = IndexTruth(str(tmp_path / "masks"), "", str(classes))
+    found = truth(RawSample(0, "sub/a", {}))
+    assert found is not None and found.image == "sub/a"
+    assert truth(RawSample(0, "other/a", {})) is None  # only background
 
 
 def test_index_masks(tmp_path: Path) -> None:

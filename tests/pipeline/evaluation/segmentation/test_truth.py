@@ -110,7 +110,7 @@ def test_masks_of_one_image_in_two_shards_are_refused(
 ) -> None:
     predictions = write_predictions([scenes(), scenes()])
     run("segmentation", "--predictions", predictions, *COCO, code=2)
-    assert "2 image ids are the key of several samples" in capsys.readouterr().err
+    assert "2 images of the ground truth are those of several samples" in capsys.readouterr().err
 
 
 def test_names_that_do_not_meet_are_said(write_predictions: Run, run: Run, tmp_path: Path) -> None:

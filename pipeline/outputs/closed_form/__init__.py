@@ -1,0 +1,1 @@
+"""Masks of bilinearly upsampled maps without their pixels."""

@@ -1,0 +1,1 @@
+"""Maps brought closer to the outlines in their image, by its colours alone."""

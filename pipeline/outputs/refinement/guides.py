@@ -1,0 +1,45 @@
+"""What maps are refined by: an image at the working size, with its colour regions if they vote."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from jaxtyping import UInt8
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as transforms
+
+from pipeline.config import MaskConfig
+from pipeline.inputs.samples import Guide
+from pipeline.outputs.refinement.regions import regions
+
+
+def guide_maker(config: MaskConfig) -> Callable[[Tensor], Guide] | None:
+    """What makes the guide of an image, for `ShardReader`; None where maps are not refined."""
+    if config.refine == "none":
+        return None
+    return lambda pixels: make_guide(pixels, config)
+
+
+def make_guide(pixels: UInt8[Tensor, "3 height width"], config: MaskConfig) -> Guide:
+    """The guide for maps of an image, made on the CPU.
+
+    Args:
+        pixels: RGB, as stored.
+        config: with the refinement and its size.
+    """
+    height, width = pixels.shape[1:]
+    size = working_size(height, width, config.refine_size)
+    if size != (height, width):
+        pixels = transforms.resize(pixels, list(size), InterpolationMode.BILINEAR, antialias=True)
+    pixels = pixels.contiguous()
+    return Guide(pixels, regions(pixels) if "regions" in config.refine else None)
+
+
+def working_size(height: int, width: int, longest: int) -> tuple[int, int]:
+    """(height, width) of an image at which its maps are refined, in its own proportions.
+
+    A smaller image is not enlarged: that would blur the very edges that guide, and cost more.
+    """
+    scale = min(1.0, longest / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))

@@ -1,0 +1,107 @@
+"""Guides for maps that a run has stored: its images, read again."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from pipeline import storage
+from pipeline.config import MaskConfig
+from pipeline.errors import ConfigError, ShardError, one_line
+from pipeline.inputs.reader import ShardReader
+from pipeline.inputs.samples import Guide, Rejected, Sample
+from pipeline.inputs.shards import Shard, find_shards
+from pipeline.inputs.tars import RawSample
+from pipeline.outputs.records import Commit
+from pipeline.outputs.refinement.guides import make_guide
+
+Row = Mapping[str, Any]
+
+
+class StoredImages:
+    """The images of a run's masks, found by the name of their shard and their key."""
+
+    def __init__(
+        self, patterns: Sequence[str], input_root: str, identity: Mapping[str, Any]
+    ) -> None:
+        """Look for the shards.
+
+        Args:
+            patterns: as --input of annotate.py has them.
+            input_root: of the run.
+            identity: of the run, for its limits.
+
+        Raises:
+            ConfigError: a pattern matches nothing.
+        """
+        found = find_shards(patterns, input_root, "--images")
+        self._shards = {shard.name: shard for shard in found}
+        names = ("max_pixels", "max_sample_bytes")
+        self._limits: dict[str, Any] = {n: int(identity[n]) for n in names if n in identity}
+
+    def check(self, commits: Sequence[Commit]) -> None:
+        """See that there is a shard for everything that has masks.
+
+        Raises:
+            ConfigError: naming the first one that is missing.
+        """
+        missing = [c.shard for c in commits if c.masks and c.shard not in self._shards]
+        if missing:
+            raise ConfigError(
+                f"--images: {len(missing)} shards of the source are not among them, the first "
+                f"{missing[0]}; is --input_root that of the run?"
+            )
+
+    def guides(
+        self, shard: str, rows: Collection[Row], configs: Sequence[MaskConfig]
+    ) -> Iterator[list[Guide]]:
+        """The guides of every image that has rows, in the order of the shard: one per config.
+
+        Args:
+            shard: name of the shard.
+            rows: of its annotation table.
+            configs: of refinements; equal ones share a guide.
+
+        Raises:
+            ConfigError: the shard cannot be read, or an image is not in it, cannot be decoded, or
+                has another size.
+        """
+        sizes = {row["key"]: (row["height"], row["width"]) for row in rows}
+        if not sizes:
+            return
+
+        def want(raw: RawSample) -> str | None:
+            return raw.key if raw.key in sizes else None
+
+        of_shard = self._shards[shard]
+        left = set(sizes)
+        try:
+            for sample in ShardReader(want, **self._limits)(of_shard):
+                if isinstance(sample, Rejected) and sample.key in left:
+                    raise _unusable(of_shard, sample.key, sample.detail or sample.reason)
+                if isinstance(sample, Sample):
+                    if (size := (sample.height, sample.width)) != sizes[sample.key]:
+                        was = "{1}x{0}".format(*sizes[sample.key])
+                        is_now = "{1}x{0}".format(*size)
+                        raise _unusable(of_shard, sample.key, f"is {is_now} now, and was {was}")
+                    left.remove(sample.key)
+                    yield _made(sample, configs)
+                if not left:
+                    return
+        except (OSError, ShardError) as error:
+            place = storage.public(of_shard.location)
+            raise ConfigError(f"--images {place}: {one_line(error)}") from error
+        raise _unusable(of_shard, min(left), "is not in the shard")
+
+
+def _made(sample: Sample[str], configs: Sequence[MaskConfig]) -> list[Guide]:
+    made: dict[tuple[str, int], Guide] = {}
+    for config in configs:
+        recipe = (config.refine, config.refine_size)
+        if recipe not in made:
+            made[recipe] = make_guide(sample.pixels, config)
+    return [made[config.refine, config.refine_size] for config in configs]
+
+
+def _unusable(shard: Shard, key: str, reason: str) -> ConfigError:
+    return ConfigError(f"--images {storage.public(shard.location)}: image {key} {reason}")

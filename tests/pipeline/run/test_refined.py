@@ -1,0 +1,130 @@
+"""Refined masks in a run: whatever the batches, the memory and the order of the work."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from jobs.annotate import main as annotate
+from pipeline.config import MaskConfig
+from pipeline.inputs.images import decode, squash
+from pipeline.inputs.prompts import Prompt
+from pipeline.inputs.reader import ShardReader
+from pipeline.inputs.samples import Sample
+from pipeline.inputs.shards import find_shards
+from pipeline.models.demo import ASSETS
+from pipeline.models.explain import PromptExplainer
+from pipeline.outputs.masks import decode as pixels_of
+from pipeline.outputs.refinement.guides import guide_maker, make_guide
+from pipeline.outputs.thresholding import threshold_maps
+from pipeline.run import annotator as module
+from pipeline.run.annotator import Annotator
+from tests.pipeline.stand_ins import MakeTar, Write
+
+CONFIG = MaskConfig(refine="regions_pamr", overlap="winner", threshold=0.4, refine_size=24)
+SIZES = [(30, 40), (40, 30), (30, 40), (64, 64)]
+
+
+@pytest.fixture
+def batch(picture: Callable[..., bytes], explainer: PromptExplainer) -> list[Sample]:
+    """Four samples of three sizes with 2, 0, 5 and 1 prompts."""
+    names = ["dog", "cat", "car", "tree", "book"]
+    samples = []
+    for index, ((height, width), count) in enumerate(zip(SIZES, (2, 0, 5, 1), strict=True)):
+        pixels = decode(picture(index, size=(width, height)), 1 << 20)
+        prompts = [Prompt(i, name, None, (name,)) for i, name in enumerate(names[:count])]
+        guide = make_guide(pixels, CONFIG)
+        squashed = explainer.squash(pixels)
+        sample = Sample(index, f"{index}", height, width, squashed, prompts, guide=guide)
+        samples.append(sample)
+    return samples
+
+
+@pytest.mark.parametrize("overlap", ["keep", "winner"])
+def test_masks_are_those_of_the_definition(
+    explainer: PromptExplainer, batch: list[Sample], overlap: Any
+) -> None:
+    config = replace(CONFIG, overlap=overlap)
+    found = Annotator(explainer, config).annotate(batch)
+    asked = [sample for sample in batch if sample.wanted]
+    maps = dict(zip([s.index for s in asked], explainer(asked), strict=True))
+    for sample, one in zip(batch, found, strict=True):
+        if not sample.wanted:
+            assert not one.annotations
+            continue
+        raw = maps[sample.index].raw
+        (part,) = threshold_maps(
+            raw, sample.height, sample.width, [None] * len(raw), config, guides=[sample.guide]
+        )
+        masks = [pixels_of(segmentation) for segmentation in part.encode()]
+        for annotation, expected in zip(one.annotations, masks, strict=True):
+            assert annotation.heat.shape == (12, 12)  # that of the map itself
+            mask = annotation.mask
+            pixels = pixels_of(mask.segmentation) if mask else np.zeros_like(expected)
+            np.testing.assert_array_equal(pixels, expected)
+        if overlap == "winner":
+            assert np.sum(masks, axis=0).max() <= 1
+
+
+@pytest.mark.parametrize("overlap", ["keep", "winner"])
+def test_they_are_the_same_where_memory_is_short(
+    explainer: PromptExplainer,
+    batch: list[Sample],
+    monkeypatch: pytest.MonkeyPatch,
+    overlap: Any,
+) -> None:
+    annotator = Annotator(explainer, replace(CONFIG, overlap=overlap))
+    whole = annotator.annotate(batch)
+    limit = 5 if overlap == "winner" else 2
+
+    def limited(raw: torch.Tensor, *arguments: Any) -> Any:
+        if len(raw) > limit:
+            raise torch.OutOfMemoryError(f"{len(raw)} maps")
+        return threshold_maps(raw, *arguments)
+
+    monkeypatch.setattr(module, "threshold_maps", limited)
+    for one, expected in zip(annotator.annotate(batch), whole, strict=True):
+        for ours, theirs in zip(one.annotations, expected.annotations, strict=True):
+            assert (ours.mask, ours.dropped) == (theirs.mask, theirs.dropped)
+
+
+def test_a_reader_makes_guides_only_where_maps_are_refined(
+    tar: MakeTar, write_shards: Write, picture: Callable[..., bytes]
+) -> None:
+    data = picture(size=(40, 30))
+    (shard,) = find_shards([write_shards(a=tar([("k.txt", b"dog"), ("k.png", data)]))])
+
+    def read(config: MaskConfig) -> Sample:
+        guide = guide_maker(config)
+        (sample,) = ShardReader(lambda raw: raw.key, lambda pixels: squash(pixels, 8), guide=guide)(
+            shard
+        )
+        assert isinstance(sample, Sample)
+        return sample
+
+    assert read(MaskConfig()).guide is None
+    guided = read(CONFIG)
+    assert guided.pixels.shape == (3, 8, 8)
+    expected = make_guide(decode(data, 1 << 20), CONFIG)
+    assert guided.guide.pixels.shape == (3, 18, 24)
+    assert torch.equal(guided.guide.pixels, expected.pixels)
+    assert torch.equal(guided.guide.regions, expected.regions)
+
+
+def test_runs_write_the_same_bytes(tmp_path: Path) -> None:
+    made = []
+    for in_flight in ("1", "2"):
+        output = tmp_path / in_flight
+        flags = ["--engine.executor", "local", "--engine.threads", "1"]
+        flags += ["--engine.shards_in_flight", in_flight, "--engine.batch_size", "2"]
+        flags += ["--limit_shards", "2", "--limit_samples", "3", "--mask.refine", "regions_pamr"]
+        flags += ["--input", str(ASSETS / "shards"), "--mask.overlap", "winner"]
+        assert annotate([*flags, "--output", str(output)]) == 0
+        files = sorted(output.glob("annotations/*")) + sorted(output.glob("images/*"))
+        made.append({path.name: path.read_bytes() for path in files})
+    assert made[0] == made[1]
+    assert len(made[0]) == 2
