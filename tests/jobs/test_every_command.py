@@ -231,7 +231,7 @@ def test_what_belongs_to_weights_in_a_file_is_said_once_and_recorded(
     assert len(said) == 1
     assert "mean [0.5, 0.4, 0.3] (from the settings)" in said[0] and str(weights) in said[0]
     record = json.loads((tmp_path / "out" / "run.json").read_text())
-    assert "[0.5, 0.4, 0.3]" in json.dumps(record["identity"]["model"]["mean"])
-    assert "weight_settings" in json.dumps(record)
+    assert "[0.5, 0.4, 0.3]" in json.dumps(record["results"]["model"]["mean"])
+    assert record["config"]["model"]["weight_settings"]["mean"] == [0.5, 0.4, 0.3]
     assert run("annotate.py", tmp_path / "demo") == 0
     assert "weights " not in capsys.readouterr().out
