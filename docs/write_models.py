@@ -20,8 +20,12 @@ import legrad
 from legrad.errors import UnsupportedModelError
 from legrad.towers.open import open_tower
 from legrad.towers.tower import Tower
+from pipeline.config.weights import of_tags
 
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"
+
+WEIGHTS = Path(__file__).with_name("weights.md.txt")
+"""The section on weights from files, as it is written by hand."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,12 @@ def _pooling(tower: Tower) -> str:
     return "map (SigLIP)" if tower.is_siglip else "first query (CoCa)"
 
 
+def disagreements() -> dict[str, list[str]]:
+    """What the tags of a name do not agree on, for every name of open_clip that has such tags."""
+    found = {name: sorted(of_tags(name)[1]) for name in open_clip.list_models()}
+    return {name: keys for name, keys in found.items() if keys}
+
+
 def markdown(findings: Sequence[Finding]) -> str:
     """The page: a table of what is supported, and one of what is refused and why."""
     supported = [finding for finding in findings if not finding.reason]
@@ -100,6 +110,9 @@ def markdown(findings: Sequence[Finding]) -> str:
         "| model | because |",
         "|---|---|",
         *(f"| {finding.name} | {finding.reason} |" for finding in refused),
+        "",
+        *WEIGHTS.read_text().splitlines(),
+        *(f"| {name} | {', '.join(keys)} |" for name, keys in disagreements().items()),
         "",
     ]
     return "\n".join(lines)

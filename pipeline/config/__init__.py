@@ -2,16 +2,15 @@
 
 from pipeline.config.groups import (
     DEFAULT_TEMPLATES,
-    DEMO_MODEL,
     NO_FILTER,
     ExecutionConfig,
-    ModelConfig,
     PromptConfig,
     check_templates,
 )
 from pipeline.config.identity import fingerprint, public, since
 from pipeline.config.masks import MaskConfig
 from pipeline.config.method import MethodConfig
+from pipeline.config.model import DEMO_MODEL, ModelConfig
 from pipeline.config.run import SCHEMA_VERSION, AnnotateConfig, RunConfig
 from pipeline.config.views import ViewsConfig
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
-import posixpath
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,64 +11,12 @@ import torch
 
 from pipeline import storage
 from pipeline.config.identity import identity_of, since
-from pipeline.errors import ConfigError, naming
+from pipeline.errors import ConfigError
 from pipeline.storage import digests
 
-DEMO_MODEL = "legrad-demo"
-"""The bundled CLIP; see `pipeline.models.demo`."""
 DEFAULT_TEMPLATES = ("a photo of a {}.",)
 NO_FILTER = -1.0
 """Level of presence that no cosine fails to exceed."""
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """The model that is explained."""
-
-    name: str = DEMO_MODEL
-    """A CLIP as open_clip lists it (or the bundled legrad-demo); for evaluate.py perturbation and
-    layers also a classifier, timm/NAME with a name that timm lists."""
-    pretrained: str = "demo"
-    """Weights: an open_clip tag, timm (those of the classifier's name), a local file, an s3://,
-    gs:// or http(s):// URI, demo, or random (to try out speed and memory)."""
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Number format of the vision and text towers; maps and scores come back in float32."""
-    image_size: int | None = None
-    """Side of the square that images are squashed to; the model's own when not given."""
-
-    def __post_init__(self) -> None:
-        if self.image_size is not None and self.image_size < 1:
-            raise ConfigError(f"--model.image_size {self.image_size}: must be at least 1")
-        if self.pretrained == "demo" and self.name != DEMO_MODEL:
-            raise ConfigError(
-                f"--model.name {self.name} --model.pretrained demo: these weights belong to "
-                f"{DEMO_MODEL} alone; name an open_clip tag, timm, a file or random"
-            )
-
-    def absolute(self) -> ModelConfig:
-        """The same settings with an absolute path, where the weights are a local file."""
-        if not os.path.isfile(self.pretrained):
-            return self
-        return dataclasses.replace(self, pretrained=os.path.abspath(self.pretrained))
-
-    def identity(self) -> dict[str, Any]:
-        """The settings as JSON values, with weights in a file as what they are, wherever it lies.
-
-        A local file stands in it by its contents; a remote one, which nobody wants to read for
-        this alone, by its name and what `storage.version` says of it.
-
-        Raises:
-            ConfigError: the file cannot be read, or asked about.
-        """
-        identity = identity_of(self)
-        with naming(f"--model.pretrained {storage.public(self.pretrained)}"):
-            if storage.is_uri(self.pretrained):
-                name = posixpath.basename(storage.normalise(self.pretrained))
-                identity["pretrained"] = f"{name}, {storage.version(self.pretrained)}"
-            elif os.path.isfile(self.pretrained):
-                digest = _digest(self.pretrained, *_age(self.pretrained))
-                identity["pretrained"] = f"sha256 {digest}"
-        return identity
 
 
 def check_templates(flag: str, templates: list[str]) -> None:
@@ -188,19 +134,3 @@ class ExecutionConfig:
     def cpu_threads(self) -> int:
         """Threads of each worker: the same for every executor, for torch splits sums by it."""
         return self.threads or (4 if torch.cuda.is_available() else os.cpu_count() or 1)
-
-
-def _age(path: str) -> tuple[int, int]:
-    """Bytes of a file, and when it was written, in nanoseconds."""
-    status = os.stat(path)
-    return status.st_size, status.st_mtime_ns
-
-
-@functools.cache
-def _digest(path: str, size: int, written: int) -> str:
-    """The digest of a file's contents.
-
-    A study of the layers asks once for each of its evaluations, and weights may have many GB: a
-    file of the same size and time is read once.
-    """
-    return digests.of_file(path)

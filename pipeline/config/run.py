@@ -17,12 +17,12 @@ from pipeline import storage
 from pipeline.config.groups import (
     DEFAULT_TEMPLATES,
     ExecutionConfig,
-    ModelConfig,
     PromptConfig,
 )
 from pipeline.config.identity import fingerprint, public, since
 from pipeline.config.masks import MaskConfig
 from pipeline.config.method import MethodConfig
+from pipeline.config.model import ModelConfig
 from pipeline.config.presets import PRESETS, Preset
 from pipeline.errors import ConfigError
 
@@ -116,7 +116,9 @@ class RunConfig(MethodConfig):
 
     def public(self) -> dict[str, Any]:
         """All settings as JSON values, without credentials."""
-        return public(self)
+        settings = public(self)
+        settings["model"]["weight_settings"] = self.model.weight_settings().values
+        return settings
 
     def sized_model(self) -> ModelConfig:
         """The model with the size of its input."""

@@ -12,8 +12,10 @@ from torch import nn
 
 from pipeline import storage
 from pipeline.config import ModelConfig
+from pipeline.config.weights import CLASSIFIERS
 from pipeline.errors import ModelError
-from pipeline.models.clip import CLASSIFIERS, downloaded, loading, near_models
+from pipeline.models.checkpoints import check_file
+from pipeline.models.clip import downloaded, loading, near_models
 
 OWN = "timm"
 """`--model.pretrained` for the weights that timm lists under the name."""
@@ -39,8 +41,9 @@ def load_classifier(config: ModelConfig, device: torch.device, dtype: torch.dtyp
     settings: dict[str, Any] = {"pretrained": config.pretrained != "random"}
     if config.image_size is not None:
         settings["img_size"] = config.image_size
-    with loading(config, "timm"):
+    with loading(config, "timm", weights):
         if weights is not None:
+            check_file(weights)
             settings |= _of_file(weights)
         model: nn.Module = timm.create_model(name, **settings)
     class_layer(model, config.name)

@@ -8,10 +8,11 @@ import posixpath
 import shutil
 import tempfile
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import open_clip
 import torch
@@ -19,14 +20,14 @@ import torch
 from legrad.errors import near
 from pipeline import storage
 from pipeline.config import ModelConfig
+from pipeline.config.weights import CLASSIFIERS, FOLDER, HUB
 from pipeline.errors import ModelError, one_line
-from pipeline.models import demo, locks
+from pipeline.models import converted, demo, locks
+from pipeline.models.checkpoints import check_file, explained
 from pipeline.storage import digests
 
 Clip: TypeAlias = open_clip.CLIP | open_clip.CustomTextCLIP
 
-CLASSIFIERS = "timm/"
-"""How the names of classifiers begin; see `pipeline.models.classifier`."""
 CACHE = Path.home() / ".cache" / "legrad-annotate" / "weights"
 COPY_BUFFER = 16 << 20
 ABANDONED = 3600.0
@@ -63,10 +64,32 @@ def load_model(config: ModelConfig, device: torch.device, dtype: torch.dtype) ->
     """
     demo.register()
     weights = _weights(config)
-    with loading(config, "open_clip"):
-        model = open_clip.create_model(config.name, pretrained=weights)
+    told = _told(config)
+    file = Path(weights) if weights is not None and os.path.isfile(weights) else None
+    with loading(config, "open_clip", file):
+        if file is not None:
+            check_file(file)
+        if weights is not None and os.path.isdir(weights):
+            with silent():
+                model = converted.load(config.name, Path(weights), told)
+        else:
+            # That a tag wants QuickGELU is said by the driver, once, and not by every worker.
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "QuickGELU mismatch", UserWarning)
+                model = open_clip.create_model(config.name, pretrained=weights, **told)
         # One parameter at a time: float32 weights of a large model and a copy would not fit.
         return model.eval().requires_grad_(False).to(device=device, dtype=dtype)
+
+
+def _told(config: ModelConfig) -> dict[str, Any]:
+    """What open_clip has to be told of the weights, beside what it does by itself."""
+    changed = config.weight_settings().changed
+    told = {"quick_gelu": changed.pop("quick_gelu")} if "quick_gelu" in changed else {}
+    if changed:
+        told["force_preprocess_cfg"] = changed
+    if config.in_place:  # open_clip would otherwise go on without weights
+        told["load_weights"] = told["require_pretrained"] = config.pretrained != "random"
+    return told
 
 
 def near_models(name: str, known: Iterable[str]) -> str:
@@ -74,16 +97,15 @@ def near_models(name: str, known: Iterable[str]) -> str:
     return near(name, known, most=3, cutoff=0.4)
 
 
-def _does_not_load(config: ModelConfig, error: Exception) -> ModelError:
+def _does_not_load(config: ModelConfig, error: Exception, file: Path | None) -> ModelError:
     """What a library's error about a model means, in one line."""
-    cause = one_line(error, kind=True)
+    cause = explained(error, file)
     if isinstance(error, EOFError):
         cause = "the file is empty or cut short"
     elif isinstance(error, AttributeError | KeyError):  # it looked for a tensor in vain
         cause += " (does the file have the weights of another model, or none?)"
-    return ModelError(
-        f"--model.name {config.name} --model.pretrained {config.pretrained}: does not load: {cause}"
-    )
+    weights = "" if config.in_place else f" --model.pretrained {storage.public(config.pretrained)}"
+    return ModelError(f"--model.name {config.name}{weights}: does not load: {cause}")
 
 
 def clip_skeleton(name: str) -> Clip:
@@ -95,13 +117,17 @@ def clip_skeleton(name: str) -> Clip:
     demo.register()
     _check_name(name)
     with silent(), torch.device("meta"):
-        return open_clip.create_model(name, device="meta")
+        return open_clip.create_model(name, device="meta", load_weights=False)
 
 
 def _check_name(name: str) -> None:
+    if name.startswith((HUB, FOLDER)):
+        return
     known = open_clip.list_models()
     if name not in known:
         hint = near_models(name, known)
+        if os.path.isdir(name):
+            hint = f"; for a folder of open_clip, give {FOLDER}{name}"
         raise ModelError(f"--model.name {name}: open_clip has no such model{hint}")
 
 
@@ -113,14 +139,14 @@ def _weights(config: ModelConfig) -> str | None:
             "own classes only: evaluate.py perturbation and layers"
         )
     _check_name(config.name)
-    if config.pretrained == "random":
+    if config.pretrained == "random" or config.in_place:
         return None
     if config.pretrained == "demo":
         return str(demo.WEIGHTS)
     tags = open_clip.list_pretrained_tags_by_model(config.name)
     if storage.is_uri(config.pretrained):
         return str(downloaded(config.pretrained))
-    if config.pretrained not in tags and not Path(config.pretrained).is_file():
+    if config.pretrained not in tags and not os.path.exists(config.pretrained):
         raise ModelError(
             f"--model.pretrained {config.pretrained}: neither a file nor a tag of {config.name} "
             f"({', '.join(tags) or 'it has none'})"
@@ -182,7 +208,7 @@ def _fetch(location: str, path: Path) -> None:
 
 
 @contextmanager
-def loading(config: ModelConfig, library: str) -> Iterator[None]:
+def loading(config: ModelConfig, library: str, file: Path | None = None) -> Iterator[None]:
     """Have a library make a model: alone on this machine, with the same random numbers each time.
 
     Raises:
@@ -197,7 +223,7 @@ def loading(config: ModelConfig, library: str) -> Iterator[None]:
         try:
             yield
         except Exception as error:  # the libraries, torch and the hub raise whatever they like
-            raise _does_not_load(config, error) from error
+            raise _does_not_load(config, error, file) from error
 
 
 @contextmanager

@@ -70,6 +70,8 @@ def run_shards(
     check = partial(verify, ledger, config.engine.log_seconds)
     damaged: dict[str, str] = patient(check) if config.verify else {}
     planned: Plan = patient(lambda: plan(config, ledger, shards, damaged))
+    for line in config.model.weight_settings().lines:
+        print(line, flush=True)
     print_plan(planned)
     patient(lambda: ledger.forgive(planned.committed))
     if other := patient(ledger.other_driver):

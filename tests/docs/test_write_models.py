@@ -5,7 +5,7 @@ from pathlib import Path
 import open_clip
 import pytest
 
-from docs.write_models import PAGE, markdown, survey
+from docs.write_models import PAGE, WEIGHTS, disagreements, markdown, survey
 
 
 def test_a_few_names() -> None:
@@ -30,12 +30,21 @@ def test_a_few_names() -> None:
 
 
 def test_the_page_lists_every_name_once() -> None:
-    rows = [
-        line.split("|")[1].strip() for line in Path(PAGE).read_text().splitlines() if "|" in line
-    ]
+    surveyed = Path(PAGE).read_text().partition("## Weights from a file")[0]
+    rows = [line.split("|")[1].strip() for line in surveyed.splitlines() if "|" in line]
     for name in open_clip.list_models():
         if name != "legrad-demo":
             assert rows.count(name) == 1, name
+
+
+def test_the_page_says_which_names_have_tags_that_disagree() -> None:
+    """By hand, from open_clip's table of weights."""
+    page = Path(PAGE).read_text().partition("## Weights from a file")[2]
+    found = disagreements()
+    assert page.startswith(WEIGHTS.read_text().partition("## Weights from a file")[2])
+    assert found["ViT-L-14"] == ["mean", "quick_gelu", "std"]
+    assert found["ViT-B-16"] == ["quick_gelu"] and "ViT-B-16-SigLIP" not in found
+    assert all(f"| {name} | {', '.join(keys)} |" in page for name, keys in found.items())
 
 
 def test_an_unknown_name_is_an_error() -> None:

@@ -1,6 +1,7 @@
 """What holds for annotate.py and for every metric of evaluate.py, because it is written once."""
 
 import dataclasses
+import json
 import shutil
 import socket
 import subprocess
@@ -17,7 +18,7 @@ from jobs import annotate, evaluate, rethreshold
 from pipeline import storage
 from pipeline.config import AnnotateConfig, RunConfig, since
 from pipeline.evaluation.config import EvaluationConfig
-from pipeline.models.demo import ASSETS
+from pipeline.models.demo import ASSETS, WEIGHTS
 from pipeline.models.loading import LoadedClip
 from pipeline.outputs.ledger import Ledger
 
@@ -217,3 +218,20 @@ def test_no_command_writes_a_setting_of_runs_again() -> None:
     common = {field.name for field in dataclasses.fields(RunConfig)}
     for kind in (AnnotateConfig, EvaluationConfig):
         assert not common & kind.__annotations__.keys()
+
+
+def test_what_belongs_to_weights_in_a_file_is_said_once_and_recorded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = tmp_path / "weights.safetensors"
+    shutil.copy(WEIGHTS, weights)
+    flags = ("--model.pretrained", str(weights), "--model.mean", "[0.5, 0.4, 0.3]")
+    assert run("annotate.py", tmp_path / "out", *flags) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("weights ")]
+    assert len(said) == 1
+    assert "mean [0.5, 0.4, 0.3] (from the settings)" in said[0] and str(weights) in said[0]
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert "[0.5, 0.4, 0.3]" in json.dumps(record["results"]["model"]["mean"])
+    assert record["config"]["model"]["weight_settings"]["mean"] == [0.5, 0.4, 0.3]
+    assert run("annotate.py", tmp_path / "demo") == 0
+    assert "weights " not in capsys.readouterr().out
