@@ -19,6 +19,7 @@ from torchvision.transforms import v2
 from legrad.errors import near
 from pipeline import storage
 from pipeline.config import AnnotateConfig, ExecutionConfig, PromptConfig
+from pipeline.config.presets import expand, settings_of
 from pipeline.demo.bundle import key_of
 from pipeline.demo.scenes import Scene
 from pipeline.demo.sprites import load_sprites
@@ -60,6 +61,8 @@ class StudentConfig:
     """Of weights and data order: a network for each, on the true masks and by every rule."""
     rules: list[str] = field(default_factory=lambda: list(RULES))
     """How masks become one label per pixel: default, own-threshold, band-0.4-0.5, score."""
+    presets: list[str] = field(default_factory=lambda: ["balanced", "fine"])
+    """Also train on the masks of these presets, as they are written."""
     short: bool = False
     """A minute instead of half an hour: shows that it works, and says nothing about the rules."""
     font: str = ""
@@ -76,6 +79,8 @@ class StudentConfig:
         for name in self.rules:
             if name not in RULES:
                 raise ConfigError(f"--rules: there is no {name!r}{near(name, RULES)}")
+        for name in self.presets:
+            settings_of(name)
         if not self.rules or not self.seeds:
             raise ConfigError("--rules and --seeds: at least one of each")
 
@@ -84,7 +89,14 @@ class StudentConfig:
         if not self.short:
             return self
         return dataclasses.replace(
-            self, scenes=128, choose=32, held_out=32, steps=40, seeds=[0], rules=["default"]
+            self,
+            scenes=128,
+            choose=32,
+            held_out=32,
+            steps=40,
+            seeds=[0],
+            rules=["default"],
+            presets=[],
         )
 
 
@@ -118,12 +130,16 @@ def study(config: StudentConfig) -> dict[str, Any]:
         "choose": drawing.labelled(drawing.draw(sprites, drawing.CHOOSE_SEED, config.choose)),
         "held_out": drawing.labelled(drawing.draw(sprites, drawing.SCORE_SEED, config.held_out)),
     }
-    shards, masks = _annotated(config, training)
+    shards = str(Path(storage.absolute(config.output)) / f"scenes-{config.scenes}")
+    drawing.write_shards(Path(shards), training)
+    paper = _annotated(config, shards, "paper")
+    masks = {name: paper for name in (TRUE, *config.rules)}
+    masks |= {name: _annotated(config, shards, name) for name in config.presets}
     scores: dict[str, dict[str, list[float]]] = {}
-    for name in (TRUE, *config.rules):
+    for name in masks:
         scores[name] = {which: [] for which in sets}
         for seed in config.seeds:
-            dataset = _dataset(name, seed, shards, masks, training)
+            dataset = _dataset(name, seed, shards, masks[name], training)
             student = train(dataset, config.steps, seed, _Progress(f"{name}, seed {seed}").say)
             for which, scenes in sets.items():
                 scores[name][which].append(round(score(student, scenes), 4))
@@ -136,7 +152,7 @@ def study(config: StudentConfig) -> dict[str, Any]:
 
 def chosen(scores: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
     """The rule that is best on the scenes for choosing."""
-    return max((name for name in scores if name != TRUE), key=lambda n: mean(scores[n]["choose"]))
+    return max((name for name in scores if name in RULES), key=lambda n: mean(scores[n]["choose"]))
 
 
 def markdown(scores: Mapping[str, Mapping[str, Sequence[float]]], seeds: Sequence[int]) -> str:
@@ -153,28 +169,31 @@ def markdown(scores: Mapping[str, Mapping[str, Sequence[float]]], seeds: Sequenc
     return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
 
 
-def _annotated(config: StudentConfig, training: Sequence[Scene]) -> tuple[str, str]:
-    """Where the scenes lie, and the demo's masks of them; both are made where they are not yet.
+def _annotated(config: StudentConfig, shards: str, preset: str) -> str:
+    """Where the demo's masks of the scenes lie, by a preset; they are made where they are not yet.
 
     Scenes are known by their names below the output, so that flips do not depend on where that is.
     """
     folder = Path(storage.absolute(config.output))
-    shards, masks = str(folder / f"scenes-{config.scenes}"), str(folder / f"masks-{config.scenes}")
-    drawing.write_shards(Path(shards), training)
+    masks = str(folder / f"masks-{preset}-{config.scenes}")
     engine = ExecutionConfig(executor="local", threads=config.threads)
     prompts = PromptConfig(classes=str(ASSETS / "classes.yaml"))  # all, whatever is drawn
     annotate(
-        AnnotateConfig(
-            input=shards, output=masks, input_root=shards, engine=engine, prompts=prompts
+        expand(
+            preset, AnnotateConfig, input=shards, output=masks, input_root=shards,
+            engine=engine, prompts=prompts,
         ).absolute()
-    )
-    return shards, masks
+    )  # fmt: skip
+    return masks
 
 
 def _dataset(
     name: str, seed: int, shards: str, masks: str, training: Sequence[Scene]
 ) -> MaskDataset:
-    """The training scenes with labels by a rule, or the true ones: the same scenes in one order."""
+    """The training scenes with labels by a rule, or the true ones: the same scenes in one order.
+
+    Of a preset, a pixel has the label of its mask: the heat that is stored is not refined.
+    """
     then: Any = v2.RandomHorizontalFlip()
     if name == TRUE:
         truth = {key_of(index): drawing.label(scene) for index, scene in enumerate(training)}
@@ -183,7 +202,7 @@ def _dataset(
         shards,
         masks,
         input_root=shards,
-        semantic=RULES.get(name, SemanticConfig()),
+        semantic=RULES.get(name, SemanticConfig(winner="score")),
         size=(drawing.SIDE, drawing.SIDE),
         shuffle_buffer=len(training),
         seed=seed,
