@@ -129,12 +129,13 @@ def parse(
     given = parser.with_values(list(sys.argv[1:] if arguments is None else arguments))
     parsed = parser.parse_args(given)
     chosen = parsed.get("preset")
+    defaults = parser.get_defaults()
     if chosen is not None:
         # As defaults, they come before every flag and every value of a file, wherever it stands.
         parser.set_defaults(dict(settings_of(chosen, presets)))
         parsed = parser.parse_args(given)
         print(f"{command}: {_told(chosen, presets[chosen], parsed)}", flush=True)
-    _check_values(parsed, parser.get_defaults())
+    _check_values(parsed, defaults)
     settings = vars(parser.instantiate(parsed))
     for name in ("config", "preset"):
         settings.pop(name, None)

@@ -43,7 +43,7 @@ class MaskConfig:
             raise ConfigError(
                 f"--mask.refine_size {self.refine_size}: give pixels from 16 to {MAX_REFINE_SIZE}"
             )
-        if self.min_area < 0:
+        if not self.min_area >= 0:
             raise ConfigError(f"--mask.min_area {self.min_area}: must not be negative")
 
     def levels(self, own: Sequence[float | None]) -> list[float]:

@@ -90,6 +90,11 @@ class RunConfig(MethodConfig):
                 raise ConfigError(f"--{name} {value}: must be at least 1")
         if self.allow_failed < 0:
             raise ConfigError(f"--allow_failed {self.allow_failed}: must not be negative")
+        if self.image_field != self.image_field.lower().lstrip("."):
+            raise ConfigError(
+                f"--image_field {self.image_field}: give an extension in small letters and without "
+                "the dot before it, such as left.png"
+            )
 
     @property
     def patterns(self) -> list[str]:

@@ -154,7 +154,8 @@ def compare(config: AnnotateConfig, folder: str, thresholds: Sequence[float]) ->
     """Masks of some settings on photographs, next to those of plain maps.
 
     Plain is what the paper does: every map for itself, with no refinement. Its threshold is always
-    chosen among `thresholds`; that of the settings is their own, and, as a second row, chosen too.
+    chosen among `thresholds`, and that of the settings without their refinement; that of the
+    settings is their own, and, as another row, chosen too.
 
     Args:
         config: with the settings of masks; those of the model have no part in this.
@@ -162,25 +163,35 @@ def compare(config: AnnotateConfig, folder: str, thresholds: Sequence[float]) ->
         thresholds: to choose from, on the first photographs.
 
     Returns:
-        `plain`, `recipe` and `tuned`, each with its threshold, scores over the other photographs
-        and, but for plain, `gain` with `error`: the mean difference of IoU to plain, and its
-        standard error. Also how many images and objects there are.
+        `plain`, `unrefined`, `recipe` and `tuned`, each with its threshold, scores over the other
+        photographs and, but for plain, `gain` with `error`: the mean difference of IoU to plain,
+        and its standard error. Also how many images and objects there are.
+
+    Raises:
+        ConfigError: there are no more photographs than are for choosing.
     """
     photographs = Photographs(folder)
     bench = Bench(
         config,
         SimulatedMaps(photographs),
-        find_shards([folder]),
+        find_shards([folder], flag="--photographs"),
         photographs.prompts_of,
         lambda key: photographs.truths[key],
     )
-    plain: dict[str, Any] = {"overlap": "keep", "refine": "none"}
-    rows = {"plain": _tuned(bench, thresholds, plain), "recipe": config.mask.threshold}
-    rows["tuned"] = _tuned(bench, thresholds, {})
-    runs = {
-        name: bench.annotate(**(plain if name == "plain" else {}), threshold=level)
-        for name, level in rows.items()
+    if len(bench.truths) <= TUNED:
+        raise ConfigError(
+            f"--photographs {folder}: {len(bench.truths)} photographs; the first {TUNED} choose "
+            "thresholds, and the others report"
+        )
+    changes: dict[str, dict[str, Any]] = {
+        "plain": {"overlap": "keep", "refine": "none"},
+        "unrefined": {"refine": "none"},
+        "recipe": {},
+        "tuned": {},
     }
+    rows = {name: _tuned(bench, thresholds, change) for name, change in changes.items()}
+    rows["recipe"] = config.mask.threshold
+    runs = {name: bench.annotate(**changes[name], threshold=level) for name, level in rows.items()}
     reporting = {
         name: [pair for pair in run.pairs if pair.image >= TUNED] for name, run in runs.items()
     }

@@ -64,6 +64,7 @@ PHOTOGRAPH_THRESHOLDS = [0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5]
 """To choose from, without --thresholds."""
 COMPARED = {
     "plain": "every map for itself, at its best threshold",
+    "unrefined": "these settings without refinement, at its best threshold",
     "recipe": "these settings",
     "tuned": "the same at its best threshold",
 }
@@ -99,6 +100,8 @@ class QualityConfig(AnnotateConfig):
             raise ConfigError(f"--scenes {self.scenes}: must be at least 1")
         if self.prompts.source != "labels":
             raise ConfigError(f"--prompts.source {self.prompts.source}: here it is labels")
+        if self.json and not Path(self.json).absolute().parent.is_dir():
+            raise ConfigError(f"--json {self.json}: there is no such folder")
         if self.photographs and self.seed is not None:
             raise ConfigError("--photographs, --seed: give one of them")
 

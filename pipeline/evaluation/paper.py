@@ -148,6 +148,8 @@ def known_model(settings: Mapping[str, Any], image_size: int) -> str | None:
         (model["image_size"] or OWN_SIZE) == image_size
         and settings["options"] == OPTIONS.get((method, name), {})
         and settings["layers"] is None
+        and not {"overlap", "refine"} & mask.keys()
+        and "absent" not in settings.get("prompts", {})
         and "views" not in settings
         and settings["empty_text"] in ("auto", empty)
         and settings["empty_threshold"] == MethodConfig().empty_threshold

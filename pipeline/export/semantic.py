@@ -82,7 +82,7 @@ class Semantic(Format[SemanticExportConfig]):
             ConfigError: see `SemanticConfig.check` and `labels`.
         """
         super().__init__(config, predictions, categories, state)
-        config.semantic.check(predictions.identity)
+        self.rule = config.semantic.of_run(predictions.identity)
         self.labels = config.semantic.labels(categories)
 
     @property
@@ -122,7 +122,7 @@ class Semantic(Format[SemanticExportConfig]):
         for picture in selected.pictures:
             size = fitted(picture, self.config.size)
             found = rows.get(picture.sample, [])
-            yield picture, semantic_map(found, self.labels, size, self.config.semantic, order)
+            yield picture, semantic_map(found, self.labels, size, self.rule, order)
 
     def _write(self, made: tuple[Picture, UInt8[np.ndarray, "h w"]]) -> None:
         picture, labels = made

@@ -115,7 +115,7 @@ class MaskDataset(IterableDataset[LoadedSample]):
         run = Predictions(predictions, "predictions")
         select = select or SelectionConfig()
         if semantic is not None:
-            semantic.check(run.identity)
+            semantic = semantic.of_run(run.identity)
         self.labels = dense_labels(run, select, semantic)
         self.classes = {0: "background"} | {n: name for name, n in self.labels.items() if n}
         self._pairs = pair_up(patterns, input_root, run)

@@ -114,6 +114,16 @@ def stored_heat(row: Mapping[str, Any]) -> Float[Tensor, "1 rows columns"]:
     return heat * (high - low) + low
 
 
+def made_of_heat(identity: Mapping[str, Any]) -> bool:
+    """Whether a mask of a run is its own stored heat above a threshold, and nothing else.
+
+    What was refined or has competed cannot be made again from the heat of one prompt.
+    """
+    mask = identity["mask"]
+    alone = mask.get("refine", "none") == "none" and mask.get("overlap", "keep") == "keep"
+    return alone and mask.get("heat", True)
+
+
 def encode(pixels: UInt8[np.ndarray, "height width mask"]) -> list[RLE]:
     """Run lengths of Fortran-ordered 0/1 masks."""
     encoded: Any = coco.encode(pixels)  # a list; the stubs know of single masks only

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -26,6 +26,10 @@ MOST_LABELS = IGNORE - 1
 NO_HEAT = (
     "--semantic.level and band need heat, and the run was made with --mask.heat false; "
     "--semantic.level own takes its masks as they are"
+)
+REFINED = (
+    "--semantic.level and band need heat, and what the run has stored is not refined as its masks "
+    "are; leave them out to take the masks as they are, or refine at another --mask.threshold"
 )
 LEVEL = 0.45
 """Of a constant background; docs/training.md has what others are worth."""
@@ -85,17 +89,24 @@ class SemanticConfig:
         """Whether masks alone do not do."""
         return self.background == "band" or self.least is not None
 
-    def check(self, identity: Mapping[str, Any]) -> None:
-        """Find out early whether a run has what the rule needs.
+    def of_run(self, identity: Mapping[str, Any]) -> SemanticConfig:
+        """The rule for the masks of a run.
+
+        Refined masks are taken as they are: the heat that is stored with them is not refined.
 
         Args:
             identity: the settings of the run.
 
         Raises:
-            ConfigError: it has stored no heat.
+            ConfigError: it has not stored the heat that the rule needs.
         """
+        if identity["mask"].get("refine", "none") != "none" and self.winner == "heat":
+            if self.background == "band" or isinstance(self.level, float | int):
+                raise ConfigError(REFINED)
+            return replace(self, winner="score", level=None)
         if self.needs_heat and not identity["mask"].get("heat", True):
             raise ConfigError(NO_HEAT)
+        return self
 
     def labels(self, categories: Iterable[str]) -> dict[str, int]:
         """The label of every category: background categories 0, all others 1..K by name.

@@ -19,7 +19,7 @@ from torchvision.transforms import v2
 from legrad.errors import near
 from pipeline import storage
 from pipeline.config import AnnotateConfig, ExecutionConfig, PromptConfig
-from pipeline.config.presets import expand, settings_of
+from pipeline.config.presets import PRESETS, expand, settings_of
 from pipeline.demo.bundle import key_of
 from pipeline.demo.scenes import Scene
 from pipeline.demo.sprites import load_sprites
@@ -152,7 +152,8 @@ def study(config: StudentConfig) -> dict[str, Any]:
 
 def chosen(scores: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
     """The rule that is best on the scenes for choosing."""
-    return max((name for name in scores if name in RULES), key=lambda n: mean(scores[n]["choose"]))
+    rules = (name for name in scores if name not in (TRUE, *PRESETS))
+    return max(rules, key=lambda name: mean(scores[name]["choose"]))
 
 
 def markdown(scores: Mapping[str, Mapping[str, Sequence[float]]], seeds: Sequence[int]) -> str:

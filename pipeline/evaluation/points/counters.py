@@ -22,7 +22,7 @@ from pipeline.inputs.tars import RawSample
 from pipeline.models.loaded import Query, heatmaps
 from pipeline.models.loading import LoadedClip
 from pipeline.outputs.ledger import Ledger
-from pipeline.outputs.masks import decode, stored_heatmap
+from pipeline.outputs.masks import decode, made_of_heat, stored_heatmap
 from pipeline.outputs.run_lengths import pixels_set
 from pipeline.outputs.schema import heat_order
 
@@ -50,7 +50,10 @@ class PredictionCounter:
             limit: take only so many samples of every shard.
         """
         self._predictions, self._pairs = Ledger(predictions), make_pairs()
-        self._sweep, self._gallery, self._limit = sweep, gallery, limit
+        identity = self._predictions.identity()
+        # Of other masks, the sweep would be that of the maps that they were made of.
+        self._sweep = sweep and (identity is None or made_of_heat(identity))
+        self._gallery, self._limit = gallery, limit
 
     def __call__(self, shard: Shard, on_images: Callable[[int], object]) -> Counted:
         """Count the points of every image of the shard."""

@@ -21,7 +21,7 @@ from pipeline.inputs.tars import RawSample
 from pipeline.models.loaded import Explanation, Query, heatmaps
 from pipeline.models.loading import LoadedClip
 from pipeline.outputs.ledger import Ledger
-from pipeline.outputs.masks import decode, stored_heatmap
+from pipeline.outputs.masks import decode, made_of_heat, stored_heatmap
 from pipeline.outputs.schema import heat_order
 
 UNSCORED = "without ground truth"
@@ -86,6 +86,8 @@ class WrittenCounter:
     ) -> None:
         """Score the run in `predictions`, or only the first `limit` samples of every shard."""
         self._predictions, self._truth, self._limit = Ledger(predictions), make_truth(), limit
+        identity = self._predictions.identity()
+        self._has_heat = identity is None or made_of_heat(identity)
 
     def __call__(self, shard: Shard, on_images: Callable[[int], object]) -> Counted:
         """Count every image of the shard that has ground truth."""
@@ -110,6 +112,8 @@ class WrittenCounter:
             counted.statuses["scored"] += 1
             counted.prompts += len(truth.names)
             counted.masks += sum(name.lower() in found for name in truth.names)
+            if not self._has_heat:  # or what it scores would not be these masks
+                found = {name: row | {"heat": None} for name, row in found.items()}
             counted.rows += _written_rows(truth.image or image["key"], truth, found, order)
         on_images(len(images))
         return counted

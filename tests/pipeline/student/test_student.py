@@ -21,7 +21,7 @@ from pipeline.student.training import confuse, endless, mean_iou, score
 
 COMMAND = (
     *("--scenes", "16", "--choose", "2", "--held_out", "2", "--steps", "2", "--threads", "1"),
-    *("--seeds", "[0]", "--rules", "[default,band-0.4-0.5]"),
+    *("--seeds", "[0]", "--rules", "[default,band-0.4-0.5]", "--presets", "[fine]"),
 )
 
 
@@ -73,7 +73,7 @@ def test_the_command_trains_on_both_and_writes_the_table(
     table = (tmp_path / "a" / "metrics.md").read_text()
     assert table in capsys.readouterr().out
     assert [line.split(" | ")[0].strip("| ").split()[0] for line in table.splitlines()[2:]] == [
-        "true", "default", "band-0.4-0.5",
+        "true", "default", "band-0.4-0.5", "fine",
     ]  # fmt: skip
     scores = json.loads((tmp_path / "a" / "metrics.json").read_text())["scores"]
     assert train_student.main([*COMMAND, "--output", str(tmp_path / "b")]) == 0
@@ -91,7 +91,7 @@ def test_both_students_see_the_same_scenes_in_the_same_order(
         return Student(COUNT).eval()
 
     monkeypatch.setattr(module, "train", note)
-    study(StudentConfig(str(tmp_path), 40, 4, 4, 1, [0], ["default"], threads=1))
+    study(StudentConfig(str(tmp_path), 40, 4, 4, 1, [0], ["default"], [], threads=1))
     truths = {
         scene.image.tobytes(): drawing.label(scene)
         for scene in drawing.draw(sprites, drawing.TRAIN_SEED, 40)
