@@ -139,7 +139,9 @@ def idle_killed(case: Case) -> None:
     case.check()
 
 
-def poisoned(case: Case, poison: dict[str, str], reasons: dict[str, str]) -> None:
+def poisoned(
+    case: Case, poison: dict[str, str], reasons: dict[str, str], limit: float = LIMIT
+) -> None:
     """Shards that have the same trouble always are given up, and no others."""
     on_ray(case)
     case.trouble = Trouble(shards=poison, times=None)
@@ -147,7 +149,7 @@ def poisoned(case: Case, poison: dict[str, str], reasons: dict[str, str]) -> Non
     drive = case.start()
     until(lambda: any(case.work.glob("trouble-*")), LIMIT, "trouble")
     case.hit()
-    assert drive.wait(LIMIT) == 3, drive.log
+    assert drive.wait(limit) == 3, drive.log
     for shard, what in poison.items():
         case.must_say(f"^given up: {shard}-.*: {reasons[what]}")
     case.check(given_up=poison)
@@ -195,7 +197,8 @@ def poison_hold(case: Case) -> None:
 def poison_all(case: Case) -> None:
     case.settings += STALL
     shards = case.draw.sample([f"s{number:03}" for number in range(case.count)], len(REASONS))
-    poisoned(case, dict(zip(shards, REASONS, strict=True)), REASONS)
+    # Ten deaths, one after the other, and each worker after them loads anew.
+    poisoned(case, dict(zip(shards, REASONS, strict=True)), REASONS, 3 * LIMIT)
 
 
 @kind("shard that raises in a local run")
