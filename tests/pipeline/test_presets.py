@@ -123,3 +123,8 @@ def test_a_whole_group_may_not_hide_what_it_says() -> None:
         expand("balanced", AnnotateConfig, mask=MaskConfig(min_area=3.0))
     with pytest.raises(ConfigError, match="--preset balnced: there is paper"):
         expand("balnced", AnnotateConfig)
+
+
+def test_null_beats_it_where_null_is_a_value() -> None:
+    found = configure("--preset", "some", "--layers", "null")
+    assert (found.layers, found.mask.threshold) == (None, 0.4)

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from jobs import evaluate
 from legrad import HeatOrder
-from pipeline.config import AnnotateConfig
+from pipeline.config import AnnotateConfig, MaskConfig
 from pipeline.demo.quality import bundled_scenes
 from pipeline.demo.scenes import Scene
 from pipeline.evaluation.points.labels import Cleaning, read_labels
@@ -98,9 +98,10 @@ def write_predictions(tmp_path: Path) -> Callable[..., str]:
         rejected: tuple[str, ...] = (),
         name: str = "predictions",
         order: HeatOrder = HeatOrder.UPSAMPLE_NORMALISE,
+        mask: MaskConfig = MaskConfig(),  # noqa: B008  # it is frozen
     ) -> str:
         output = str(tmp_path / name)
-        config = AnnotateConfig(output=output)
+        config = AnnotateConfig(output=output, mask=mask)
         ledger = Ledger(output)
         ledger.open(config.identity(), {}, [])
         for number, masks in enumerate(shards if isinstance(shards, list) else [shards]):

@@ -55,6 +55,9 @@ def test_masks_of_a_run_have_a_rule_too() -> None:
     for other in (
         replace(run, mask=MaskConfig(threshold=0.4)),
         replace(run, mask=MaskConfig(rule="mean")),
+        replace(run, mask=MaskConfig(overlap="winner")),
+        replace(run, mask=MaskConfig(refine="pamr")),
+        replace(run, prompts=PromptConfig(presence=0.2)),
         replace(run, prompts=PromptConfig(templates=["{}"])),
         replace(run, model=B16),
     ):

@@ -119,3 +119,15 @@ def test_labels_are_dense_and_by_name() -> None:
 def test_settings_that_cannot_work(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         SemanticConfig(**settings)
+
+
+def test_refined_masks_are_taken_as_they_are() -> None:
+    plain, refined = {"mask": {}}, {"mask": {"refine": "pamr"}}
+    for rule in (SemanticConfig(), SemanticConfig(level="own")):
+        assert rule.of_run(plain) == rule
+        assert rule.of_run(refined) == SemanticConfig(winner="score")
+    grass = SemanticConfig(background="prompts", prompts=["grass"])
+    assert grass.of_run(refined).prompts == ["grass"]
+    for rule in (SemanticConfig(level=0.3), SemanticConfig(background="band")):
+        with pytest.raises(ConfigError, match="is not refined as its masks are"):
+            rule.of_run(refined)

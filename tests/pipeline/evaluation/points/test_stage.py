@@ -15,6 +15,7 @@ from PIL import Image
 from sklearn.metrics import jaccard_score
 
 from legrad import HeatOrder
+from pipeline.config import MaskConfig
 from pipeline.evaluation.points.counters import count_predictions
 from pipeline.evaluation.points.counts import PAIR_COUNTS, THRESHOLDS
 from pipeline.evaluation.points.definition import PointCounts
@@ -244,6 +245,18 @@ def test_heat_is_upsampled_as_its_order_says(
         rows = pq.read_table(counts).to_pylist()
         (row,) = (row for row in rows if row["label"] == "/m/d")
         assert max(t for t, n in zip(THRESHOLDS, row["fp_at"], strict=True) if n) == hottest
+
+
+@pytest.mark.parametrize("mask", [MaskConfig(refine="pamr"), MaskConfig(overlap="winner")])
+def test_heat_that_is_not_the_masks_own_scores_nothing(
+    write_predictions: Run, run: Run, csvs: tuple[str, str], mask: MaskConfig
+) -> None:
+    ramp = np.array([[255, 170, 85, 0]] * 2, dtype=np.uint8)
+    heat = {("0001", "dog"): ramp}
+    predictions = write_predictions({"0001": {"dog": LEFT}}, heat=heat, mask=mask)
+    flags = ["--points", csvs[0], "--descriptions", csvs[1], "--predictions", predictions]
+    found = run("points", *flags)
+    assert found.get("rebuilt_mask_iou") is None and not found["sweeps"]["thresholds"]
 
 
 def test_heat_that_was_cut_off_at_0_is_rebuilt_so(
