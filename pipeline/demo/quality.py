@@ -14,7 +14,6 @@ import dataclasses
 import json
 import sys
 import tempfile
-import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,9 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 
-import legrad
 from pipeline.cli import ExitCode, run_command
 from pipeline.config import AnnotateConfig
 from pipeline.demo.bench import Bench, bounds, scores
@@ -35,19 +32,14 @@ from pipeline.demo.photographs import SEED, TUNED, compare
 from pipeline.demo.scenes import TRAIN_SEED, Scene, make_scene, sample_points
 from pipeline.demo.sprites import load_sprites
 from pipeline.errors import ConfigError
-from pipeline.evaluation.points.definition import PointCounts
-from pipeline.evaluation.segmentation.precision import average_precision
 from pipeline.inputs.prompts import PromptReader
 from pipeline.inputs.reader import ShardReader
 from pipeline.inputs.samples import Sample
 from pipeline.inputs.shards import find_shards
 from pipeline.models.demo import ASSETS
 from pipeline.models.explain import PromptExplainer
-from pipeline.models.loaded import Query, heatmaps
-from pipeline.models.loading import LoadedClip
 from pipeline.outputs.masks import decode as decode_mask
 
-THRESHOLD = 0.5
 GRID = 12
 """Patches of the demo's CLIP along a side."""
 SHOWN = {
@@ -104,94 +96,6 @@ class QualityConfig(AnnotateConfig):
             raise ConfigError(f"--json {self.json}: there is no such folder")
         if self.photographs and self.seed is not None:
             raise ConfigError("--photographs, --seed: give one of them")
-
-
-@dataclass(frozen=True)
-class Quality:
-    """How well the maps of one model fit the masks of some scenes; all values in 0..1.
-
-    Attributes:
-        p_miou: point-wise IoU, mean over classes.
-        control: the same for a mask that covers everything.
-        mask_miou: IoU of the thresholded map with the visible mask, mean over (scene, class).
-        pixel_ap: average precision of the map's pixels, mean over (scene, class).
-        pointing: how often a map's highest pixel lies on its object.
-        pointing_other: how often the highest pixel of another object's map does.
-        images_per_second: from images and text embeddings to heatmaps, one image at a time, in
-            processor time.
-    """
-
-    p_miou: float
-    control: float
-    mask_miou: float
-    pixel_ap: float
-    pointing: float
-    pointing_other: float
-    images_per_second: float
-
-    def __str__(self) -> str:
-        return (
-            f"p-mIoU {self.p_miou:.3f} (all-foreground {self.control:.3f})  "
-            f"mask mIoU {self.mask_miou:.3f}  pixel AP {self.pixel_ap:.3f}  "
-            f"pointing {self.pointing:.3f}  "
-            f"with another object's map {self.pointing_other:.3f}"
-        )
-
-
-def measure(model: LoadedClip, scenes: Sequence[Scene], **settings: Any) -> Quality:
-    """Score a method's maps of `model` on `scenes`, for every class that is present.
-
-    Args:
-        model: the demo's CLIP.
-        scenes: with the masks of what is in them.
-        settings: of `MethodConfig`, where they are not the model's own.
-    """
-    explainer = model.explainer(**settings)
-    points, control = PointCounts(), PointCounts()
-    seconds: list[float] = []
-    ious: list[float] = []
-    precisions: list[float] = []
-    hits: list[bool] = []
-    other_hits: list[bool] = []
-    for index, scene in enumerate(scenes):
-        names = list(scene.masks)
-        query = _query(model, scene, names)
-        started = time.process_time()
-        heat = _heatmaps(model, explainer, query, scene)
-        seconds.append(time.process_time() - started)
-        peaks = [np.unravel_index(h.argmax(), h.shape) for h in heat]
-        labels = sample_points(scene, index)
-        for i, name in enumerate(names):
-            truth, mask = scene.masks[name], heat[i] > THRESHOLD
-            points.update(name, mask, labels[name])
-            control.update(name, np.ones_like(mask), labels[name])
-            ious.append(float((truth & mask).sum() / (truth | mask).sum()))
-            precisions.append(average_precision(heat[i], truth))
-            hits.append(bool(truth[peaks[i]]))
-            other_hits += [bool(truth[peak]) for j, peak in enumerate(peaks) if j != i]
-    return Quality(
-        p_miou=points.p_miou(),
-        control=control.p_miou(),
-        mask_miou=float(np.mean(ious)),
-        pixel_ap=float(np.mean(precisions)),
-        pointing=float(np.mean(hits)),
-        pointing_other=float(np.mean(other_hits)),
-        images_per_second=1 / float(np.median(seconds)),
-    )
-
-
-def _query(model: LoadedClip, scene: Scene, names: list[str]) -> Query:
-    pixels = torch.from_numpy(scene.image).permute(2, 0, 1)
-    return Query(model.squash(pixels), model.text(names))
-
-
-def _heatmaps(
-    model: LoadedClip, explainer: legrad.Explainer, query: Query, scene: Scene
-) -> Float[np.ndarray, "name height width"]:
-    (explanation,) = model.explain(explainer, [query])
-    height, width = scene.image.shape[:2]
-    heat: np.ndarray = heatmaps(explainer, explanation.raw, (height, width)).cpu().numpy()
-    return heat
 
 
 def bundled_scenes() -> list[Scene]:

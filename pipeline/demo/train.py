@@ -23,7 +23,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.config import ExecutionConfig, ModelConfig, RunConfig
-from pipeline.demo.quality import measure
+from pipeline.demo.map_quality import measure
 from pipeline.demo.scenes import HELD_OUT_SEED, TRAIN_SEED, make_scene
 from pipeline.demo.sprites import CLASSES, load_sprites
 from pipeline.models.demo import TEMPLATE, WEIGHTS, create, normalise, tokenize

@@ -8,9 +8,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import legrad
 from benchmarks.published import loops
-from docs.write_methods import PAGE, VARIANTS, described, markdown, speed_section
+from docs.write_methods import PAGE, VARIANTS, Row, described, markdown, speed_section
 from pipeline.config import RunConfig
-from pipeline.demo.quality import Quality, bundled_scenes, measure
+from pipeline.demo.map_quality import LEVELS, Quality, measure
+from pipeline.demo.quality import bundled_scenes
 from pipeline.models.loading import LoadedClip
 from tests.legrad.conftest import EMBED_DIM, make_case
 
@@ -25,6 +26,7 @@ def test_published_loops_give_the_same_maps(method: str) -> None:
     torch.testing.assert_close(legrad.minmax(loop), legrad.minmax(ours), rtol=0, atol=1e-8)
 
 
+QUALITY = Quality(0.5, 0.5, 0.5, (0.5,) * len(LEVELS), 0.5, 0.5, 0.5, images_per_second=7.0)
 RELEVANCE = ["lrp", "partial_lrp", "transformer_attribution"]
 
 
@@ -53,8 +55,7 @@ def test_published_relevance_does_the_published_work(method: str) -> None:
 
 def test_every_method_is_a_row_and_is_described() -> None:
     assert {row.settings["method"] for row in VARIANTS} == set(legrad.METHODS)
-    quality = Quality(*[0.5] * 6, images_per_second=7.0)
-    page = markdown([(row.label, quality) for row in VARIANTS], 3, 4)
+    page = markdown([Row(row.label, QUALITY, QUALITY) for row in VARIANTS], 3, 4)
     text = described()
     for method in legrad.METHODS:
         assert f"| {method} |" in page
@@ -79,7 +80,8 @@ def test_the_page_keeps_what_it_says_on_speed(tmp_path: Path) -> None:
 def test_the_page_says_what_the_command_would() -> None:
     """Of all but the figures."""
     page = PAGE.read_text()
-    quality = Quality(*[0.5] * 6, images_per_second=7.0)
-    opening = markdown([(row.label, quality) for row in VARIANTS], 3, 4).partition("\n\n## ")[0]
+    opening = markdown([Row(row.label, QUALITY, QUALITY) for row in VARIANTS], 3, 4).partition(
+        "\n\n## "
+    )[0]
     assert page.startswith(opening)
     assert page.endswith(described() + "\n")

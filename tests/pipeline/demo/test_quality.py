@@ -10,8 +10,9 @@ import torch
 
 from pipeline.config import AnnotateConfig, RunConfig
 from pipeline.demo.bench import bounds, coverage
+from pipeline.demo.map_quality import LEVELS, ious_at, measure
 from pipeline.demo.mask_scores import Pair, Truth
-from pipeline.demo.quality import fresh_scenes, main, measure
+from pipeline.demo.quality import fresh_scenes, main
 from pipeline.demo.scenes import Scene
 from pipeline.evaluation.segmentation.precision import average_precision
 from pipeline.inputs.prompts import Prompt
@@ -132,3 +133,11 @@ def test_bounds_of_a_grid() -> None:
     assert coverage(moved, 12)[2, 2:9].tolist() == [0.25, *[0.5] * 5, 0.25]
     assert of_grid(truth) == 1
     assert of_grid(moved) == 25 * 64 / 48**2
+
+
+def test_iou_at_every_level_is_that_of_the_mask_above_it() -> None:
+    heat = np.random.default_rng(0).random((20, 30))
+    heat[0, :5] = LEVELS[10]
+    truth = np.random.default_rng(1).random((20, 30)) > 0.6
+    expected = [(truth & (heat > t)).sum() / (truth | (heat > t)).sum() for t in LEVELS]
+    np.testing.assert_allclose(ious_at(LEVELS, heat, truth), expected, rtol=1e-12)
