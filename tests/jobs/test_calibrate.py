@@ -124,6 +124,14 @@ def test_refusals(scored: str, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "is not the class file that" in said(*run, *TRUTHS["coco"], *other)
     own = ("--classes", CLASSES)
     assert "--folds 61: only 60 images" in said(*run, *TRUTHS["coco"], *own, "--folds", "61")
+    (tmp_path / "out").mkdir()
+    given = tmp_path / "out" / "classes.yaml"
+    given.write_bytes((ASSETS / "classes.yaml").read_bytes())
+    assert "would take the place of --classes" in said(
+        *("--predictions", str(tmp_path / "not read")), *TRUTHS["coco"], "--classes", str(given)
+    )
+    assert given.read_bytes() == (ASSETS / "classes.yaml").read_bytes()
+    given.unlink()
     strict = ("--precision", "0.999", "--confidence", "0.99")
     assert "--precision 0.999: no level keeps it" in said(*run, *TRUTHS["coco"], *own, *strict)
     select = ("coco", *run, "--select.probability", "0.5")
