@@ -68,7 +68,7 @@ def test_the_calibration_error_by_hand() -> None:
     assert calibration_error(probability, present) == pytest.approx((0.9 + 0.9) / 5)
 
 
-IDENTITY = {
+IDENTITY: dict[str, Any] = {
     "model": {"name": "a", "pretrained": "b", "precision": "float32", "image_size": None},
     "prompts": {"source": "labels", "templates": ["{}"], "classes": ""},
 }
@@ -127,7 +127,7 @@ def test_a_calibration_serves_runs_with_the_same_scores(
 ) -> None:
     path = tmp_path / "calibration.json"
     path.write_text(json.dumps(GOOD))
-    identity: dict[str, Any] = dict(IDENTITY)
+    identity = dict(IDENTITY)
     for name, value in changes.items():
         identity[name] = {**IDENTITY.get(name, {}), **value} if isinstance(value, dict) else value
     if another is None:
