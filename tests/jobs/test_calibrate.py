@@ -109,6 +109,21 @@ def test_a_run_with_what_was_found(scored: str, tmp_path: Path) -> None:
     assert len(objects) == sum(row["probability"] >= least for row in rows) < len(rows)
 
 
+def test_points_give_no_thresholds_to_maps_that_compete(
+    scored: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    winner = str(tmp_path / "winner")
+    arguments = ("--source", scored, "--output", winner, "--mask.overlap", "winner")
+    assert rethreshold([*arguments]) == 0
+    capsys.readouterr()
+    numbers = made(winner, tmp_path / "points", "points")
+    said = capsys.readouterr().out
+    assert "no thresholds: the run was made with --mask.overlap winner, and points" in said
+    assert numbers["threshold"] is None
+    assert {entry["threshold"] for entry in numbers["classes"].values()} == {None}
+    assert made(winner, tmp_path / "coco", "coco")["threshold"] is not None
+
+
 def test_refusals(scored: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def said(*arguments: str, command=calibrate) -> str:
         assert command([*arguments, "--output", str(tmp_path / "out")]) == 2
