@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -37,10 +38,10 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> str:
     return output
 
 
-def made(scored: str, output: Path, truth: str, *flags: str) -> dict[str, object]:
+def made(scored: str, output: Path, truth: str, *flags: str) -> dict[str, Any]:
     own = ("--predictions", scored, "--output", str(output), "--classes", CLASSES)
     assert calibrate([*own, *TRUTHS[truth], *EASY, *flags]) == 0
-    numbers: dict[str, object] = json.loads((output / "calibration.json").read_text())
+    numbers: dict[str, Any] = json.loads((output / "calibration.json").read_text())
     return numbers
 
 
