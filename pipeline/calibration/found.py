@@ -74,10 +74,19 @@ def find(
     """What some of the images of a sample give.
 
     Raises:
-        ConfigError: no level keeps the precision that is asked for.
+        ConfigError: no level keeps the precision that is asked for, or their pairs are all there,
+            or all absent.
     """
     pairs, classes = chosen[sample.image], len(sample.names)
     score, present = sample.score[pairs], sample.present[pairs]
+    there = int(present.sum())
+    if not 0 < there < len(present):
+        kind = "there" if there else "absent"
+        raise ConfigError(
+            f"--folds {config.folds}: without one of the parts, all {len(present):,} pairs of the "
+            f"{int(chosen.sum()):,} images left are {kind}; give more images, or another --folds "
+            "or --seed"
+        )
     levels = find_levels(
         score,
         present,

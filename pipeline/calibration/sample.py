@@ -69,9 +69,11 @@ def read_sample(config: CalibrateConfig, predictions: Predictions, truth: Truth)
     shards = {}
     if isinstance(truth, PointTruth):
         points = truth.pairs
-        reader.count = PredictionCounter(config.predictions, lambda: points, sweep=True)
-        reader.prompts = {label.id: label.prompt for label in points.labels}
-        shards = {shard.name: shard for shard in predicted_shards(config.predictions)}
+        reader.take_points()
+        if not reader.why_none:
+            reader.count = PredictionCounter(config.predictions, lambda: points, sweep=True)
+            reader.prompts = {label.id: label.prompt for label in points.labels}
+            shards = {shard.name: shard for shard in predicted_shards(config.predictions)}
     for commit in predictions.commits:
         numbers = reader.add(predictions.read(commit), truth)
         if commit.shard in shards:
@@ -116,6 +118,14 @@ class _Reader:
             self._add_image([*found, *(image.get("absent") or [])], known, order)
             self.images += 1
         return numbers
+
+    def take_points(self) -> None:
+        """Note that places are those of points: each is looked up in the map of its class alone."""
+        if self._winner:
+            self.why_none = self.why_none or (
+                "the run was made with --mask.overlap winner, and points are of one class each: "
+                "they do not tell what its map loses to others; --coco or --masks do"
+            )
 
     def add_points(self, shard: Any, numbers: Mapping[str, int]) -> None:
         """Count the points of a shard, whose images have these numbers."""

@@ -14,6 +14,7 @@ from pipeline.calibration.sample import read_sample
 from pipeline.calibration.truth import find_truth
 from pipeline.errors import ConfigError, naming
 from pipeline.inputs.classes import Category, load_classes
+from pipeline.inputs.naming import Naming
 from pipeline.outputs.predictions import Predictions
 from pipeline.storage import digests
 
@@ -28,9 +29,10 @@ def calibrate(config: CalibrateConfig) -> tuple[dict[str, Any], list[str]]:
         ConfigError: a setting cannot work, the sample does not do, or a file cannot be read or
             written.
     """
+    _check_output(config)
     predictions = Predictions(config.predictions)
     categories = _categories(config, predictions)
-    sample = read_sample(config, predictions, find_truth(config))
+    sample = read_sample(config, predictions, find_truth(config, Naming.of(predictions.identity)))
     judged = cross_validate(config, sample)
     found = find(config, sample, np.ones(sample.images, dtype=bool))
     numbers = write.numbers_of(config, predictions.identity, sample, found, judged)
@@ -47,6 +49,16 @@ def calibrate(config: CalibrateConfig) -> tuple[dict[str, Any], list[str]]:
         write.write_numbers(config.output, numbers)
         write.write_page(config.output, sample, judged, numbers, lines)
     return numbers, lines
+
+
+def _check_output(config: CalibrateConfig) -> None:
+    """Refuse to write the class file over the one that is given."""
+    written = storage.join(config.output, write.CLASSES)
+    if config.classes and storage.normalise(config.classes) == storage.normalise(written):
+        raise ConfigError(
+            f"--output {storage.public(config.output)}: its {write.CLASSES} would take the place "
+            "of --classes, which later runs of the same settings need; name another folder"
+        )
 
 
 def _categories(config: CalibrateConfig, predictions: Predictions) -> list[Category]:

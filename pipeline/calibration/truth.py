@@ -14,6 +14,7 @@ from pipeline.evaluation.points.labels import read_labels
 from pipeline.evaluation.points.pairs import LabelledPairs
 from pipeline.evaluation.predictions import image_id_of
 from pipeline.evaluation.segmentation.truth import ClassMasks, FindTruth, truth_of
+from pipeline.inputs.naming import Naming
 from pipeline.inputs.prompts import PromptReader
 from pipeline.inputs.shards import find_shards
 from pipeline.inputs.tars import RawSample, read_samples
@@ -40,8 +41,12 @@ class Truth(Protocol):
         """What is in the image of a sample; None where nothing is known of it."""
 
 
-def find_truth(config: CalibrateConfig) -> Truth:
+def find_truth(config: CalibrateConfig, names: Naming) -> Truth:
     """The truth that the settings name.
+
+    Args:
+        config: the settings.
+        names: how the run has read the names of its samples.
 
     Raises:
         ConfigError: it cannot be read, or is not what it should be.
@@ -49,7 +54,7 @@ def find_truth(config: CalibrateConfig) -> Truth:
     if config.points:
         return PointTruth(read_labels(config.points, config.descriptions)[0])
     if config.input:
-        return ListedTruth(_listed(config))
+        return ListedTruth(_listed(config, names))
     name, location = ("coco", config.coco) if config.coco else ("masks", config.masks)
     with naming(f"--{name} {storage.public(location)}"):
         return MaskTruth(truth_of(config.coco, config.masks, config.classes))
@@ -99,20 +104,20 @@ class ListedTruth:
         return None if names is None else Known(names)
 
 
-def _listed(config: CalibrateConfig) -> dict[tuple[str, str], frozenset[str]]:
+def _listed(config: CalibrateConfig, names: Naming) -> dict[tuple[str, str], frozenset[str]]:
     patterns = [config.input] if isinstance(config.input, str) else config.input
-    names_of = PromptReader(PromptConfig(field=config.field))
+    prompts_of = PromptReader(PromptConfig(field=config.field))
     listed: dict[tuple[str, str], frozenset[str]] = {}
     for shard in find_shards(patterns, config.input_root):
         with (
             naming(f"--input {storage.public(shard.location)}"),
             storage.open_read(shard.location) as stream,
         ):
-            for raw in read_samples(stream):
+            for raw in read_samples(stream, naming=names):
                 try:
-                    prompts = names_of(raw.fields)
+                    prompts = prompts_of(raw.fields)
                 except Reject:
                     continue
-                names = frozenset(prompt.category.lower() for prompt in prompts if prompt.category)
-                listed.setdefault((shard.name, raw.key), names)
+                known = frozenset(prompt.category.lower() for prompt in prompts if prompt.category)
+                listed.setdefault((shard.name, raw.key), known)
     return listed

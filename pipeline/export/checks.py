@@ -77,8 +77,7 @@ def annotation(record: Mapping[str, Any], shape: Shape | None) -> Iterator[str]:
         yield f"iscrowd {record['iscrowd']!r} is not 0: trainers leave it out"
     if "ignore" in record:
         yield "has a key ignore, which Detectron2 refuses"
-    if "score" in record and not _is_number(record["score"]):
-        yield f"score {record['score']!r} is no number"
+    yield from _likeliness(record)
     box = record.get("bbox")
     if "bbox" in record and not _is_box(box):
         yield f"bbox {box!r} is not four numbers x, y, width, height, none of them negative"
@@ -93,8 +92,7 @@ def annotation(record: Mapping[str, Any], shape: Shape | None) -> Iterator[str]:
 
 def result(record: Mapping[str, Any]) -> Iterator[str]:
     """An object of a bare list of results."""
-    if "score" in record and not _is_number(record["score"]):
-        yield f"score {record['score']!r} is no number"
+    yield from _likeliness(record)
     if "bbox" in record:
         yield "has a bbox, whose area loadRes takes for the mask's"
     for key in ("image_id", "category_id"):
@@ -106,6 +104,16 @@ def result(record: Mapping[str, Any]) -> Iterator[str]:
             yield "counts is a list, which loadRes does not take"
         else:
             yield from _mask(segmentation, None, None, None)
+
+
+def _likeliness(record: Mapping[str, Any]) -> Iterator[str]:
+    """Score and probability, where it has them."""
+    if "score" in record and not _is_number(record["score"]):
+        yield f"score {record['score']!r} is no number"
+    if "probability" in record:
+        likely = record["probability"]
+        if not _is_number(likely) or not 0 <= likely <= 1:
+            yield f"probability {likely!r} is no number from 0 to 1"
 
 
 def _mask(segmentation: Any, shape: Shape | None, area: Any, box: Any) -> Iterator[str]:

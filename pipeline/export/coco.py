@@ -92,6 +92,7 @@ class Coco(Format[CocoConfig]):
             "bbox": instance.bbox,
             "iscrowd": 0,  # although it is run lengths: clients pass over what is a crowd
             "score": instance.score,
+            **instance.likely,
         }
 
 
@@ -185,6 +186,7 @@ def _result(picture: Picture, instance: Instance) -> dict[str, Any]:
         "category_id": instance.category,
         "segmentation": instance.segmentation,
         "score": instance.score,
+        **instance.likely,
     }
 
 

@@ -18,19 +18,19 @@ from pipeline.export.instances import Instance, Selected
 from pipeline.export.pictures import Picture
 from pipeline.outputs.card import card
 from pipeline.outputs.records import Commit
-from pipeline.outputs.schema import SEGMENTATION
+from pipeline.outputs.schema import PROBABILITY, SEGMENTATION, calibrated
 from pipeline.storage.parquet import COMPRESSION
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-OBJECTS = pa.struct(
-    [
-        ("category", pa.list_(pa.int64())),
-        ("score", pa.list_(pa.float32())),
-        ("area", pa.list_(pa.int64())),
-        ("bbox", pa.list_(pa.list_(pa.float32(), 4))),
-        ("segmentation", pa.list_(SEGMENTATION)),
-    ]
-)
+OBJECTS = {
+    "category": pa.int64(),
+    "score": pa.float32(),
+    "probability": pa.float32(),
+    "area": pa.int64(),
+    "bbox": pa.list_(pa.float32(), 4),
+    "segmentation": SEGMENTATION,
+}
+"""What is said of an object; the probability only in runs with a calibration."""
 ROWS, ROWS_WITH_PIXELS = 1000, 100
 """In a row group: the hub's viewer reads one at a time."""
 FILES_TEXT = """\
@@ -106,11 +106,19 @@ class Hf(ImageFormat[HfConfig]):
                 pa.field("file_name", pa.string()),
                 pa.field("height", pa.int32()),
                 pa.field("width", pa.int32()),
-                pa.field("objects", OBJECTS),
+                pa.field("objects", self._objects()),
             ]
         )
-        features = {"info": {"features": _features(self.categories, bool(image))}}
-        return schema.with_metadata({"huggingface": json.dumps(features)})
+        features = _features(self.categories, bool(image), self._likely)
+        return schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+
+    @property
+    def _likely(self) -> bool:
+        return calibrated(self.predictions.identity)
+
+    def _objects(self) -> pa.DataType:
+        of_object = {k: v for k, v in OBJECTS.items() if k != PROBABILITY.name or self._likely}
+        return pa.struct([(name, pa.list_(kind)) for name, kind in of_object.items()])
 
 
 class _Files:
@@ -147,6 +155,7 @@ def _row(picture: Picture, instances: Mapping[int, Sequence[Instance]]) -> dict[
         "objects": {
             "category": [instance.category - 1 for instance in found],
             "score": [instance.score for instance in found],
+            "probability": [instance.probability for instance in found],
             "area": [instance.area for instance in found],
             "bbox": [instance.bbox for instance in found],
             "segmentation": [instance.segmentation for instance in found],
@@ -154,7 +163,7 @@ def _row(picture: Picture, instances: Mapping[int, Sequence[Instance]]) -> dict[
     }
 
 
-def _features(categories: Sequence[str], with_image: bool) -> dict[str, Any]:
+def _features(categories: Sequence[str], with_image: bool, likely: bool) -> dict[str, Any]:
     """What the columns mean, as `datasets` writes it."""
 
     def value(dtype: str) -> dict[str, Any]:
@@ -172,6 +181,7 @@ def _features(categories: Sequence[str], with_image: bool) -> dict[str, Any]:
         "objects": {
             "category": several({"names": list(categories), "_type": "ClassLabel"}),
             "score": several(value("float32")),
+            **({"probability": several(value("float32"))} if likely else {}),
             "area": several(value("int64")),
             "bbox": several(several(value("float32"), length=4)),
             "segmentation": several({"size": size, "counts": value("string")}),

@@ -17,6 +17,7 @@ from pipeline.outputs import selection
 from pipeline.outputs.masks import RLE
 from pipeline.outputs.predictions import Predictions
 from pipeline.outputs.records import Commit
+from pipeline.outputs.schema import PROBABILITY, calibrated
 from pipeline.outputs.selection import UNNAMED, Dropped
 
 COLUMNS = (*selection.COLUMNS, "bbox", "segmentation")
@@ -34,6 +35,7 @@ class Instance(NamedTuple):
         area: pixels.
         bbox: tight x, y, width, height in pixels.
         segmentation: run lengths.
+        probability: that it is there, 0..1; None in runs without a calibration.
     """
 
     sample: int
@@ -43,6 +45,12 @@ class Instance(NamedTuple):
     area: int
     bbox: list[float]
     segmentation: RLE
+    probability: float | None = None
+
+    @property
+    def likely(self) -> dict[str, float]:
+        """The probability as a key of a record; none where there is none."""
+        return {} if self.probability is None else {"probability": self.probability}
 
 
 @dataclass(frozen=True)
@@ -96,7 +104,8 @@ def select(
     Raises:
         ConfigError: a table cannot be read.
     """
-    wanted = list(dict.fromkeys((*COLUMNS, *config.select.columns, *columns)))
+    likely = [PROBABILITY.name] if calibrated(predictions.identity) else []
+    wanted = list(dict.fromkeys((*COLUMNS, *likely, *config.select.columns, *columns)))
     table, dropped = config.select.select(predictions.read(commit, [], wanted).annotations)
     unnamed = pc.is_null(table["category"])
     if config.caption_category:
@@ -123,10 +132,13 @@ def _instances(
     # Taken apart by Arrow: rows with lists and structs in them take ten times as long.
     boxes = pc.list_flatten(table["bbox"]).to_numpy().reshape(-1, 4).astype(float).tolist()
     counts = pc.struct_field(table["segmentation"], "counts").to_pylist()
-    columns = (samples, names, scores, areas, boxes, heights, widths, counts)
-    for sample, name, score, area, bbox, height, width, runs in zip(*columns, strict=True):
+    likely: list[float | None] = [None] * len(table)
+    if PROBABILITY.name in table.column_names:
+        likely = table[PROBABILITY.name].to_pylist()
+    columns = (samples, names, scores, areas, boxes, heights, widths, counts, likely)
+    for sample, name, score, area, bbox, height, width, runs, chance in zip(*columns, strict=True):
         segmentation: RLE = {"size": [height, width], "counts": runs}
-        whole = Instance(sample, numbers[name], name, score, area, bbox, segmentation)
+        whole = Instance(sample, numbers[name], name, score, area, bbox, segmentation, chance)
         if config.instances == "one":
             yield whole
             continue

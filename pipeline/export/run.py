@@ -20,6 +20,7 @@ from pipeline.export.pictures import check_pictures
 from pipeline.export.state import State, Totals
 from pipeline.outputs.predictions import Predictions
 from pipeline.outputs.records import Commit
+from pipeline.outputs.schema import calibrated
 from pipeline.run.progress import shown
 
 Config = TypeVar("Config", bound=ExportConfig)
@@ -109,6 +110,8 @@ def export(config: Config, make: type[Format[Config]]) -> Totals:
         "predictions": predictions.identity,
         "categories": categories,
     }
+    if calibrated(predictions.identity):
+        identity["objects"] = "with probability"  # parts that are there already may have none
     state = State(config.output, identity)
     written = make(config, predictions, categories, state)
     images = check_pictures(predictions, config)

@@ -85,6 +85,7 @@ def _record(picture: Picture, instances: Sequence[Instance]) -> Mapping[str, Any
                 "category_id": instance.category,
                 "category": instance.name,
                 "score": instance.score,
+                **instance.likely,
                 "area": instance.area,
                 "bbox": instance.bbox,
                 "segmentation": instance.segmentation,

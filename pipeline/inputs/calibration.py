@@ -12,8 +12,12 @@ from pipeline import storage
 from pipeline.errors import ConfigError, one_line
 
 FLAG = "--prompts.calibration"
-FORMAT = 1
+FORMAT = 2
 """Of calibration.json."""
+OF_PIXELS = ("mean", "std", "interpolation", "quick_gelu")
+"""Settings of the weights that a score depends on; images become squares in one way only."""
+OF_NAMES = ("labels", "cls", "vocabulary")
+"""Sources of prompts that are class names in templates."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +37,22 @@ class Calibration:
 
 
 def made_for(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a run's identity that its scores depend on more than a little."""
+    """The part of a run's identity that its scores depend on more than a little.
+
+    Number format, and what maps alone depend on, are no part of it. Nor is the class file: a
+    calibration serves classes that it has not seen, and a class file that levels were written to.
+    Shifts and flips leave the score alone, which is of the plain view; before a larger scale, that
+    too is made of an image that has been resized.
+    """
     model, prompts = identity["model"], identity["prompts"]
+    source = prompts["source"]
     return {
         "model": model["name"],
         "pretrained": model["pretrained"],
+        "image_size": model.get("image_size"),
+        "weight_settings": {name: model[name] for name in OF_PIXELS if name in model},
+        "largest_scale": max(identity.get("views", {}).get("scales", [1.0])),
+        "source": "names" if source in OF_NAMES else source,
         "templates": prompts["templates"],
     }
 
@@ -65,6 +80,8 @@ def load_calibration(location: str, identity: Mapping[str, Any]) -> Calibration 
         if not math.isfinite(found.slope) or not math.isfinite(found.intercept):
             raise ValueError("a slope or intercept that is no number")
         scores_of = content["made_for"]
+        if not isinstance(scores_of, dict):
+            raise ValueError("made_for is no object")
     except (ValueError, KeyError, TypeError) as error:
         cause = one_line(error, kind=True)
         raise ConfigError(f"{shown}: not what jobs/calibrate.py writes ({cause})") from error

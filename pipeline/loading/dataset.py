@@ -50,6 +50,7 @@ class MaskDataset(IterableDataset[LoadedSample]):
       as `segmentation`, see `decode_masks`;
     - `boxes`: float32 `tv_tensors.BoundingBoxes` [N, 4], x1 y1 x2 y2 in pixels;
     - `labels`: int64 [N], 1..K, see `classes`; `scores`: float32 [N], cosines;
+    - `probabilities`: float32 [N], 0..1, of runs with a calibration;
 
     or, with `semantic`, `semantic`: a uint8 `tv_tensors.Mask` [height, width], 0 background and 255
     ignored; and always `image_id`, `key`, `shard` and `position`, which `tracked` reads.

@@ -20,7 +20,7 @@ from pipeline.outputs import selection
 from pipeline.outputs.masks import RLE
 from pipeline.outputs.predictions import Predictions
 from pipeline.outputs.records import Commit
-from pipeline.outputs.schema import heat_order
+from pipeline.outputs.schema import PROBABILITY, calibrated, heat_order
 from pipeline.outputs.selection import UNNAMED, SelectionConfig
 from pipeline.outputs.semantic import SemanticConfig, semantic_map
 
@@ -92,7 +92,7 @@ class ShardTargets:
         return tv_tensors.Mask(torch.from_numpy(made))
 
     def instances(self, index: int) -> Target:
-        """Boxes, labels, scores and run lengths of an image's masks."""
+        """Boxes, labels, scores, run lengths and, if known, probabilities of an image's masks."""
         part = self._parts.get(index, NONE)
         if not self._columns:
             self._columns = self._as_tensors()
@@ -104,7 +104,11 @@ class ShardTargets:
                 canvas_size=(image.height, image.width),
             ),
             "labels": self._columns["labels"][part].clone(),
-            "scores": self._columns["scores"][part].clone(),
+            **{
+                name: self._columns[name][part].clone()
+                for name in ("scores", "probabilities")
+                if name in self._columns
+            },
             "segmentation": self._columns["segmentation"][part],
         }
 
@@ -113,7 +117,11 @@ class ShardTargets:
         boxes = np.array(self._masks["bbox"].to_pylist(), dtype=np.float32).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         names = self._masks["category"].fill_null(UNNAMED).to_pylist()
-        return {
+        likely = {}
+        if PROBABILITY.name in self._masks.column_names:
+            values = self._masks[PROBABILITY.name].to_pylist()
+            likely["probabilities"] = torch.tensor(values, dtype=torch.float32)
+        return likely | {
             "boxes": torch.from_numpy(boxes),
             "labels": torch.tensor([self._labels[name] for name in names], dtype=torch.int64),
             "scores": torch.tensor(self._masks["score"].to_pylist(), dtype=torch.float32),
@@ -145,7 +153,8 @@ class TargetReader:
         Raises:
             ConfigError: its tables cannot be read.
         """
-        wanted = list(dict.fromkeys((*INSTANCES, *self.select.columns)))
+        likely = [PROBABILITY.name] if calibrated(self.predictions.identity) else []
+        wanted = list(dict.fromkeys((*INSTANCES, *likely, *self.select.columns)))
         shard = self.predictions.read(commit, IMAGES, None if self.semantic else wanted)
         masks, _ = self.select.select(shard.annotations)
         with_masks = set(masks["sample_index"].to_pylist())

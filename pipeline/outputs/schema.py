@@ -76,12 +76,17 @@ ABSENT = pa.field(
 """Last in `images/` where prompts may be absent: those that were, with their score."""
 
 
+def calibrated(identity: Mapping[str, Any]) -> bool:
+    """Whether the masks of a run with these settings have a probability."""
+    return "calibration" in identity.get("prompts", {})
+
+
 def annotation_schema(clips: bool, calibrated: bool = False) -> pa.Schema:
     """`ANNOTATIONS`, with the columns of what a run does beside.
 
     Args:
         clips: maps are cut off at 0, so that it takes more to make heat again.
-        calibrated: there is a calibration.
+        calibrated: masks have a probability.
     """
     schema = ANNOTATIONS
     if clips:
@@ -145,7 +150,7 @@ def to_files(
     """
     metadata = footer(results, order)
     prompts = results.get("prompts", {})
-    of_masks = annotation_schema(order.clips, "calibration" in prompts)
+    of_masks = annotation_schema(order.clips, calibrated(results))
     of_images = image_schema("absent" in prompts)
     return {
         f"annotations/{shard}.parquet": parquet.of_rows(rows, of_masks, metadata),

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from legrad.errors import near
 from pipeline.config import since
 from pipeline.errors import ConfigError
+from pipeline.outputs.schema import calibrated
 
 COLUMNS = (
     *("sample_index", "prompt_index", "category", "score"),
@@ -55,6 +56,8 @@ class SelectionConfig:
                 f"--select.min_area {self.min_area} --select.max_area {self.max_area}: parts of "
                 "the image, from 0 to 1, the smaller one first"
             )
+        if self.probability is not None and not 0 <= self.probability <= 1:
+            raise ConfigError(f"--select.probability {self.probability}: must lie between 0 and 1")
         if self.top_k is not None and self.top_k < 1:
             raise ConfigError(f"--select.top_k {self.top_k}: must be at least 1")
         if self.categories is not None and not self.categories:
@@ -74,8 +77,7 @@ class SelectionConfig:
         Raises:
             ConfigError: the run has no probabilities.
         """
-        calibrated = "calibration" in identity.get("prompts", {})
-        if self.probability is not None and not calibrated:
+        if self.probability is not None and not calibrated(identity):
             raise ConfigError(
                 f"--select.probability {self.probability}: the run has no probabilities; annotate "
                 "with --prompts.calibration"

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -37,10 +38,10 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> str:
     return output
 
 
-def made(scored: str, output: Path, truth: str, *flags: str) -> dict[str, object]:
+def made(scored: str, output: Path, truth: str, *flags: str) -> dict[str, Any]:
     own = ("--predictions", scored, "--output", str(output), "--classes", CLASSES)
     assert calibrate([*own, *TRUTHS[truth], *EASY, *flags]) == 0
-    numbers: dict[str, object] = json.loads((output / "calibration.json").read_text())
+    numbers: dict[str, Any] = json.loads((output / "calibration.json").read_text())
     return numbers
 
 
@@ -109,6 +110,21 @@ def test_a_run_with_what_was_found(scored: str, tmp_path: Path) -> None:
     assert len(objects) == sum(row["probability"] >= least for row in rows) < len(rows)
 
 
+def test_points_give_no_thresholds_to_maps_that_compete(
+    scored: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    winner = str(tmp_path / "winner")
+    arguments = ("--source", scored, "--output", winner, "--mask.overlap", "winner")
+    assert rethreshold([*arguments]) == 0
+    capsys.readouterr()
+    numbers = made(winner, tmp_path / "points", "points")
+    said = capsys.readouterr().out
+    assert "no thresholds: the run was made with --mask.overlap winner, and points" in said
+    assert numbers["threshold"] is None
+    assert {entry["threshold"] for entry in numbers["classes"].values()} == {None}
+    assert made(winner, tmp_path / "coco", "coco")["threshold"] is not None
+
+
 def test_refusals(scored: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def said(*arguments: str, command=calibrate) -> str:
         assert command([*arguments, "--output", str(tmp_path / "out")]) == 2
@@ -124,6 +140,14 @@ def test_refusals(scored: str, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "is not the class file that" in said(*run, *TRUTHS["coco"], *other)
     own = ("--classes", CLASSES)
     assert "--folds 61: only 60 images" in said(*run, *TRUTHS["coco"], *own, "--folds", "61")
+    (tmp_path / "out").mkdir()
+    given = tmp_path / "out" / "classes.yaml"
+    given.write_bytes((ASSETS / "classes.yaml").read_bytes())
+    assert "would take the place of --classes" in said(
+        *("--predictions", str(tmp_path / "not read")), *TRUTHS["coco"], "--classes", str(given)
+    )
+    assert given.read_bytes() == (ASSETS / "classes.yaml").read_bytes()
+    given.unlink()
     strict = ("--precision", "0.999", "--confidence", "0.99")
     assert "--precision 0.999: no level keeps it" in said(*run, *TRUTHS["coco"], *own, *strict)
     select = ("coco", *run, "--select.probability", "0.5")

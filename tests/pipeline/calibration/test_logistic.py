@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,13 +68,17 @@ def test_the_calibration_error_by_hand() -> None:
     assert calibration_error(probability, present) == pytest.approx((0.9 + 0.9) / 5)
 
 
-IDENTITY = {
-    "model": {"name": "a", "pretrained": "b"},
-    "prompts": {"templates": ["{}"], "classes": ""},
+IDENTITY: dict[str, Any] = {
+    "model": {"name": "a", "pretrained": "b", "precision": "float32", "image_size": None},
+    "prompts": {"source": "labels", "templates": ["{}"], "classes": ""},
+}
+MADE_FOR = {
+    **{"model": "a", "pretrained": "b", "image_size": None, "weight_settings": {}},
+    **{"largest_scale": 1.0, "source": "names", "templates": ["{}"]},
 }
 GOOD = {
-    "format": 1,
-    "made_for": {"model": "a", "pretrained": "b", "templates": ["{}"]},
+    "format": 2,
+    "made_for": MADE_FOR,
     "probability": {"slope": 2.0, "intercept": -1.0},
 }
 
@@ -81,8 +86,10 @@ GOOD = {
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"made_for": GOOD["made_for"] | {"model": "c"}}, "was made for another model, whose"),
-        ({"format": 2}, "not what jobs/calibrate.py writes .*format 2"),
+        ({"made_for": MADE_FOR | {"model": "c"}}, "was made for another model, whose"),
+        ({"format": 1}, "not what jobs/calibrate.py writes .*format 1"),
+        ({"made_for": []}, "not what jobs/calibrate.py writes .*made_for is no object"),
+        ({"made_for": None}, "not what jobs/calibrate.py writes .*made_for is no object"),
         ({"probability": {"slope": "steep"}}, "not what jobs/calibrate.py writes"),
         ({"probability": {"slope": float("nan"), "intercept": 0}}, "that is no number"),
     ],
@@ -97,3 +104,34 @@ def test_a_file_that_does_not_do_is_refused(
     with pytest.raises(ConfigError, match=f"^--prompts.calibration .*{message}"):
         load_calibration(str(path), IDENTITY)
     assert load_calibration("", IDENTITY) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "another"),
+    [
+        ({"model": {"image_size": 448}}, "image_size"),
+        ({"model": {"mean": [0.5, 0.5, 0.5]}}, "weight_settings"),
+        ({"model": {"quick_gelu": True}}, "weight_settings"),
+        ({"views": {"scales": [1.0, 1.5]}}, "largest_scale"),
+        ({"prompts": {"source": "caption"}}, "source"),
+        ({"prompts": {"source": "embeddings"}}, "source"),
+        ({"model": {"image_size": 448}, "prompts": {"templates": ["a {}"]}}, "image_size, another"),
+        ({"model": {"precision": "bfloat16"}}, None),
+        ({"views": {"shifts": 4, "flip": True, "scales": [1.0, 0.5]}}, None),
+        ({"prompts": {"source": "vocabulary", "classes": "digest of another"}}, None),
+        ({"method": "gradcam", "mask": {"threshold": 0.3}}, None),
+    ],
+)
+def test_a_calibration_serves_runs_with_the_same_scores(
+    tmp_path: Path, changes: dict[str, Any], another: str | None
+) -> None:
+    path = tmp_path / "calibration.json"
+    path.write_text(json.dumps(GOOD))
+    identity = dict(IDENTITY)
+    for name, value in changes.items():
+        identity[name] = {**IDENTITY.get(name, {}), **value} if isinstance(value, dict) else value
+    if another is None:
+        assert load_calibration(str(path), identity) == Calibration(2.0, -1.0)
+        return
+    with pytest.raises(ConfigError, match=f"was made for another {another}"):
+        load_calibration(str(path), identity)

@@ -100,6 +100,13 @@ def test_where_the_winner_takes_a_pixel_the_others_have_no_heat_there() -> None:
     assert [spots.tp[:, half].tolist(), spots.fp[:, half].tolist()] == [[1, 1], [0, 0]]
 
 
+def test_points_do_not_tell_what_a_map_loses_to_others() -> None:
+    for mask, why in (({}, ""), ({"overlap": "winner"}, "--mask.overlap winner")):
+        reader = _Reader(CODES, {"mask": {"heat": True, "rule": "fixed"} | mask})
+        reader.take_points()
+        assert why in reader.why_none and bool(why) == bool(reader.why_none)
+
+
 @pytest.mark.parametrize(
     ("mask", "why"),
     [

@@ -70,16 +70,21 @@ HARD = [
 """A hole, two parts, overlaps, a sub-folder with a dot, an image without masks, a rejected one."""
 
 
-def make_run(output: str, *shards: Sequence[Made], images: Path | None = None) -> list[str]:
+def make_run(
+    output: str, *shards: Sequence[Made], images: Path | None = None, calibrated: bool = False
+) -> list[str]:
     """Write a run whose shards have these images; returns their locations.
 
     Args:
         output: where to.
         shards: images of each.
         images: folder for the tars.
+        calibrated: every mask is half as likely as its score is high.
     """
     config = AnnotateConfig()
     results, ledger = config.identity(), Ledger(output)
+    if calibrated:
+        results["prompts"]["calibration"] = "digest"
     ledger.open(results, config.public(), [])
     locations = []
     for number, made in enumerate(shards):
@@ -91,6 +96,8 @@ def make_run(output: str, *shards: Sequence[Made], images: Path | None = None) -
         shard = Shard(location, storage.normalise(location), 1)
         rows = [_image(shard.name, index, one) for index, one in enumerate(made)]
         masks = [row for index, one in enumerate(made) for row in _masks(shard.name, index, one)]
+        if calibrated:
+            masks = [row | {"probability": row["score"] / 2} for row in masks]
         files = to_files(shard.name, masks, rows, results, HeatOrder.UPSAMPLE_NORMALISE)
         counts: Any = dict(
             **dict(samples=len(made), statuses={}, rejects={}, prompts=9, prompts_cut=0),

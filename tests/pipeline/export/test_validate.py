@@ -147,6 +147,7 @@ MUTATIONS: dict[str, tuple[Callable[[Data], None], str]] = {
     "name twice": (repeat_image_name, "was there before"),
     "ignore": (at("annotations", 0, ignore=0), "has a key ignore"),
     "score text": (at("annotations", 0, score="high"), "score 'high' is no number"),
+    "percent": (at("annotations", 0, probability=50), "probability 50 is no number from 0 to 1"),
     "no info": (without("info"), "has no info"),
     "no licenses": (without("licenses"), "has no licenses"),
     "no images": (without("images"), "has no images"),

@@ -82,6 +82,30 @@ def test_texts_of_data_are_text_wherever_they_stand(
     assert not [name for _, name, _ in outline.attributes if name.startswith("on")]
 
 
+def test_what_is_absent_is_told_apart_from_what_has_no_mask(
+    make_output: MakeOutput, tmp_path: Path
+) -> None:
+    reasons: list[Row] = [{"reason": "absent", "count": 7}]
+
+    def change(_: list[Row], images: list[Row]) -> None:
+        images[0]["prompts"] += 7
+        images[0]["without_mask"] = reasons
+
+    def said(name: str) -> str:
+        page = page_of(make_output(1, change=change), tmp_path / name)
+        text = " ".join(" ".join(Outline(page).texts).split())
+        return text.rpartition("Prompts without a mask")[2]
+
+    alone = said("alone")
+    assert "7 prompts were absent" in alone and "not above the level of presence" in alone
+    assert "Every other prompt has a mask." in alone
+    reasons += [{"reason": "blank", "count": 2}, {"reason": "min_area", "count": 3}]
+    both = said("both")
+    assert "7 prompts were absent" in both and "Every other" not in both
+    assert "blank counts names of a list that say nothing" in both
+    assert "min_area 3" in both and "absent 7" not in both
+
+
 def bars(page: str) -> int:
     """Every bar has a title of its own."""
     return page.count("<rect ")
