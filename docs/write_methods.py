@@ -114,10 +114,11 @@ def markdown(rows: Sequence[Row], scenes: int, objects: int) -> str:
             f"{TUNING_SCENES} other scenes (in brackets): at 0.5 alone, methods are ranked by how "
             "their values are distributed as much as by their maps. "
             "p-mIoU is the IoU over labelled points, mean over classes; "
-            f"{rows[0].bundle.control:.3f} for masks that cover everything. Pixel AP is the "
-            "average precision of a map's pixels. Pointing: the highest pixel lies on the object; "
-            "other: that of another object's map does, which a method that looks at the text "
-            "avoids. images/s is for one image at a time with all its objects, on one thread of the "
+            f"{rows[0].bundle.control:.3f} for masks that cover everything. "
+            "Pixel AP is the average precision of a map's pixels. "
+            "Pointing: the highest pixel lies on the object; other: that of another object's map "
+            "does, which a method that looks at the text avoids. "
+            "images/s is for one image at a time with all its objects, on one thread of the "
             "machine that wrote this page. The scenes and the model are small and synthetic: what "
             "ranks well here need not with another model, so try it there (`--method`).",
             table(header, cells),
