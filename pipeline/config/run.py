@@ -121,7 +121,15 @@ class RunConfig(MethodConfig):
 
     def public(self) -> dict[str, Any]:
         """All settings as JSON values, without credentials."""
-        settings = public(self)
+        return public(self)
+
+    def recorded(self) -> dict[str, Any]:
+        """The same, and what belongs to the weights, for `run.json`; files are read for it.
+
+        Raises:
+            ConfigError: a file beside the weights makes no sense or cannot be read.
+        """
+        settings = self.public()
         settings["model"]["weight_settings"] = self.model.weight_settings().values
         return settings
 

@@ -184,7 +184,7 @@ def count_shards(
     def begin() -> None:
         with naming(output):
             _refuse_annotations(ledger)
-            ledger.open(dict(identity), config.public(), [], redo=config.on_mismatch == "redo")
+            ledger.open(dict(identity), config.recorded(), [], redo=config.on_mismatch == "redo")
             for path, data in (files or {}).items():
                 storage.write_bytes(storage.join(config.output, *path.split("/")), data)
 

@@ -121,7 +121,7 @@ def made_of_heat(identity: Mapping[str, Any]) -> bool:
     """
     mask = identity["mask"]
     alone = mask.get("refine", "none") == "none" and mask.get("overlap", "keep") == "keep"
-    return alone and mask.get("heat", True)
+    return alone and bool(mask.get("heat", True))
 
 
 def encode(pixels: UInt8[np.ndarray, "height width mask"]) -> list[RLE]:

@@ -49,7 +49,7 @@ def annotate(config: AnnotateConfig) -> Summary:
     def begin() -> None:
         with naming(output):
             redo = config.on_mismatch == "redo"
-            ledger.open(config.identity(), config.public(), categories, redo=redo)
+            ledger.open(config.identity(), config.recorded(), categories, redo=redo)
             ledger.write_card(ANNOTATIONS_CARD)
 
     patiently(begin, output, START_SECONDS)

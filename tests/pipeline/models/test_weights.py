@@ -261,5 +261,5 @@ def test_the_identity_has_what_is_done_and_not_who_says_it(tmp_path: Path) -> No
 
 def test_all_that_is_used_is_in_the_runs_record(tmp_path: Path) -> None:
     model = ModelConfig("ViT-B-16-SigLIP", str(tmp_path / "w.pt"))
-    used = replace(BASE, model=model).public()["model"]["weight_settings"]
+    used = replace(BASE, model=model).recorded()["model"]["weight_settings"]
     assert used["mean"] == [0.5] * 3 and used["quick_gelu"] is False
