@@ -46,7 +46,7 @@ FEW_STEPS = """
 from dataclasses import replace
 from pipeline.student.study import StudentConfig
 
-least = dict(scenes=16, choose=4, held_out=4, steps=3, seeds=[0], rules=["default"])
+least = dict(scenes=16, choose=4, held_out=4, steps=3, seeds=[0], rules=["default"], presets=[])
 StudentConfig.shortened = lambda self: replace(self, **least)
 """
 

@@ -174,7 +174,7 @@ def of_category(index: int, category: Category) -> Prompt:
     )
 
 
-def _names(fields: Mapping[str, bytes], field: str) -> Sequence[str]:
+def _names(fields: Mapping[str, bytes], field: str) -> Sequence[Any]:
     """The list of names in the .json, blank ones and null among them; nothing where it is blank."""
     names = _json_field(fields, field)
     if is_blank(names):
