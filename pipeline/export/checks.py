@@ -9,14 +9,10 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
 from pycocotools import mask as coco
 
-from pipeline.outputs.run_lengths import run_ends
+from pipeline.outputs.run_lengths import checked_ends
 
-CHARACTERS = frozenset(map(chr, range(ord("0"), ord("o") + 1)))
-CONTINUES = "P"
-"""Groups of five bits as characters; the last one of a number is below this."""
 CLOSE = 0.01
 """Pixels that a box or an area may be off, which are whole numbers."""
 REQUIRED = {
@@ -130,7 +126,7 @@ def _mask(segmentation: Any, shape: Shape | None, area: Any, box: Any) -> Iterat
         swapped = " the other way round" if (width, height) == shape else ""
         yield f"size {size} is not [height, width] of the image{swapped}: {list(shape)}"
         return
-    ends = _run_ends(counts)
+    ends = checked_ends(counts)
     if ends is None:
         yield "counts is cut short or no run lengths"
         return
@@ -150,18 +146,6 @@ def _mask(segmentation: Any, shape: Shape | None, area: Any, box: Any) -> Iterat
         tight = _tight(segmentation)
         if max(abs(a - b) for a, b in zip(box, tight, strict=True)) > CLOSE:
             yield f"bbox {box} is not the tight box of the mask, {tight}"
-
-
-def _run_ends(counts: Any) -> np.ndarray | None:
-    """Where each run ends; None where that cannot be told."""
-    if not counts:
-        return None
-    if isinstance(counts, str):
-        is_whole = CHARACTERS.issuperset(counts) and counts[-1] < CONTINUES
-        return run_ends(counts) if is_whole else None
-    if isinstance(counts, list) and all(type(run) is int for run in counts):
-        return np.cumsum(np.array(counts, dtype=np.int64))
-    return None
 
 
 def _tight(segmentation: Any) -> list[float]:

@@ -5,6 +5,8 @@ A mask of a megapixel has a few thousand runs, so that a handful of points costs
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Bool, Int64
 
@@ -12,11 +14,15 @@ from pipeline.outputs.masks import RLE
 
 CONTINUES, SIGN, BITS = 0x20, 0x10, 5
 """A number is written in groups of five bits, low ones first; the last group has the sign."""
+OFFSET = ord("0")
+CHARACTERS = frozenset(chr(OFFSET + value) for value in range(2 * CONTINUES))
+LONGEST = 1 << 40
+"""No run is longer, so that their sum does not overflow."""
 
 
 def run_ends(counts: str) -> Int64[np.ndarray, " run"]:
     """Where each run ends, in pixels down the columns; runs of 0 and of 1 alternate, 0 first."""
-    groups = np.frombuffer(counts.encode("ascii"), dtype=np.uint8).astype(np.int64) - 48
+    groups = np.frombuffer(counts.encode("ascii"), dtype=np.uint8).astype(np.int64) - OFFSET
     last = (groups & CONTINUES) == 0
     starts = np.flatnonzero(np.concatenate([[True], last[:-1]]))
     sizes = np.diff(starts, append=len(groups))
@@ -29,6 +35,23 @@ def run_ends(counts: str) -> Int64[np.ndarray, " run"]:
     values[2::2] = np.cumsum(values[2::2])
     ends: np.ndarray = np.cumsum(values)
     return ends
+
+
+def checked_ends(counts: Any) -> Int64[np.ndarray, " run"] | None:
+    """The same of run lengths of either kind, from anybody; None where they are none.
+
+    Args:
+        counts: a text or a list, or anything else.
+    """
+    if not counts:
+        return None
+    if isinstance(counts, str):
+        is_whole = CHARACTERS.issuperset(counts) and ord(counts[-1]) - OFFSET < CONTINUES
+        return run_ends(counts) if is_whole else None
+    if isinstance(counts, list) and all(type(n) is int and abs(n) <= LONGEST for n in counts):
+        ends: np.ndarray = np.cumsum(np.array(counts, dtype=np.int64))
+        return ends
+    return None
 
 
 def pixels_set(
