@@ -23,7 +23,7 @@ from pipeline.inputs.tars import RawSample
 from pipeline.outputs.masks import stretched
 from pipeline.outputs.run_lengths import checked_ends
 
-MOST_PIXELS = 1 << 30
+MOST_PIXELS = 100_000_000
 IGNORED = 255
 """Value of pixels that do not count, in class-index masks."""
 
