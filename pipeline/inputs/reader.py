@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import Generic, TypeAlias
+from typing import Any, Generic, TypeAlias
 
 from torch import Tensor
 
@@ -89,6 +89,25 @@ class ShardReader(Generic[Wanted]):
             ahead=2 * config.engine.batch_size,
             threads=max(DECODE_THREADS, config.engine.cpu_threads()),
             guide=guide,
+        )
+
+    @classmethod
+    def of_run(
+        cls, identity: Mapping[str, Any], want: Want[Wanted], fit: Fit = as_stored
+    ) -> ShardReader[Wanted]:
+        """A reader that finds the images of a run as the run found them.
+
+        Args:
+            identity: the settings of the run.
+            want: finds what is wanted of a sample.
+            fit: brings its image to size.
+        """
+        return cls(
+            want,
+            fit,
+            max_pixels=identity.get("max_pixels", cls.max_pixels),
+            max_sample_bytes=identity.get("max_sample_bytes", cls.max_sample_bytes),
+            naming=Naming.of(identity),
         )
 
     def __call__(self, shard: Shard) -> Iterator[Read[Wanted]]:
