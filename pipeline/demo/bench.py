@@ -103,7 +103,8 @@ class Bench:
             truth_of: what is in the image of a key.
         """
         self.config, self.explain = config, Remembering(explain)
-        read = ShardReader.of(config, prompts_of, explain.squash, guide_maker(config.mask))
+        guide = guide_maker(config.mask, explain.has_prompts)
+        read = ShardReader.of(config, prompts_of, explain.squash, guide)
         self.batches: list[list[PromptedSample]] = [
             [sample for sample in batch if isinstance(sample, Sample)]
             for shard in shards

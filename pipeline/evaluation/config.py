@@ -59,7 +59,9 @@ class ScoringConfig(EvaluationConfig):
     READ_BY_WORKERS: ClassVar[tuple[str, ...]] = (*EvaluationConfig.READ_BY_WORKERS, "predictions")
     # Of --predictions, what made them is in the identity.
     NO_RESULT: ClassVar[tuple[str, ...]] = (*EvaluationConfig.NO_RESULT, "predictions")
-    IMAGE_SETTINGS: ClassVar[tuple[str, ...]] = ("max_pixels", "max_sample_bytes")
+    IMAGE_SETTINGS: ClassVar[tuple[str, ...]] = (
+        *("max_pixels", "max_sample_bytes", "key_end", "image_field"),
+    )
     """Settings about reading images: of written masks, no count depends on them."""
     MAP_SETTINGS: ClassVar[tuple[str, ...]] = (
         *(field.name for field in dataclasses.fields(MethodConfig)),

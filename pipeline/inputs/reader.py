@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Generic, TypeAlias
+from typing import Any, Generic, TypeAlias
 
 from torch import Tensor
 
@@ -39,8 +39,9 @@ Want: TypeAlias = Callable[[RawSample], Wanted | None]
 Several threads call it."""
 Fit: TypeAlias = Callable[[Tensor], Tensor]
 """Brings RGB pixels [3, height, width] to the size that is asked for. Several threads call it."""
-MakeGuide: TypeAlias = Callable[[Tensor], Guide]
-"""Makes of RGB pixels [3, height, width] what maps are refined by. Several threads call it."""
+MakeGuide: TypeAlias = Callable[[Sample[Wanted], Tensor], Guide | None]
+"""Makes of a sample and its RGB pixels [3, height, width] what its maps are refined by; None where
+it will have no maps. Several threads call it."""
 
 
 def as_stored(pixels: Tensor) -> Tensor:
@@ -72,11 +73,15 @@ class ShardReader(Generic[Wanted]):
     naming: Naming = AS_WEBDATASET
     ahead: int = AHEAD
     threads: int = DECODE_THREADS
-    guide: MakeGuide | None = None
+    guide: MakeGuide[Wanted] | None = None
 
     @classmethod
     def of(
-        cls, config: RunConfig, want: Want[Wanted], fit: Fit, guide: MakeGuide | None = None
+        cls,
+        config: RunConfig,
+        want: Want[Wanted],
+        fit: Fit,
+        guide: MakeGuide[Wanted] | None = None,
     ) -> ShardReader[Wanted]:
         """A reader with the limits of a run, one batch ahead of the batch that is wanted."""
         return cls(
@@ -89,6 +94,25 @@ class ShardReader(Generic[Wanted]):
             ahead=2 * config.engine.batch_size,
             threads=max(DECODE_THREADS, config.engine.cpu_threads()),
             guide=guide,
+        )
+
+    @classmethod
+    def of_run(
+        cls, identity: Mapping[str, Any], want: Want[Wanted], fit: Fit = as_stored
+    ) -> ShardReader[Wanted]:
+        """A reader that finds the images of a run as the run found them.
+
+        Args:
+            identity: the settings of the run.
+            want: finds what is wanted of a sample.
+            fit: brings its image to size.
+        """
+        return cls(
+            want,
+            fit,
+            max_pixels=identity.get("max_pixels", cls.max_pixels),
+            max_sample_bytes=identity.get("max_sample_bytes", cls.max_sample_bytes),
+            naming=Naming.of(identity),
         )
 
     def __call__(self, shard: Shard) -> Iterator[Read[Wanted]]:
@@ -123,8 +147,8 @@ class ShardReader(Generic[Wanted]):
             return Rejected(raw.index, raw.key, *why)
         height, width = pixels.shape[1:]
         fitted = self.fit(pixels)
-        guide = self.guide(pixels) if self.guide else None
-        return Sample(raw.index, raw.key, height, width, fitted, wanted, image_name(raw), guide)
+        sample = Sample(raw.index, raw.key, height, width, fitted, wanted, image_name(raw))
+        return replace(sample, guide=self.guide(sample, pixels)) if self.guide else sample
 
 
 def _marked(raws: Iterable[RawSample]) -> Iterator[tuple[RawSample, bool]]:

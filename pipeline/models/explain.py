@@ -88,7 +88,7 @@ class SampleExplainer(Protocol):
         """Resize an image to the model's input."""
 
     def has_prompts(self, sample: PromptedSample) -> bool:
-        """Whether there is anything to look for in the sample."""
+        """Whether there is anything to look for in the sample. Several threads call it."""
 
     def __call__(self, samples: Sequence[PromptedSample]) -> list[Maps]:
         """Maps of every prompt of every sample; not thread-safe."""

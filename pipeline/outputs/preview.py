@@ -58,10 +58,12 @@ def draw_preview(output: str, shard: Shard, images: int) -> Image.Image:
 
 def _annotated(output: str, shard: Shard) -> Iterator[tuple[Pixels, Sequence[Row], HeatOrder]]:
     """Pixels, annotation rows and order of the steps to heat of every sample that has a mask."""
-    table = Ledger(output).read("annotations", shard.name)
+    ledger = Ledger(output)
+    table = ledger.read("annotations", shard.name)
     order, rows = heat_order(table), table.to_pylist()
     by_sample = {index: list(group) for index, group in groupby(rows, lambda r: r["sample_index"])}
-    for sample in ShardReader(lambda raw: by_sample.get(raw.index))(shard):
+    read = ShardReader.of_run(ledger.identity(), lambda raw: by_sample.get(raw.index))
+    for sample in read(shard):
         if isinstance(sample, Sample):
             yield sample.pixels.permute(1, 2, 0).numpy(), sample.wanted, order
         elif isinstance(sample, Rejected) and sample.index in by_sample:

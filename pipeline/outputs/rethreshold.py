@@ -30,7 +30,7 @@ from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.masks import RLE, Mask, encode_masks, stored_heat
 from pipeline.outputs.predictions import Predictions
 from pipeline.outputs.records import Commit, file_record
-from pipeline.outputs.refinement.stored import StoredImages
+from pipeline.outputs.refinement.run_images import ImagesOfRun
 from pipeline.outputs.schema import heat_order, to_files
 from pipeline.outputs.thresholding import threshold_maps
 
@@ -90,7 +90,7 @@ class _Recipes:
 
     own: dict[str, float | None]
     source: MaskConfig
-    images: StoredImages | None
+    images: ImagesOfRun | None
 
 
 def rethreshold(config: RethresholdConfig) -> float:
@@ -115,7 +115,7 @@ def rethreshold(config: RethresholdConfig) -> float:
     did = {k: v for k, v in made_with["mask"].items() if k in ("overlap", "refine", "refine_size")}
     images = None
     if config.patterns:
-        images = StoredImages(config.patterns, config.input_root, made_with)
+        images = ImagesOfRun(config.patterns, config.input_root, made_with)
         images.check(before.commits)
     recipes = _Recipes(own, MaskConfig(**did), images)
     results = made_with | {

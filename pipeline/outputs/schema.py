@@ -101,6 +101,17 @@ def image_schema(filtered: bool) -> pa.Schema:
     return IMAGES.append(ABSENT) if filtered else IMAGES
 
 
+def schemas(results: Mapping[str, Any], clips: bool) -> tuple[pa.Schema, pa.Schema]:
+    """Those of `annotations/` and `images/` of a run.
+
+    Args:
+        results: the settings that change results.
+        clips: see `annotation_schema`.
+    """
+    prompts = results.get("prompts", {})
+    return annotation_schema(clips, calibrated(results)), image_schema("absent" in prompts)
+
+
 def heat_order(table: pa.Table) -> HeatOrder:
     """The steps that heat is to be made in of what a table has stored."""
     if named := parquet.footer_value(table, "heat_order"):
@@ -149,9 +160,7 @@ def to_files(
         order: of the steps from raw maps to heat.
     """
     metadata = footer(results, order)
-    prompts = results.get("prompts", {})
-    of_masks = annotation_schema(order.clips, calibrated(results))
-    of_images = image_schema("absent" in prompts)
+    of_masks, of_images = schemas(results, order.clips)
     return {
         f"annotations/{shard}.parquet": parquet.of_rows(rows, of_masks, metadata),
         f"images/{shard}.parquet": parquet.of_rows(images, of_images, metadata),

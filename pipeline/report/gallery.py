@@ -15,7 +15,6 @@ import pyarrow as pa
 from legrad import HeatOrder
 from pipeline import storage
 from pipeline.errors import ShardError, one_line
-from pipeline.inputs.naming import Naming
 from pipeline.inputs.shards import Shard, find_shards
 from pipeline.outputs.predictions import Predictions
 from pipeline.outputs.records import Commit
@@ -149,9 +148,7 @@ class _Painter:
     def __init__(self, config: ReportConfig, identity: Mapping[str, Any], notes: _Notes) -> None:
         self._located, self._notes = _Located(config), notes
         self._left = MOST_CHARACTERS
-        names = ("max_pixels", "max_sample_bytes")
-        self._limits = {name: int(identity[name]) for name in names if name in identity}
-        self._naming = Naming.of(identity)
+        self._identity = identity
 
     def draw(
         self, commit: Commit, rows: Mapping[Place, Row], order: HeatOrder
@@ -164,7 +161,7 @@ class _Painter:
         found: dict[Place, Pictures] = {}
         try:
             shard = self._located(commit)
-            for row, drawn in draw_masks(shard, by_sample, order, self._limits, self._naming):
+            for row, drawn in draw_masks(shard, by_sample, order, self._identity):
                 image = f"image {row['key']} in {commit.shard}"
                 if isinstance(drawn, str):
                     self._notes.add(image, drawn)

@@ -15,7 +15,6 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 
 from legrad import HeatOrder
-from pipeline.inputs.naming import AS_WEBDATASET, Naming
 from pipeline.inputs.reader import ShardReader
 from pipeline.inputs.samples import Rejected, Sample
 from pipeline.inputs.shards import Shard
@@ -61,8 +60,7 @@ def draw_masks(
     shard: Shard,
     rows: Mapping[int, list[Row]],
     order: HeatOrder,
-    limits: Mapping[str, Any],
-    naming: Naming = AS_WEBDATASET,
+    identity: Mapping[str, Any],
 ) -> Iterator[tuple[Row, Pictures | str]]:
     """Pictures of some masks of a shard, or why there are none.
 
@@ -70,8 +68,7 @@ def draw_masks(
         shard: where the images are.
         rows: of the annotation table, by sample index.
         order: of the steps from stored heat to heat.
-        limits: `max_pixels` and `max_sample_bytes` of the run.
-        naming: that of the run.
+        identity: of the run, which says how its shards are read.
 
     Raises:
         OSError: the shard cannot be opened.
@@ -82,7 +79,7 @@ def draw_masks(
     def want(raw: RawSample) -> list[Row] | None:
         return rows.get(raw.index)
 
-    for sample in ShardReader(want, fit=shrunk, naming=naming, **limits)(shard):
+    for sample in ShardReader.of_run(identity, want, shrunk)(shard):
         if sample.index not in left:
             continue
         left.discard(sample.index)

@@ -20,7 +20,7 @@ from pipeline import storage
 from pipeline.config import AnnotateConfig
 from pipeline.outputs.heartbeat import every, say
 from pipeline.outputs.records import Summary
-from pipeline.outputs.schema import IMAGES, annotation_schema
+from pipeline.outputs.schema import schemas
 from pipeline.run.plan import Plan
 from pipeline.run.queue import ShardQueue
 
@@ -136,9 +136,10 @@ def print_dry_run(config: AnnotateConfig, plan: Plan, changes: Sequence[str]) ->
     for shard in plan.shards:
         state = "to do" if shard.name in names else "skipped"
         print(f"{state:8} {shard.name}  {shard.size:,} bytes  {storage.public(shard.location)}")
-    print(f"fingerprint {config.fingerprint()} of {json.dumps(config.identity(), indent=2)}")
-    rows = annotation_schema(legrad.clips(config.method))
-    for title, schema in (("annotations", rows), ("images", IMAGES)):
+    results = config.identity()
+    print(f"fingerprint {config.fingerprint()} of {json.dumps(results, indent=2)}")
+    titles = ("annotations", "images")
+    for title, schema in zip(titles, schemas(results, legrad.clips(config.method)), strict=True):
         print(f"\n{title}/<shard>.parquet")
         print(schema.to_string(show_schema_metadata=False))
 

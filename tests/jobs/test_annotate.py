@@ -15,6 +15,7 @@ from jobs.annotate import main
 from pipeline import storage
 from pipeline.demo.run import SHARDS
 from pipeline.inputs.shards import Shard
+from pipeline.models.demo import ASSETS
 from pipeline.outputs.ledger import Ledger
 
 ROOT = Path(__file__).parents[2]
@@ -166,6 +167,17 @@ def test_a_dry_run_says_everything_and_writes_nothing(
     assert re.search(r"fingerprint [0-9a-f]{16} ", text)
     assert "segmentation: struct<size" in text and "without_mask: list<" in text
     assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_prints_the_schemas_of_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ("--prompts.calibration", str(ASSETS / "calibration.json"), "--prompts.presence", "0.1")
+    for flags in ((), more):
+        assert main([*DEMO, *flags, "--output", str(tmp_path / "out"), "--dry_run"]) == 0
+        _, annotations, images = re.split(r"\n\n\w+/<shard>.parquet\n", capsys.readouterr().out)
+        for printed, column in ((annotations, "probability: float"), (images, "absent: list<")):
+            assert (f"\n{column}" in printed) == bool(flags)
 
 
 def test_a_failed_shard_shows_in_the_exit_code(

@@ -42,6 +42,7 @@ def draw_gallery(
     wanted: Mapping[str, float],
     pairs: LabelledPairs,
     masks: Masks,
+    naming: Naming,
 ) -> None:
     """Write gallery.png: a row per image, a picture per class.
 
@@ -51,8 +52,9 @@ def draw_gallery(
         wanted: the images in their order, with their IoU.
         pairs: the points.
         masks: of the images, of any size: they are stretched.
+        naming: that the keys of the masks are from.
     """
-    found = dict(_pixels(config, shards, set(wanted)))
+    found = dict(_pixels(config, naming, shards, set(wanted)))
     points = pairs.of_images(found)
     shown = [
         Picture(image, iou, found[image], points[image], masks.get(image, {}))
@@ -64,20 +66,20 @@ def draw_gallery(
 
 
 def _pixels(
-    config: RunConfig, shards: Sequence[Shard], left: set[str]
+    config: RunConfig, naming: Naming, shards: Sequence[Shard], left: set[str]
 ) -> Iterator[tuple[str, np.ndarray]]:
     """The pixels of the images in `left`, which loses those that were found."""
     for shard in shards:
         if not left:
             return
         try:
-            yield from _pixels_of_shard(config, shard, left)
+            yield from _pixels_of_shard(config, naming, shard, left)
         except ShardError as error:
             print(f"not drawn: the rest of {shard.uri}: {error}")
 
 
 def _pixels_of_shard(
-    config: RunConfig, shard: Shard, left: set[str]
+    config: RunConfig, naming: Naming, shard: Shard, left: set[str]
 ) -> Iterator[tuple[str, np.ndarray]]:
     wanted = frozenset(left)
 
@@ -89,7 +91,7 @@ def _pixels_of_shard(
         image_of,
         max_pixels=config.max_pixels,
         max_sample_bytes=config.max_sample_bytes,
-        naming=Naming(config.key_end, config.image_field),
+        naming=naming,
     )
     for sample in read(shard):
         image = image_id_of(sample.key)

@@ -21,7 +21,9 @@ from pipeline.evaluation.points.pictures import kept_masks, worst_and_best
 from pipeline.evaluation.points.report import PointResult, write_points
 from pipeline.evaluation.points.scores import PairCounts, confidence_interval, unseen
 from pipeline.evaluation.predictions import scored_shards
+from pipeline.inputs.naming import Naming
 from pipeline.inputs.shards import Shard, find_shards, shards_of
+from pipeline.outputs.ledger import Ledger
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,9 @@ def _draw(config: PointsConfig, result: PointResult, pictured: list[Shard]) -> N
     wanted = worst_and_best(ious)
     masks, having = kept_masks(result.merged.table, wanted.keys())
     if config.predictions:
-        shards = pictured
+        # The keys of masks are from the run's naming, whatever is said here.
+        shards, naming = pictured, Naming.of(Ledger(config.predictions).identity())
     else:
+        naming = Naming(config.key_end, config.image_field)
         shards = [shard for shard in shards_of(config) if shard.name in having]
-    draw_gallery(config, shards, wanted, result.pairs, masks)
+    draw_gallery(config, shards, wanted, result.pairs, masks, naming)

@@ -10,15 +10,23 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 from pipeline.config import MaskConfig
-from pipeline.inputs.samples import Guide
+from pipeline.inputs.reader import MakeGuide
+from pipeline.inputs.samples import Guide, Sample, Wanted
 from pipeline.outputs.refinement.regions import regions
 
 
-def guide_maker(config: MaskConfig) -> Callable[[Tensor], Guide] | None:
-    """What makes the guide of an image, for `ShardReader`; None where maps are not refined."""
+def guide_maker(
+    config: MaskConfig, has_prompts: Callable[[Sample[Wanted]], bool]
+) -> MakeGuide[Wanted] | None:
+    """What makes the guide of an image, for `ShardReader`; None where maps are not refined.
+
+    Args:
+        config: with the refinement and its size.
+        has_prompts: whether there is anything to look for in a sample: others need no guide.
+    """
     if config.refine == "none":
         return None
-    return lambda pixels: make_guide(pixels, config)
+    return lambda sample, pixels: make_guide(pixels, config) if has_prompts(sample) else None
 
 
 def make_guide(pixels: UInt8[Tensor, "3 height width"], config: MaskConfig) -> Guide:

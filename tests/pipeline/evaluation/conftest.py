@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from jobs import evaluate
 from legrad import HeatOrder
-from pipeline.config import AnnotateConfig, MaskConfig
+from pipeline.config import AnnotateConfig
 from pipeline.demo.quality import bundled_scenes
 from pipeline.demo.scenes import Scene
 from pipeline.evaluation.points.labels import Cleaning, read_labels
@@ -89,7 +89,7 @@ def cleaned(csvs: tuple[str, str]) -> tuple[LabelledPairs, Cleaning]:
 
 @pytest.fixture
 def write_predictions(tmp_path: Path) -> Callable[..., str]:
-    """`write_predictions({key: {class: mask}}, scores=…, heat=…)` → an annotation output."""
+    """`write_predictions({key: {class: mask}}, scores=…, heat=…, **settings)` → an output."""
 
     def write(
         shards: Masks | list[Masks],
@@ -98,10 +98,10 @@ def write_predictions(tmp_path: Path) -> Callable[..., str]:
         rejected: tuple[str, ...] = (),
         name: str = "predictions",
         order: HeatOrder = HeatOrder.UPSAMPLE_NORMALISE,
-        mask: MaskConfig = MaskConfig(),  # noqa: B008  # it is frozen
+        **settings: Any,
     ) -> str:
         output = str(tmp_path / name)
-        config = AnnotateConfig(output=output, mask=mask)
+        config = AnnotateConfig(output=output, **settings)
         ledger = Ledger(output)
         ledger.open(config.identity(), {}, [])
         for number, masks in enumerate(shards if isinstance(shards, list) else [shards]):

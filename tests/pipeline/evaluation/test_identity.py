@@ -101,6 +101,7 @@ def test_points_on_masks(
     own: dict[str, Any] = {"points": POINTS, "descriptions": NAMES}
     own |= {"predictions": predictions[0]}
     own |= {"sweep": False, "gallery": False, "images": SHARDS}
+    own |= {"key_end": "last_dot", "image_field": "png"}  # no mask is another one by them
     assert identity_of(points.score_points, points.PointsConfig, **own) == {
         "metric": "points",
         "points": POINTS_DIGEST,
@@ -150,7 +151,7 @@ def test_segmentation_of_imagenet(
 def test_segmentation_on_masks(
     identity_of: Callable[..., dict[str, Any]], predictions: tuple[str, dict[str, Any]]
 ) -> None:
-    own = {"coco": COCO, "predictions": predictions[0]}
+    own = {"coco": COCO, "predictions": predictions[0], "key_end": "last_dot", "image_field": "png"}
     found = identity_of(segmentation.score_segmentation, segmentation.SegmentationConfig, **own)
     assert found == {
         "metric": "segmentation",

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import features
 
+from pipeline.config import AnnotateConfig
 from pipeline.errors import Reject, ShardError
 from pipeline.inputs.images import squash
 from pipeline.inputs.naming import Naming
@@ -204,3 +205,20 @@ def test_the_field_of_the_image_can_be_said(
     (none,) = ShardReader(lambda raw: raw.key, naming=Naming(image="right.png"))(shard(members))
     assert isinstance(none, Rejected) and none.reason == "missing_field"
     assert none.detail == "no image (.right.png) among .jpg, .left.png"
+
+
+def test_images_of_a_run_are_read_by_its_settings(
+    shard: MakeShard, picture: Callable[..., bytes]
+) -> None:
+    config = AnnotateConfig(
+        max_pixels=100, max_sample_bytes=5000, key_end="last_dot", image_field="png"
+    )
+    members = [
+        *(("a.0.jpg", b"none"), ("a.0.png", picture(size=(10, 10), format="PNG"))),
+        ("a.1.png", picture(size=(11, 10), format="PNG")),
+        ("b.0.png", bytes(5001)),
+    ]
+    (first, *others) = ShardReader.of_run(config.identity(), lambda raw: raw.key)(shard(members))
+    assert isinstance(first, Sample) and first.wanted == "a.0"
+    assert [each.reason for each in others if isinstance(each, Rejected)] == ["too_large"] * 2
+    assert ShardReader.of_run({}, text_of) == ShardReader(text_of)  # one that is not known

@@ -12,7 +12,7 @@ from legrad import HeatOrder
 from pipeline.config import MaskConfig
 from pipeline.config.identity import identity_of
 from pipeline.errors import ConfigError
-from pipeline.inputs.samples import Guide
+from pipeline.inputs.samples import Guide, Sample
 from pipeline.outputs import raster
 from pipeline.outputs.masks import decode, encode_masks
 from pipeline.outputs.refinement import refine as module
@@ -107,8 +107,10 @@ def test_a_guide_is_the_image_made_smaller_with_regions_where_they_vote() -> Non
     assert torch.equal(guide.regions, regions(guide.pixels))
     assert make_guide(pixels, replace(config, refine="pamr")).regions is None
     assert torch.equal(make_guide(pixels, MaskConfig(refine="pamr")).pixels, pixels)
-    assert guide_maker(MaskConfig()) is None
-    assert torch.equal(guide_maker(config)(pixels).pixels, guide.pixels)
+    sample = Sample(0, "k", 80, 96, pixels, ["dog"])
+    assert guide_maker(MaskConfig(), lambda _: True) is None
+    assert torch.equal(guide_maker(config, lambda s: s.wanted)(sample, pixels).pixels, guide.pixels)
+    assert guide_maker(config, lambda s: not s.wanted)(sample, pixels) is None
 
 
 def test_refinements_are_put_together_as_their_names_say() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -12,10 +14,11 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
-from jobs.annotate import main as annotate
+from jobs.annotate import main
 from jobs.rethreshold import main as rethreshold
 from pipeline.models.demo import ASSETS
 from pipeline.outputs.predictions import Predictions
+from tests.pipeline.stand_ins import Annotate, MakeConfig, MakeTar, Write
 
 LOCAL = ["--engine.executor", "local", "--engine.threads", "1"]
 FEW = ["--limit_shards", "1", "--limit_samples", "6"]
@@ -44,7 +47,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("runs")
     for name, flags in (("plain", WINNER), ("fine", FINE)):
         where = ["--input", SHARDS, "--output", str(folder / name)]
-        assert annotate([*LOCAL, *FEW, *where, *flags]) == 0
+        assert main([*LOCAL, *FEW, *where, *flags]) == 0
     return {name: folder / name for name in ("plain", "fine")}
 
 
@@ -90,6 +93,27 @@ def test_masks_can_be_made_plain_again_without_images(
         assert coco.iou([one], [other], [0])[0][0] > 0.9
 
 
+def test_images_are_found_as_the_run_found_them(
+    tar: MakeTar,
+    labelled: Callable[..., list[tuple[str, bytes]]],
+    picture: Callable[..., bytes],
+    write_shards: Write,
+    make_config: MakeConfig,
+    annotate: Annotate,
+    tmp_path: Path,
+) -> None:
+    members = labelled("photo.000", ["dog"]) + labelled("photo.001", ["cat"])
+    others = [(f"photo.00{n}.png", picture(n, size=(64, 48), format="PNG")) for n in (0, 1)]
+    folder = write_shards(a=tar(sorted(members + others)))
+    named: dict[str, Any] = {"key_end": "last_dot", "image_field": "png"}
+    source = annotate(make_config(input=folder, **named))
+    target = tmp_path / "target"
+    arguments = ["--source", source.output, "--output", str(target), "--images", folder]
+    assert rethreshold([*arguments, "--mask.refine", "pamr"]) == 0
+    assert {row["key"] for row in rows_of(target).values()} == {"photo.000", "photo.001"}
+    assert {row["width"] for row in rows_of(target).values()} == {64}
+
+
 def test_refusals(
     runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -107,15 +131,20 @@ def test_refusals(
     assert "1 shards of the source are not among them" in refusal("--images", other)
     assert not (tmp_path / "out").exists()
 
-    # The same name below another root, with an image that has gone, and one of another size.
+    # The same name below another root, with an image that has gone, one that comes after the
+    # others, and one of another size.
     (key, *_) = [row["key"] for row in rows_of(runs["plain"]).values()]
-    for change, said in (("gone", "is not in the shard"), ("smaller", "is 9x9 now, and was")):
+    for change, said in (
+        ("gone", "is not in the shard"),
+        ("last", "is not in the shard where it was, before image"),
+        ("smaller", "is 9x9 now, and was"),
+    ):
         root = tmp_path / change
         root.mkdir()
         copy_with(shard, root / shard.name, key, change)
         run = tmp_path / f"run-{change}"
         where = ["--input", str(shard), "--input_root", str(shard.parent), "--output", str(run)]
-        assert annotate([*LOCAL, *FEW, *where]) == 0
+        assert main([*LOCAL, *FEW, *where]) == 0
         capsys.readouterr()
         arguments[1] = str(run)
         found = refusal("--images", str(root / shard.name), "--input_root", str(root))
@@ -123,15 +152,21 @@ def test_refusals(
 
 
 def copy_with(shard: Path, target: Path, key: str, change: str) -> None:
+    last: list[tuple[tarfile.TarInfo, bytes]] = []
     with tarfile.open(shard) as old, tarfile.open(target, "w") as new:
         for member in old:
             data = old.extractfile(member).read()
             if member.name.startswith(f"{key}."):
                 if change == "gone":
                     continue
+                if change == "last":
+                    last.append((member, data))
+                    continue
                 if member.name.endswith(".jpg"):
                     changed = io.BytesIO()
                     Image.new("RGB", (9, 9)).save(changed, "JPEG")
                     data = changed.getvalue()
                     member.size = len(data)
+            new.addfile(member, io.BytesIO(data))
+        for member, data in last:
             new.addfile(member, io.BytesIO(data))

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from jobs.annotate import main as annotate
-from pipeline.config import MaskConfig
+from jobs.annotate import main
+from pipeline.config import MaskConfig, PromptConfig
 from pipeline.inputs.images import decode, squash
 from pipeline.inputs.prompts import Prompt
 from pipeline.inputs.reader import ShardReader
@@ -23,7 +23,8 @@ from pipeline.outputs.refinement.guides import guide_maker, make_guide
 from pipeline.outputs.thresholding import threshold_maps
 from pipeline.run import annotator as module
 from pipeline.run.annotator import Annotator
-from tests.pipeline.stand_ins import MakeTar, Write
+from pipeline.run.worker import Worker
+from tests.pipeline.stand_ins import Annotate, Labelled, MakeConfig, MakeTar, Write
 
 CONFIG = MaskConfig(refine="regions_pamr", overlap="winner", threshold=0.4, refine_size=24)
 SIZES = [(30, 40), (40, 30), (30, 40), (64, 64)]
@@ -99,7 +100,7 @@ def test_a_reader_makes_guides_only_where_maps_are_refined(
     (shard,) = find_shards([write_shards(a=tar([("k.txt", b"dog"), ("k.png", data)]))])
 
     def read(config: MaskConfig) -> Sample:
-        guide = guide_maker(config)
+        guide = guide_maker(config, lambda sample: bool(sample.wanted))
         (sample,) = ShardReader(lambda raw: raw.key, lambda pixels: squash(pixels, 8), guide=guide)(
             shard
         )
@@ -115,6 +116,26 @@ def test_a_reader_makes_guides_only_where_maps_are_refined(
     assert torch.equal(guided.guide.regions, expected.regions)
 
 
+@pytest.mark.parametrize("source", ["labels", "vocabulary"])
+def test_an_image_has_a_guide_where_there_is_something_to_look_for(
+    source: Any,
+    tar: MakeTar,
+    labelled: Labelled,
+    write_shards: Write,
+    make_config: MakeConfig,
+    annotate: Annotate,
+) -> None:
+    members = labelled("a", ["dog"]) + labelled("b", []) + labelled("c", ["cat"])
+    folder = write_shards(a=tar(members))
+    classes = str(ASSETS / "classes.yaml")
+    prompts = PromptConfig(source=source, classes=classes if source == "vocabulary" else "")
+    config = make_config(input=folder, mask=CONFIG, prompts=prompts)
+    worker = Worker(config)
+    guided = [sample.guide is not None for sample in worker.read(*find_shards([folder]))]
+    assert guided == [True, source == "vocabulary", True]
+    assert annotate(config, lambda _: worker).committed(), "nor is one missed"
+
+
 def test_runs_write_the_same_bytes(tmp_path: Path) -> None:
     made = []
     for in_flight in ("1", "2"):
@@ -123,7 +144,7 @@ def test_runs_write_the_same_bytes(tmp_path: Path) -> None:
         flags += ["--engine.shards_in_flight", in_flight, "--engine.batch_size", "2"]
         flags += ["--limit_shards", "2", "--limit_samples", "3", "--mask.refine", "regions_pamr"]
         flags += ["--input", str(ASSETS / "shards"), "--mask.overlap", "winner"]
-        assert annotate([*flags, "--output", str(output)]) == 0
+        assert main([*flags, "--output", str(output)]) == 0
         files = sorted(output.glob("annotations/*")) + sorted(output.glob("images/*"))
         made.append({path.name: path.read_bytes() for path in files})
     assert made[0] == made[1]

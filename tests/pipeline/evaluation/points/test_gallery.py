@@ -15,7 +15,7 @@ import legrad
 from pipeline.demo.quality import bundled_scenes
 from pipeline.evaluation.points import gallery, pictures
 from pipeline.evaluation.points.gallery import Picture
-from pipeline.evaluation.points.pictures import keep_pictures, picture, worst_and_best
+from pipeline.evaluation.points.pictures import keep_pictures, worst_and_best
 from pipeline.models.demo import ASSETS, TEMPLATE, create, tokenize
 from pipeline.models.preprocess import Preprocess
 from pipeline.outputs.masks import decode, stretched
@@ -124,6 +124,24 @@ def test_an_image_that_the_settings_reject_is_not_drawn_either(
     assert "not drawn: scene00000: too_large" in capsys.readouterr().out and not drawn
 
 
+def test_images_of_masks_are_found_as_their_run_found_them(
+    run: Run,
+    drawn: list[Picture],
+    csvs: tuple[str, str],
+    write_predictions: Run,
+    picture: Callable[..., bytes],
+    tar: Callable[..., bytes],
+    write_shards: Callable[..., str],
+) -> None:
+    masks = {"0001": {"dog": np.ones((30, 40), dtype=bool)}}
+    predictions = write_predictions(masks, image_field="png")
+    images = [("0001.jpg", picture(size=(8, 8))), ("0001.png", picture(format="PNG"))]
+    files = ("--points", csvs[0], "--descriptions", csvs[1])
+    files += ("--images", write_shards(a=tar(images)))
+    run("points", "--predictions", predictions, *files, "--image_field", "jpg")
+    assert [one.pixels.shape for one in drawn] == [(30, 40, 3)]
+
+
 def test_counts_keep_few_masks_and_none_without_a_gallery(
     run: Run, few: None, tmp_path: Path
 ) -> None:
@@ -153,7 +171,7 @@ def test_the_worst_of_all_are_among_the_worst_of_each_shard() -> None:
 def test_pictures_of_the_middle_are_dropped() -> None:
     mask = np.eye(3, dtype=bool)
     rows = [
-        {"image": f"i{n:02d}", "tp": n, "yes": 20, "fp": 0, "picture": picture("s", mask)}
+        {"image": f"i{n:02d}", "tp": n, "yes": 20, "fp": 0, "picture": pictures.picture("s", mask)}
         for n in range(20)
     ]
     keep_pictures(rows)

@@ -18,7 +18,7 @@ from pipeline.outputs.refinement.guides import make_guide
 Row = Mapping[str, Any]
 
 
-class StoredImages:
+class ImagesOfRun:
     """The images of a run's masks, found by the name of their shard and their key."""
 
     def __init__(
@@ -29,15 +29,14 @@ class StoredImages:
         Args:
             patterns: as --input of annotate.py has them.
             input_root: of the run.
-            identity: of the run, for its limits.
+            identity: of the run, which says how its shards are read.
 
         Raises:
             ConfigError: a pattern matches nothing.
         """
         found = find_shards(patterns, input_root, "--images")
         self._shards = {shard.name: shard for shard in found}
-        names = ("max_pixels", "max_sample_bytes")
-        self._limits: dict[str, Any] = {n: int(identity[n]) for n in names if n in identity}
+        self._identity = identity
 
     def check(self, commits: Sequence[Commit]) -> None:
         """See that there is a shard for everything that has masks.
@@ -55,16 +54,16 @@ class StoredImages:
     def guides(
         self, shard: str, rows: Collection[Row], configs: Sequence[MaskConfig]
     ) -> Iterator[list[Guide]]:
-        """The guides of every image that has rows, in the order of the shard: one per config.
+        """The guides of every image that has rows, in the order of the rows: one per config.
 
         Args:
             shard: name of the shard.
-            rows: of its annotation table.
+            rows: of its annotation table, in its order, which is that of the shard.
             configs: of refinements; equal ones share a guide.
 
         Raises:
-            ConfigError: the shard cannot be read, or an image is not in it, cannot be decoded, or
-                has another size.
+            ConfigError: the shard cannot be read, or an image is not in it or not at its place,
+                cannot be decoded, or has another size.
         """
         sizes = {row["key"]: (row["height"], row["width"]) for row in rows}
         if not sizes:
@@ -74,24 +73,27 @@ class StoredImages:
             return raw.key if raw.key in sizes else None
 
         of_shard = self._shards[shard]
-        left = set(sizes)
+        left = dict.fromkeys(sizes)
         try:
-            for sample in ShardReader(want, **self._limits)(of_shard):
+            for sample in ShardReader.of_run(self._identity, want)(of_shard):
                 if isinstance(sample, Rejected) and sample.key in left:
                     raise _unusable(of_shard, sample.key, sample.detail or sample.reason)
                 if isinstance(sample, Sample):
+                    if (due := next(iter(left))) != sample.key:
+                        where = f"where it was, before image {sample.key}"
+                        raise _unusable(of_shard, due, f"is not in the shard {where}")
                     if (size := (sample.height, sample.width)) != sizes[sample.key]:
                         was = "{1}x{0}".format(*sizes[sample.key])
                         is_now = "{1}x{0}".format(*size)
                         raise _unusable(of_shard, sample.key, f"is {is_now} now, and was {was}")
-                    left.remove(sample.key)
+                    del left[sample.key]
                     yield _made(sample, configs)
                 if not left:
                     return
         except (OSError, ShardError) as error:
             place = storage.public(of_shard.location)
             raise ConfigError(f"--images {place}: {one_line(error)}") from error
-        raise _unusable(of_shard, min(left), "is not in the shard")
+        raise _unusable(of_shard, next(iter(left)), "is not in the shard")
 
 
 def _made(sample: Sample[str], configs: Sequence[MaskConfig]) -> list[Guide]:
