@@ -9,11 +9,12 @@ from statistics import median
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32
+from jaxtyping import Float64
 
 import legrad
 from benchmarks.timing import at_least_one, table
 from pipeline.config import ExecutionConfig, RunConfig, ViewsConfig
+from pipeline.demo.map_quality import ious_at
 from pipeline.demo.quality import bundled_scenes
 from pipeline.demo.scenes import Scene
 from pipeline.models.loaded import Query, heatmaps
@@ -40,7 +41,7 @@ class Tried:
         seconds: of processor time, from model input to raw maps.
     """
 
-    ious: Float32[np.ndarray, "threshold object"]
+    ious: Float64[np.ndarray, "threshold object"]
     seconds: float
 
 
@@ -94,17 +95,9 @@ def _try(model: LoadedClip, explainer: legrad.Explainer, scene: Scene) -> Tried:
     seconds = time.process_time() - started
     height, width = scene.image.shape[:2]
     heat = heatmaps(explainer, explanation.raw, (height, width)).numpy()
-    truth = np.stack([scene.masks[name] for name in names])
-    ious = np.stack([_ious(heat > np.float32(level), truth) for level in THRESHOLDS])
-    return Tried(ious, seconds)
-
-
-def _ious(
-    masks: Bool[np.ndarray, "object height width"], truth: Bool[np.ndarray, "object height width"]
-) -> Float32[np.ndarray, " object"]:
-    both, either = (masks & truth).sum((1, 2)), (masks | truth).sum((1, 2))
-    ratio: np.ndarray = (both / either).astype(np.float32)
-    return ratio
+    levels = np.array(THRESHOLDS, np.float32)
+    pairs = zip(heat, (scene.masks[name] for name in names), strict=True)
+    return Tried(np.stack([ious_at(levels, *pair) for pair in pairs], axis=1), seconds)
 
 
 def _figures(tried: Sequence[Tried], views: ViewsConfig, plain: float) -> dict[str, float]:

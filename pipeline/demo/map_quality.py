@@ -68,7 +68,6 @@ def measure(model: LoadedClip, scenes: Sequence[Scene], **settings: Any) -> Qual
     explainer = model.explainer(**settings)
     points, control = PointCounts(), PointCounts()
     seconds: list[float] = []
-    ious: list[float] = []
     swept: list[Float[np.ndarray, " level"]] = []
     precisions: list[float] = []
     hits: list[bool] = []
@@ -85,16 +84,16 @@ def measure(model: LoadedClip, scenes: Sequence[Scene], **settings: Any) -> Qual
             truth, mask = scene.masks[name], heat[i] > THRESHOLD
             points.update(name, mask, labels[name])
             control.update(name, np.ones_like(mask), labels[name])
-            ious.append(float((truth & mask).sum() / (truth | mask).sum()))
             swept.append(ious_at(LEVELS, heat[i], truth))
             precisions.append(average_precision(heat[i], truth))
             hits.append(bool(truth[peaks[i]]))
             other_hits += [bool(truth[peak]) for j, peak in enumerate(peaks) if j != i]
+    mious = np.mean(swept, axis=0).tolist()
     return Quality(
         p_miou=points.p_miou(),
         control=control.p_miou(),
-        mask_miou=float(np.mean(ious)),
-        mious=tuple(np.mean(swept, axis=0).tolist()),
+        mask_miou=mious[LEVELS.tolist().index(THRESHOLD)],
+        mious=tuple(mious),
         pixel_ap=float(np.mean(precisions)),
         pointing=float(np.mean(hits)),
         pointing_other=float(np.mean(other_hits)),

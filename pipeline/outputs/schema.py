@@ -108,8 +108,8 @@ def schemas(results: Mapping[str, Any], clips: bool) -> tuple[pa.Schema, pa.Sche
         results: the settings that change results.
         clips: see `annotation_schema`.
     """
-    prompts = results.get("prompts", {})
-    return annotation_schema(clips, calibrated(results)), image_schema("absent" in prompts)
+    filtered = "absent" in results.get("prompts", {})
+    return annotation_schema(clips, calibrated(results)), image_schema(filtered)
 
 
 def heat_order(table: pa.Table) -> HeatOrder:

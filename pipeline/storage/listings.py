@@ -136,7 +136,7 @@ def _those(
     if isinstance(filesystem, fs.LocalFileSystem):
         for folder, _, names in os.walk(selector.base_dir):
             for path in (os.path.join(folder, name) for name in names):
-                if os.path.islink(path) and not os.path.exists(path) and wanted(path):
+                if wanted(path) and os.path.islink(path) and not os.path.exists(path):
                     raise FileNotFoundError(f"{path}: is a link to what is not there")
             if not selector.recursive:
                 break
