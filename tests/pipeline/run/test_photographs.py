@@ -120,9 +120,9 @@ SAMPLES: list[tuple[str, Callable[[Fields], Fields]]] = [
     ("bad_prompts", put(json=b"\xff\xfe")),
     ("bad_prompts", put(json=b"[" * 50_000)),
     ("bad_prompts", labels("dog")),
-    ("bad_prompts", labels(None)),
+    ("bad_prompts", labels({"dog": 1})),
     ("bad_prompts", labels(["dog", 7])),
-    ("bad_prompts", labels(["dog", ""])),
+    ("bad_prompts", labels(["dog", ["cat"]])),
     ("bad_prompts", labels(["\ud83d"])),
 ]
 """Reason → damage of one sample, which its reason must name."""
