@@ -364,5 +364,4 @@ class Ledger:
         for path in ("categories.json", INDEX):
             self._files.remove(path)
         for folder in ("failed", "commits", *TABLES):
-            for name in storage.list_names(self._files.path(folder)):
-                self._files.remove(f"{folder}/{name}")
+            self._files.clear(folder)

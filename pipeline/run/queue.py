@@ -6,6 +6,9 @@ Three kinds of failure are told apart, because only the first is the shard's own
   given up.
 - A shared death: several shards were on a worker that died. Nobody knows which of them was too
   much for it, so that this is no attempt; each is tried again alone.
+
+  After either, a shard is tried on a node where it has not taken a worker with it, as long as there
+  is one: that node may be what is broken.
 - A want of storage or nodes: a server answered 503, a disk was full, a node was lost. The shard is
   tried again after a while, for `patience_seconds`. Where nothing else comes back either, all wait,
   and one shard at a time finds out whether the storage is there again.
@@ -86,6 +89,7 @@ class _History:
         tries: of all kinds.
         attempts: failures that count.
         losses: nodes that were lost under it.
+        died_on: nodes on which its worker died.
         pauses: transient failures, each of which doubles the pause.
         since: when the first of those was; None before.
     """
@@ -93,6 +97,7 @@ class _History:
     tries: int = 0
     attempts: int = 0
     losses: int = 0
+    died_on: set[str] = field(default_factory=set)
     pauses: int = 0
     since: float | None = None
 
@@ -148,11 +153,15 @@ class ShardQueue:
         """Shards that are neither committed nor given up."""
         return len(self._fresh) + len(self._alone) + len(self._later) + self._flying
 
-    def next(self, idle: bool) -> Trial | None:
+    def next(
+        self, idle: bool, node: str = "", others: Collection[str] = frozenset()
+    ) -> Trial | None:
         """What a worker is to try now, if anything.
 
         Args:
             idle: whether it is doing nothing: some shards are tried alone.
+            node: where it is.
+            others: other nodes that have a worker which can try shards.
         """
         if self._failures >= ALL_WAIT_FROM and (self._flying or self.clock() < self._ask_at):
             return None
@@ -160,20 +169,32 @@ class ShardQueue:
             return self._trial(heapq.heappop(self._later)[2])
         if self._fresh:
             return self._trial(self._fresh.popleft())
-        if self._alone and idle:
-            return self._trial(self._alone.popleft(), alone=True)
+        if idle:
+            for shard in self._alone:
+                died_on = self._histories[shard.name].died_on
+                if node not in died_on or died_on.issuperset(others):
+                    self._alone.remove(shard)
+                    return self._trial(shard, alone=True)
         return None
 
-    def fill(self, flying: Collection[Trial], in_flight: int) -> Iterator[Trial]:
+    def fill(
+        self,
+        flying: Collection[Trial],
+        in_flight: int,
+        node: str = "",
+        others: Collection[str] = frozenset(),
+    ) -> Iterator[Trial]:
         """What a worker is to begin besides what it is doing.
 
         Args:
             flying: the trials that it has.
             in_flight: how many it may have.
+            node: where it is.
+            others: other nodes that have a worker which can try shards.
         """
         busy = list(flying)
         while len(busy) < in_flight and not any(trial.alone for trial in busy):
-            trial = self.next(idle=not busy)
+            trial = self.next(not busy, node, others)
             if trial is None:
                 return
             busy.append(trial)
@@ -205,13 +226,14 @@ class ShardQueue:
         else:
             self._failed(trial, outcome.error, outcome.final, where)
 
-    def lose(self, trials: Sequence[Trial], node_lost: bool, where: str) -> None:
+    def lose(self, trials: Sequence[Trial], node_lost: bool, where: str, node: str = "") -> None:
         """Take down that a worker has died, or its node.
 
         Args:
             trials: that were on it.
             node_lost: whether its node is gone, so that no shard has to do with it.
             where: it was, for people.
+            node: the same, as `fill` has it.
         """
         self._flying -= len(trials)
         if not trials:
@@ -232,8 +254,10 @@ class ShardQueue:
             for trial in trials:
                 history = self._history(trial)
                 history.since, history.pauses = None, 0
+                history.died_on.add(node)
                 self._alone.append(trial.shard)
         else:
+            self._history(trials[0]).died_on.add(node)
             self._failed(trials[0], WORKER_DIED, False, where)
 
     def state(self) -> str:

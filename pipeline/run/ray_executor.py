@@ -88,10 +88,10 @@ class RayExecutor:
         with shown(meter, engine.log_seconds):
             while not queue.is_over:
                 self._start(min(wanted, queue.left))
+                nodes = {member.node for member in self._members if member.is_ready}
                 for member in self._members:
                     if member.is_ready:
-                        for trial in queue.fill(member.trials.values(), engine.shards_in_flight):
-                            member.trials[member.actor.do.remote(trial)] = trial
+                        self._fill(member, queue, nodes - {member.node})
                     member.ask_for_count(engine.log_seconds / 2)
                 self._take_what_ended(queue)
 
@@ -127,6 +127,12 @@ class RayExecutor:
         for _ in range(missing):
             actor = of_class.remote(self._config, self._ledger, self._make_worker)
             self._members.append(Member(actor, actor.where.remote()))
+
+    def _fill(self, member: Member, queue: ShardQueue, others: set[str]) -> None:
+        """Give an actor as many shards as it may have."""
+        in_flight = self._config.engine.shards_in_flight
+        for trial in queue.fill(member.trials.values(), in_flight, member.node, others):
+            member.trials[member.actor.do.remote(trial)] = trial
 
     def _is_a_node_left(self) -> bool:
         """Whether there is one that could take a worker, or none yet at all."""
@@ -205,7 +211,9 @@ class RayExecutor:
         elif member.is_loading:
             self._not_loaded(member, DIED_LOADING, died=True)
         elif member.trials:
-            queue.lose(list(member.trials.values()), False, f"a worker on {member.host}")
+            queue.lose(
+                list(member.trials.values()), False, f"a worker on {member.host}", member.node
+            )
         else:
             self._loads.lost(f"died: a worker on {member.host}, which had no shard")
 

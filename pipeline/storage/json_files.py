@@ -10,7 +10,8 @@ from typing import Any
 from pipeline import storage
 from pipeline.errors import ConfigError, one_line
 
-READERS = 16
+AT_A_TIME = 16
+"""Requests."""
 AT_ONCE = 1000
 """Records that are read, and in memory, before the first of them is wanted."""
 
@@ -88,7 +89,7 @@ class JsonFiles:
                 return None
 
         ordered = sorted(names)
-        with ThreadPoolExecutor(READERS) as pool:
+        with ThreadPoolExecutor(AT_A_TIME) as pool:
             for start in range(0, len(ordered), AT_ONCE):
                 some = ordered[start : start + AT_ONCE]
                 for name, content in zip(some, pool.map(read, some), strict=True):
@@ -117,6 +118,12 @@ class JsonFiles:
     def remove(self, path: str) -> None:
         """Delete a file if it exists, of whatever kind."""
         storage.remove(self.path(path))
+
+    def clear(self, folder: str) -> None:
+        """Delete all that is in a folder, of whatever kind."""
+        paths = [f"{folder}/{name}" for name in storage.list_names(self.path(folder))]
+        with ThreadPoolExecutor(AT_A_TIME) as pool:
+            list(pool.map(self.remove, paths))
 
     def damaged(self, path: str, why: str) -> ConfigError:
         """What to raise for a file that says nothing that it may say."""

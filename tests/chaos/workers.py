@@ -193,6 +193,22 @@ def poison_hold(case: Case) -> None:
     poisoned(case, {f"s{case.draw.randrange(case.count):03}": "hold"}, REASONS)
 
 
+@kind("broken node that ends its worker at every shard, beside a healthy one", on_ray=True)
+def broken_node(case: Case) -> None:
+    """No shard is given up for it, though there are more deaths than attempts."""
+    on_ray(case)
+    broken = case.draw.choice(sorted(case.bench.nodes.alive()))
+    what = case.draw.choice(["exit", "segfault"])
+    case.trouble = Trouble(shards={"s": what}, times=None, node=broken, seconds=0.3)
+    case.settings += ["--engine.max_attempts", "2"]
+    drive = case.start()
+    until(lambda: any(case.work.glob("trouble-*")), LIMIT, "trouble")
+    case.hit()
+    assert drive.wait(LIMIT) == 0, drive.log
+    case.must_say(DIED)
+    case.check()
+
+
 @kind("five shards of ten that are too much", on_ray=True)
 def poison_all(case: Case) -> None:
     case.settings += STALL

@@ -272,3 +272,31 @@ def test_whatever_happens_every_shard_is_done_or_given_up_once(fates: list[Fate]
     assert run.queue.is_over
     assert sorted([*run.done(), *run.given_up]) == list("abcdefg")
     assert run.queue.ended == 7
+
+
+def test_a_shard_is_tried_elsewhere_than_where_its_worker_died() -> None:
+    run = Run("ab")
+    first = list(run.queue.fill([], 2, "x", {"y"}))
+    run.queue.lose(first, False, "a worker on x", "x")
+    assert list(run.queue.fill([], 2, "x", {"y"})) == []  # y has work, and will come for it
+    (a,) = run.queue.fill([], 2, "y", {"x"})
+    assert (letter(a), a.alone) == ("a", True)
+    run.queue.lose([a], False, "a worker on y", "y")
+    (a,) = run.queue.fill([], 2, "x", {"y"})  # b may not: it has not been on y yet
+    assert letter(a) == "a"
+    run.queue.end(a, Outcome())
+    (b,) = run.queue.fill([], 2, "x", set())  # nobody else is left
+    assert letter(b) == "b"
+    run.queue.end(b, Outcome())
+    assert run.queue.is_over and run.done() == "ab" and run.given_up == {}
+
+
+def test_a_node_that_ends_every_worker_takes_no_healthy_shard_with_it() -> None:
+    run = Run("abcdefgh")
+    while not run.queue.is_over:
+        broken = list(run.queue.fill([], 2, "broken", {"healthy"}))
+        if broken:
+            run.queue.lose(broken, False, "a worker on broken", "broken")
+        for trial in run.queue.fill([], 1, "healthy", {"broken"}):
+            run.queue.end(trial, Outcome())
+    assert run.done() == "abcdefgh" and run.given_up == {}
