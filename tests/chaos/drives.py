@@ -20,6 +20,8 @@ ROOT = Path(__file__).parents[2]
 LOOK_SECONDS = 0.005
 STARTING = 120.0
 """Seconds that the imports may take."""
+GLUED = re.compile(r"(?m)^(.*\(raylet\).* .+?)(?=(?:died|failed|given up|lost|left out): )")
+"""Ray writes a message and the end of its line one after the other, and we may come between."""
 
 
 class Hangs(AssertionError):
@@ -113,7 +115,7 @@ class Drive:
     def log(self) -> str:
         """All that it has said."""
         path = self._folder / "log"
-        return path.read_text(errors="replace") if path.exists() else ""
+        return GLUED.sub(r"\1\n", path.read_text(errors="replace")) if path.exists() else ""
 
     def says(self, pattern: str, seconds: float) -> str:
         """Wait for a line with this in it."""
