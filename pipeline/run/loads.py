@@ -62,7 +62,9 @@ class Loads:
         self._losses = 0
         self._away_since, self._pause = None, 1.0
 
-    def failed(self, node: str, host: str, cause: str, *, died: bool, others: bool) -> None:
+    def failed(
+        self, node: str, host: str, cause: str, *, died: bool, others: bool, waiting: bool = False
+    ) -> None:
         """Take down that a worker on this node has not got its model.
 
         Args:
@@ -71,6 +73,8 @@ class Loads:
             cause: why.
             died: whether the worker died of it; else it said why, and would say it again.
             others: whether other workers are still loading theirs.
+            waiting: whether others wait for room, maybe on a node that is not there yet: this one
+                may be broken, until another fails, too, or this is left out.
 
         Raises:
             ModelError: it loads nowhere.
@@ -78,7 +82,8 @@ class Loads:
         self._failures[node] += 1
         times = self._failures[node]
         self._told = self._told or ("" if died else cause)
-        if not self._has_loaded and not others:
+        may_be_the_node = waiting and len(self._failures) == 1
+        if not self._has_loaded and not others and not may_be_the_node:
             if self._told:
                 raise ModelError(self._told)
             if self._failures.total() >= MOST_FAILURES:

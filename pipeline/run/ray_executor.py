@@ -233,7 +233,10 @@ class RayExecutor:
     def _not_loaded(self, member: Member, cause: str, died: bool) -> None:
         others = any(other.is_loading for other in self._members)
         before = len(self._loads.left_out)
-        self._loads.failed(member.node, member.host, cause, died=died, others=others)
+        waiting = any(other.is_waiting for other in self._members)
+        self._loads.failed(
+            member.node, member.host, cause, died=died, others=others, waiting=waiting
+        )
         if len(self._loads.left_out) > before:
             for waiting in [m for m in self._members if m.is_waiting]:  # they might be put there
                 self._members.remove(waiting)

@@ -13,13 +13,13 @@ WAITS = "waiting for the start of workers, each of which needs a CPU: 2"
 
 
 def a_node(case: Case) -> str:
-    """One with a worker that has loaded."""
+    """One with a worker that has been given shards."""
 
-    def loaded() -> set[str]:
-        return set(case.workers().values()) & case.bench.nodes.alive()
+    def busy() -> set[str]:
+        return set(case.workers("busy").values()) & case.bench.nodes.alive()
 
-    until(loaded, LIMIT, "a node that has not been taken away has a worker")
-    return case.draw.choice(sorted(loaded()))
+    until(busy, LIMIT, "a node that has not been taken away has a worker at work")
+    return case.draw.choice(sorted(busy()))
 
 
 @kind("node removed", "7", on_ray=True)

@@ -45,6 +45,16 @@ def test_while_others_try_nobody_is_replaced_and_the_last_one_decides(loads: Loa
         loads.failed("d", "d", "it died", died=True, others=False)
 
 
+def test_one_node_does_not_decide_while_others_wait_for_room(loads: Loads) -> None:
+    for _ in range(MOST_FAILURES - 1):
+        loads.failed("bad", "host", "no disk", died=False, others=False, waiting=True)
+    assert loads.may_start(loading=False) and loads.left_out == {}
+    loads.failed("bad", "host", "no disk", died=False, others=False, waiting=True)
+    assert loads.left_out == {"bad": "no disk"}
+    with pytest.raises(ModelError, match="no disk"):
+        loads.failed("other", "other", "no disk", died=False, others=False, waiting=True)
+
+
 def test_a_node_is_left_out_where_others_load(loads: Loads, said: list[str]) -> None:
     loads.failed("bad", "host", "no disk", died=False, others=True)
     loads.succeeded("good")
