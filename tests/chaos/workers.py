@@ -201,7 +201,9 @@ def broken_node(case: Case) -> None:
     what = case.draw.choice(["exit", "segfault"])
     case.trouble = Trouble(shards={"s": what}, times=None, node=broken, seconds=0.3)
     case.settings += ["--engine.max_attempts", "2"]
-    drive = case.start()
+    with case.held():  # or the healthy one has done all by then
+        drive = case.start()
+        until(lambda: broken in case.workers().values(), LIMIT, "the broken node has a worker")
     until(lambda: any(case.work.glob("trouble-*")), LIMIT, "trouble")
     case.hit()
     assert drive.wait(LIMIT) == 0, drive.log
