@@ -12,10 +12,11 @@ from legrad.baselines import BASELINES
 from tests.legrad.conftest import Case, make_case, without_shape_checks
 
 Snapshot = Callable[[nn.Module], object]
-NAMES = [*legrad.METHODS, "legrad by autograd"]
+NAMES = [*legrad.METHODS, "legrad by autograd", "legrad_text_span by autograd"]
 every_method = pytest.mark.parametrize("name", NAMES)
 NOT_NEGATIVE = {
-    "legrad", "legrad by autograd", "raw_attention", "rollout", "gradcam", "chefer_cam",
+    "legrad", "legrad by autograd", "legrad_text_span", "legrad_text_span by autograd",
+    "raw_attention", "rollout", "gradcam", "chefer_cam",
     "transformer_attribution", "partial_lrp",
 }  # fmt: skip
 CLASS_AGNOSTIC = {"raw_attention", "rollout"}
