@@ -39,8 +39,9 @@ __all__ = [
     "options_of",
 ]
 
-BOTH = "legrad_text_span"
-METHODS: tuple[str, ...] = ("legrad", BOTH, *BASELINES)
+CONTRASTED = "legrad_text_span"
+"""The method that takes a background and LeGrad's layers."""
+METHODS: tuple[str, ...] = ("legrad", CONTRASTED, *BASELINES)
 ENGINES: tuple[str, ...] = ("closed_form", "autograd")
 
 DEFAULT_MEMORY_BUDGET = 1 << 30
@@ -100,7 +101,7 @@ def build(
     tower = open_tower(model)
     if method == "legrad":
         explainer = _legrad(tower, layers, engine, memory_budget, LeGradOptions(**options))
-    elif method == BOTH:
+    elif method == CONTRASTED:
         span = TextSpan(tower, tuple(range(len(tower.blocks))), **options)
         found = _legrad(tower, layers, engine, memory_budget, LeGradOptions())
         explainer = LeGradTextSpan(found, span)
@@ -124,7 +125,7 @@ def options_of(method: str) -> dict[str, Any]:
     """A method's own options, which `build` takes as keywords, and their defaults."""
     if method == "legrad":
         return {field.name: field.default for field in fields(LeGradOptions)}
-    kind = TextSpan if method == BOTH else BASELINES[method]
+    kind = TextSpan if method == CONTRASTED else BASELINES[method]
     parameters = inspect.signature(kind.__init__).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 

@@ -99,9 +99,7 @@ class _Watch:
         self._cls = step.output[:, 0]
 
     @torch.no_grad()
-    def features(
-        self, embedding: Float[Tensor, "B E"], grid: tuple[int, int]
-    ) -> PatchFeatures:
+    def features(self, embedding: Float[Tensor, "B E"], grid: tuple[int, int]) -> PatchFeatures:
         """Of the pass that has been made."""
         assert self._cls is not None
         return PatchFeatures(embedding, grid, self._terms.read(self._cls))

@@ -12,8 +12,8 @@ from pipeline.config.identity import identity_of, since
 from pipeline.config.views import ONE_VIEW, ViewsConfig
 from pipeline.errors import ConfigError
 
-CONTRASTED, BACKGROUND = "legrad_text_span", "background"
-"""The method that needs other texts to contrast a text with, and its option that says which."""
+BACKGROUND = "background"
+"""The option that says which other texts a method contrasts a text with."""
 NO_TEXTS = ("null", "none", "auto")
 """Words that --empty_text does not take for a text, however they are spelled."""
 

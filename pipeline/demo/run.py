@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import io
 
+from legrad.build import CONTRASTED
 from pipeline import storage
-from pipeline.config import BACKGROUND, CONTRASTED, AnnotateConfig
+from pipeline.config import BACKGROUND, AnnotateConfig
 from pipeline.demo.sprites import CLASSES
 from pipeline.evaluation.points.counters import count_predictions
 from pipeline.evaluation.points.labels import read_labels

@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 
 import open_clip
 
-from pipeline.config import BACKGROUND, CONTRASTED, AnnotateConfig, MethodConfig
+from legrad.build import CONTRASTED
+from pipeline.config import BACKGROUND, AnnotateConfig, MethodConfig
 from pipeline.errors import ConfigError
 from pipeline.inputs.classes import is_text, load_classes
 

@@ -156,7 +156,7 @@ def test_the_order_of_scales_is_no_part_of_the_identity() -> None:
     )
     assert sorted_.fingerprint() == other.fingerprint() == whole.fingerprint()
     assert other.public()["views"]["scales"] == [1.0, 1.5]
-    assert AnnotateConfig(views=ViewsConfig(scales=[1.5, 1])).fingerprint() == other.fingerprint()
+    assert AnnotateConfig(views=ViewsConfig(scales=[1.5, 1.0])).fingerprint() == other.fingerprint()
     assert AnnotateConfig().fingerprint() != other.fingerprint()
 
 
@@ -369,7 +369,7 @@ def test_nothing_to_contrast_with_is_a_line(
         f"and has {has}: give --prompts.classes, or --options '{{background: classes.yaml}}'\n"
     )
     assert not (tmp_path / "out").exists()
-    with pytest.raises(ConfigError, match=f"and has none: give --options '{{background"):
+    with pytest.raises(ConfigError, match=r"and has none: give --options '{background"):
         LoadedClip(EvaluationConfig(engine=ENGINE, method=CONTRASTED)).explainer()
 
 

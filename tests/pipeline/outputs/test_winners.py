@@ -275,4 +275,3 @@ def test_48_prompts_share_an_image() -> None:
     assert pixels.sum(0).max() == 1
     heat = legrad.heatmap(raw, (96, 128)).numpy()
     assert (pixels.argmax(0) == heat.argmax(0))[pixels.any(0)].mean() > 0.9999
-
