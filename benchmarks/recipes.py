@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float32, UInt8
@@ -31,7 +31,7 @@ from pipeline.outputs.refinement.refine import refined_heat
 
 Results = dict[str, Any]
 
-KINDS = ("pamr", "regions", "regions_pamr")
+KINDS: tuple[Literal["pamr", "regions", "regions_pamr"], ...] = ("pamr", "regions", "regions_pamr")
 SIZES = ((224, 224), (480, 640))
 MAPS, GRID = 5, 14
 
@@ -113,12 +113,12 @@ def _refinements(size: tuple[int, int], rounds: int) -> list[dict[str, Any]]:
     least = _alone(_refine_once, "none", size)["peak_bytes"]
     rows = []
     for kind in KINDS:
-        guide, one, every = (took[f"{kind} {step}"]["ms"] for step in ("guide", "one", "all"))
+        once, one, every = (took[f"{kind} {step}"]["ms"] for step in ("guide", "one", "all"))
         rows.append(
             {
                 "refine": kind,
                 "size": [size[1], size[0]],
-                "guide_ms": guide,
+                "guide_ms": once,
                 "first_ms": one,
                 "further_ms": (every - one) / (MAPS - 1),
                 "bytes": _alone(_refine_once, kind, size)["peak_bytes"] - least,

@@ -99,6 +99,7 @@ def build(
         raise ValueError(f"memory_budget={memory_budget}: must be a positive number of bytes")
     options = check_options(method, options)
     tower = open_tower(model)
+    explainer: Explainer
     if method == "legrad":
         explainer = _legrad(tower, layers, engine, memory_budget, LeGradOptions(**options))
     elif method == CONTRASTED:

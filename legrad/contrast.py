@@ -53,6 +53,7 @@ class LeGradTextSpan(Explainer):
 
     def encode(self, images: Float[Tensor, "B 3 H W"]) -> BothEncodings:
         """What both keep, of one forward pass; of two where LeGrad is its slow reference."""
+        encoding: Encoding
         if isinstance(self._legrad, AutogradLeGrad):
             encoding, span = self._legrad.encode(images), self._span.encode(images)
         else:
