@@ -247,6 +247,20 @@ def views(
     return report(seen.markdown(results), results, json)
 
 
+def recipes(images: int = 48, rounds: int = 7, json: Path | None = None) -> int:
+    """Measure what each preset costs on the demo, and what refinement does by itself, on one core.
+
+    Args:
+        images: of the demo, for each preset.
+        rounds: how often each refinement is measured, in turns.
+        json: also write the figures to this file.
+    """
+    from benchmarks import recipes as presets
+
+    results = presets.measure(images, rounds)
+    return report(presets.markdown(results), results, json)
+
+
 def report(text: str, results: dict[str, Any], file: Path | None) -> int:
     """Print the tables and write the figures."""
     print(f"\n{text}")
@@ -275,6 +289,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "export": export,
     "loading": loading,
     "views": views,
+    "recipes": recipes,
 }
 
 

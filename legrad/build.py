@@ -14,9 +14,12 @@ from torch import Tensor, nn
 from legrad.arguments import check_floats, check_kind, number, whole
 from legrad.baselines import BASELINES
 from legrad.baselines.base import AttentionMethod
+from legrad.baselines.text_span import TextSpan
+from legrad.contrast import LeGradTextSpan
 from legrad.correction import EmptyPromptCorrection
 from legrad.engines.autograd import AutogradLeGrad
 from legrad.engines.closed_form import ClosedFormLeGrad
+from legrad.engines.layerwise import LayerwiseLeGrad
 from legrad.engines.pooled import PooledLeGrad
 from legrad.engines.readout import check_for_tower
 from legrad.errors import near
@@ -36,7 +39,9 @@ __all__ = [
     "options_of",
 ]
 
-METHODS: tuple[str, ...] = ("legrad", *BASELINES)
+CONTRASTED = "legrad_text_span"
+"""The method that takes a background and LeGrad's layers."""
+METHODS: tuple[str, ...] = ("legrad", CONTRASTED, *BASELINES)
 ENGINES: tuple[str, ...] = ("closed_form", "autograd")
 
 DEFAULT_MEMORY_BUDGET = 1 << 30
@@ -70,8 +75,8 @@ def build(
         layers: the blocks that enter the method's formula: None for its default (LeGrad: all), an
             int k for the last k, a float below 1 for that part of them, the last ones, or a list of
             0-based indices.
-        engine: one of `ENGINES`; "autograd" is LeGrad's slow reference. Other methods have one
-            engine only and ignore it.
+        engine: one of `ENGINES`; "autograd" is LeGrad's slow reference. Methods without LeGrad
+            have one engine only and ignore it.
         memory_budget: bytes that LeGrad's temporaries of one chunk of prompts may take, and that an
             `Encoding` may keep before it leaves activations to be recomputed. Results depend on it
             only by rounding. Chunks never depend on free memory.
@@ -94,8 +99,13 @@ def build(
         raise ValueError(f"memory_budget={memory_budget}: must be a positive number of bytes")
     options = check_options(method, options)
     tower = open_tower(model)
+    explainer: Explainer
     if method == "legrad":
         explainer = _legrad(tower, layers, engine, memory_budget, LeGradOptions(**options))
+    elif method == CONTRASTED:
+        span = TextSpan(tower, tuple(range(len(tower.blocks))), **options)
+        found = _legrad(tower, layers, engine, memory_budget, LeGradOptions())
+        explainer = LeGradTextSpan(found, span)
     else:
         explainer = _baseline(method, tower, layers, options)
     if empty_text is None:
@@ -116,7 +126,8 @@ def options_of(method: str) -> dict[str, Any]:
     """A method's own options, which `build` takes as keywords, and their defaults."""
     if method == "legrad":
         return {field.name: field.default for field in fields(LeGradOptions)}
-    parameters = inspect.signature(BASELINES[method].__init__).parameters.values()
+    kind = TextSpan if method == CONTRASTED else BASELINES[method]
+    parameters = inspect.signature(kind.__init__).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
@@ -172,7 +183,7 @@ def _checked(name: str, value: Any, kind: type) -> Any:
 
 def _legrad(
     tower: Tower, layers: Layers, engine: str, memory_budget: int, options: LeGradOptions
-) -> Explainer:
+) -> LayerwiseLeGrad | AutogradLeGrad:
     chosen = select_layers(layers, len(tower.blocks))
     check_for_tower(options, tower, closed_form=engine == "closed_form")
     if engine == "autograd":

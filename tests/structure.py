@@ -24,7 +24,7 @@ ORDER = {
     "": PACKAGES,
     "legrad": (
         "errors", "arguments", "options", "heatmap", "towers", "explainer", "correction", "views",
-        "engines", "baselines", "build", ITSELF,
+        "engines", "baselines", "contrast", "build", ITSELF,
     ),
     "pipeline": (
         ITSELF, "errors", "storage", "config", "inputs", "cli", "models", "outputs", "run",

@@ -14,6 +14,7 @@ from legrad.baselines.recording import step
 from legrad.explainer import Encoding
 from legrad.heatmap import HeatOrder
 from legrad.towers.attention import fused_output
+from legrad.towers.block import Block
 from legrad.towers.tower import Tower
 
 
@@ -63,25 +64,56 @@ class TextSpan(DenseMethod):
     def _forward(
         self, images: Float[Tensor, "B 3 H W"], grid: tuple[int, int]
     ) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B n E"]]:
-        wide = self._tower.wide
         x = self._tower.embed(images)
-        added = torch.zeros_like(x, dtype=wide)
+        terms = Terms(self._tower, self._layers)
         for index, block in enumerate(self._tower.blocks_on(grid)):
             if index not in self._layers:
                 x = fused_output(block, x)
                 continue
             done = step(block, x)
-            weighted = done.weights[:, :, 0, :, None] * done.values  # of CLS's row: [B, h, N, d_h]
-            bias = block.project(torch.zeros_like(weighted[:, :, :1]))
-            added += (block.project(weighted) - bias + bias / x.shape[1]).to(wide)
+            terms.add(index, block, done.weights[:, :, 0], done.values)
             x = done.output
-        return x, self._read(added, x[:, 0].to(wide))
+        return x, terms.read(x[:, 0])
 
-    def _read(
-        self, added: Float[Tensor, "B N D"], cls: Float[Tensor, "B D"]
-    ) -> Float[Tensor, "B n E"]:
-        """Terms of the embedding from terms of CLS, summed over the selected blocks."""
-        head = self._tower.head
+    def terms(self) -> Terms:
+        """What adds up the terms of a forward pass that another method makes."""
+        return Terms(self._tower, self._layers)
+
+
+class Terms:
+    """The terms of one forward pass that its patches have, added up block by block."""
+
+    def __init__(self, tower: Tower, layers: tuple[int, ...]) -> None:
+        """Of a pass through `tower`, of which the 0-based `layers` count."""
+        self._tower, self._layers = tower, layers
+        self._added: Tensor | None = None
+
+    def add(
+        self,
+        index: int,
+        block: Block,
+        weights: Float[Tensor, "B h N"],
+        values: Float[Tensor, "B h N d_h"],
+    ) -> None:
+        """Add what the attention of a block adds to CLS, if it is among the layers.
+
+        Args:
+            index: of the block.
+            block: the block.
+            weights: CLS's row of its attention.
+            values: V.
+        """
+        if index not in self._layers:
+            return
+        weighted = weights[..., None] * values
+        bias = block.project(torch.zeros_like(weighted[:, :, :1]))
+        term = (block.project(weighted) - bias + bias / values.shape[2]).to(self._tower.wide)
+        self._added = term if self._added is None else self._added.add_(term)
+
+    def read(self, cls: Float[Tensor, "B D"]) -> Float[Tensor, "B n E"]:
+        """Terms of the embedding, of every patch, once CLS has come out of the last block."""
+        assert self._added is not None  # no explainer is without layers
+        added, cls, head = self._added, cls.to(self._tower.wide), self._tower.head
         terms = (2 * len(self._tower.blocks) + 1) * added.shape[1] / len(self._layers)
         read = added
         if head.norm is not None:

@@ -12,6 +12,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Float, Int
@@ -21,7 +22,11 @@ from legrad.engines.chunks import Chunk, plan
 from legrad.explainer import Encoding, Explainer, checked_pairs
 from legrad.options import LeGradOptions
 from legrad.towers.attention import FusedStep, fused_step
+from legrad.towers.block import Block
 from legrad.towers.tower import Tower
+
+Watch: TypeAlias = Callable[[int, Block, FusedStep], None]
+"""Is shown every block of a forward pass with its index, and with CLS's row of its attention."""
 
 # On a CPU larger chunks are slower: 0.40 instead of 0.33 forward passes per text (B/16), because
 # blocks of memory this large come fresh from the operating system each time, page by page.
@@ -99,15 +104,18 @@ class LayerwiseLeGrad(Explainer):
         self.heat_order = tower.heat_order
 
     @torch.no_grad()
-    def encode(self, images: Float[Tensor, "B 3 H W"]) -> LayerStates:
-        """Run the encoder, keeping X̂, V and z̄ per layer, and a for as many as the budget allows."""
+    def encode(self, images: Float[Tensor, "B 3 H W"], watch: Watch | None = None) -> LayerStates:
+        """Run the encoder, keeping X̂, V and z̄ per layer, and a for as many as the budget allows.
+
+        `watch` sees the forward pass go by, for another method that shares it.
+        """
         states: list[LayerState] = []
 
         def keep(_: int, state: LayerState) -> None:
             fits = len(states) < self._layers_kept_whole(state)
             states.append(state if fits else replace(state, preactivations=None))
 
-        embedding = self._forward(images, keep)
+        embedding = self._forward(images, keep, watch)
         return LayerStates(embedding, self._tower.grid(images), tuple(states))
 
     @torch.no_grad()
@@ -126,22 +134,31 @@ class LayerwiseLeGrad(Explainer):
         images: Float[Tensor, "B 3 H W"],
         text: Float[Tensor, "Q E"],
         image_index: Int[Tensor, " Q"],
+        watch: Watch | None = None,
     ) -> tuple[Float[Tensor, "B E"], Float[Tensor, "Q gh gw"]]:
-        """Embeddings and raw maps; each layer is explained as it is passed, then forgotten."""
+        """Embeddings and raw maps; each layer is explained as it is passed, then forgotten.
+
+        `watch` sees the forward pass go by, for another method that shares it.
+        """
         grid = self._tower.grid(images)
         pairs = checked_pairs((len(images), self._tower.head.width), text, image_index)
         queries = self._queries(text, pairs, grid, images.device)
-        embedding = self._forward(images, partial(self._add, queries))
+        embedding = self._forward(images, partial(self._add, queries), watch)
         return embedding, self._on_grid(queries.total, grid)
 
     def _forward(
-        self, images: Float[Tensor, "B 3 H W"], visit: Callable[[int, LayerState], None]
+        self,
+        images: Float[Tensor, "B 3 H W"],
+        visit: Callable[[int, LayerState], None],
+        watch: Watch | None,
     ) -> Float[Tensor, "B E"]:
         """The image embeddings; `visit` sees the state of each selected layer on the way."""
         x = self._tower.embed(images)
         for index, block in enumerate(self._tower.blocks_on(self._tower.grid(images))):
-            step = fused_step(block, x)
+            step = fused_step(block, x, of_first=watch is not None)
             x = step.output
+            if watch is not None:
+                watch(index, block, step)
             if index in self._layers:
                 visit(index, self._state(step))
             del step  # or its activations would stay beside those of the next block

@@ -23,14 +23,16 @@ class FusedStep:
     attended: Float[Tensor, "B N D"]  # X̂
     preactivations: Float[Tensor, "B N M"]  # a
     output: Float[Tensor, "B N D"]  # Z
+    of_first: Float[Tensor, "B h N"] | None  # the first row of A, that of CLS, where it is wanted
 
 
-def fused_step(block: Block, x: Float[Tensor, "B N D"]) -> FusedStep:
-    """One block, by fused attention."""
+def fused_step(block: Block, x: Float[Tensor, "B N D"], *, of_first: bool = False) -> FusedStep:
+    """One block, by fused attention; of the attention itself the first row at the most."""
     query, key, values = block.attention_inputs(x)
+    row = similarity(query[:, :, :1], key).softmax(dim=-1)[:, :, 0] if of_first else None
     attended = block.add_attention(x, F.scaled_dot_product_attention(query, key, values))
     a = block.preactivation(attended)
-    return FusedStep(values, attended, a, block.add_mlp(attended, a))
+    return FusedStep(values, attended, a, block.add_mlp(attended, a), row)
 
 
 def fused_output(block: Block, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
@@ -45,8 +47,8 @@ def attention(block: Block, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B h N N
 
 
 def similarity(
-    query: Float[Tensor, "B h N d_h"], key: Float[Tensor, "B h N d_h"]
-) -> Float[Tensor, "B h N N"]:
+    query: Float[Tensor, "B h n d_h"], key: Float[Tensor, "B h N d_h"]
+) -> Float[Tensor, "B h n N"]:
     """Q Kᵀ / √d_h, what attention is the softmax of."""
     return query @ key.mT / math.sqrt(query.shape[-1])
 

@@ -12,6 +12,8 @@ from pipeline.config.identity import identity_of, since
 from pipeline.config.views import ONE_VIEW, ViewsConfig
 from pipeline.errors import ConfigError
 
+BACKGROUND = "background"
+"""The option that says which other texts a method contrasts a text with."""
 NO_TEXTS = ("null", "none", "auto")
 """Words that --empty_text does not take for a text, however they are spelled."""
 
@@ -70,6 +72,11 @@ class MethodConfig:
         identity = identity_of(self, self.NO_RESULT)
         identity["options"] |= legrad.check_options(self.method, self._plain_options())
         return identity
+
+    @property
+    def class_file(self) -> str:
+        """Class file whose names texts are contrasted with where no option says which."""
+        return ""
 
     def text_options(self) -> set[str]:
         """Which options `legrad` takes as tensors of text embeddings; here, they are names."""

@@ -32,9 +32,24 @@ PRESETS: dict[str, Preset] = {
         "mask.refine": "regions_pamr",
         "mask.threshold": 0.42,
     },
+    "balanced_contrast": {
+        "method": "legrad_text_span",
+        "layers": 0.67,
+        "mask.overlap": "winner",
+        "mask.threshold": 0.14,
+    },
+    "fine_contrast": {
+        "method": "legrad_text_span",
+        "layers": 0.67,
+        "views.shifts": 2,
+        "mask.overlap": "winner",
+        "mask.refine": "regions_pamr",
+        "mask.threshold": 0.24,
+    },
 }
-"""paper: LeGrad as it was published; balanced: better masks at the same price; fine: the best, for
-which every image is looked at twice and its colours draw the outline (docs/masks.md)."""
+"""paper: LeGrad as it was published; balanced: better masks at the same price; fine: every image is
+looked at twice, and its colours draw the outline. Those with _contrast also contrast what is looked
+for with all classes of the class file, which they need (docs/masks.md)."""
 
 
 def settings_of(name: str, presets: Mapping[str, Preset] = PRESETS) -> Preset:

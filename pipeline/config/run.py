@@ -187,6 +187,11 @@ class AnnotateConfig(RunConfig):
         """Sentences that a class name is put into."""
         return self.prompts.templates
 
+    @property
+    def class_file(self) -> str:
+        """Class file whose names texts are contrasted with where no option says which."""
+        return self.prompts.classes
+
     def absolute(self: Annotation) -> Annotation:
         """The same settings with absolute paths; see `RunConfig.absolute`."""
         return dataclasses.replace(super().absolute(), prompts=self.prompts.absolute())

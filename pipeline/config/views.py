@@ -25,7 +25,8 @@ class ViewsConfig:
     def __post_init__(self) -> None:
         try:
             checked_shifts(self.shifts)
-            checked_scales(self.scales)
+            # One order for one result: they are part of a run's identity.
+            object.__setattr__(self, "scales", sorted(checked_scales(self.scales)))
         except (TypeError, ValueError) as error:
             raise ConfigError("--views." + str(error).replace("=", " ", 1)) from error
 

@@ -96,6 +96,15 @@ class QualityConfig(AnnotateConfig):
             raise ConfigError(f"--json {self.json}: there is no such folder")
         if self.photographs and self.seed is not None:
             raise ConfigError("--photographs, --seed: give one of them")
+        if self.photographs and self.method != "legrad":
+            raise ConfigError(
+                f"--photographs with --method {self.method}: simulated maps are those of legrad"
+            )
+
+    @property
+    def class_file(self) -> str:
+        """Class file whose names texts are contrasted with where no option says which."""
+        return super().class_file or str(ASSETS / "classes.yaml")
 
 
 def bundled_scenes() -> list[Scene]:

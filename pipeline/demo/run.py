@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import io
 
+from legrad.build import CONTRASTED
 from pipeline import storage
-from pipeline.config import AnnotateConfig
+from pipeline.config import BACKGROUND, AnnotateConfig
+from pipeline.demo.sprites import CLASSES
 from pipeline.evaluation.points.counters import count_predictions
 from pipeline.evaluation.points.labels import read_labels
 from pipeline.evaluation.points.scores import PairCounts
@@ -22,8 +24,15 @@ PREVIEWED = 6  # images
 
 
 def configure(config: AnnotateConfig) -> AnnotateConfig:
-    """The same settings with the bundled shards as input, and an output unless one is named."""
-    return dataclasses.replace(config, input=str(SHARDS), output=config.output or OUTPUT)
+    """The same settings with the bundled shards as input, and an output unless one is named.
+
+    A method that contrasts classes has those of the demo, unless the settings name others.
+    """
+    options = dict(config.options)
+    if config.method == CONTRASTED and not config.class_file:
+        options = {BACKGROUND: list(CLASSES)} | options
+    output = config.output or OUTPUT
+    return dataclasses.replace(config, input=str(SHARDS), output=output, options=options)
 
 
 def report(output: str) -> None:

@@ -7,11 +7,14 @@ from typing import Any, TypeVar
 
 import open_clip
 
-from pipeline.config import MethodConfig
+from legrad.build import CONTRASTED
+from pipeline.config import BACKGROUND, AnnotateConfig, MethodConfig
 from pipeline.errors import ConfigError
 from pipeline.inputs.classes import is_text, load_classes
 
 IMAGENET = "imagenet"
+LEAST = 2
+"""Names of a background: less the mean of one name, that one is found nowhere."""
 
 Config = TypeVar("Config", bound=MethodConfig)
 
@@ -24,8 +27,37 @@ def with_names(config: Config) -> Config:
     Raises:
         ConfigError: what stands there is not as `read_names` wants it.
     """
-    read = {option: read_names(option, config.options[option]) for option in config.text_options()}
+    read = _given(config)
     return replace(config, options=config.options | read) if read else config
+
+
+def names_of(config: MethodConfig) -> dict[str, list[str]]:
+    """The names of every option with texts.
+
+    A method that contrasts a text with others takes all classes of the run's class file where no
+    option says which.
+
+    Raises:
+        ConfigError: a value is not as `read_names` wants it, or there is nothing to contrast with.
+        FileNotFoundError: there is no such class file.
+    """
+    read = _given(config)
+    if config.method != CONTRASTED:
+        return read
+    if BACKGROUND not in read and config.class_file:
+        read[BACKGROUND] = [category.name for category in load_classes(config.class_file)]
+    count = len(set(read.get(BACKGROUND, ())))
+    if count < LEAST:
+        own = "--prompts.classes, or " if isinstance(config, AnnotateConfig) else ""
+        raise ConfigError(
+            f"--method {config.method} needs the names of other classes to contrast with, and has "
+            f"{count or 'none'}: give {own}--options '{{{BACKGROUND}: classes.yaml}}'"
+        )
+    return read
+
+
+def _given(config: MethodConfig) -> dict[str, list[str]]:
+    return {option: read_names(option, config.options[option]) for option in config.text_options()}
 
 
 def read_names(option: str, value: Any) -> list[str]:

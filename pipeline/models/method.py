@@ -11,7 +11,7 @@ import legrad
 from legrad.towers.open import open_tower
 from pipeline.config import MethodConfig
 from pipeline.errors import ConfigError
-from pipeline.inputs.option_texts import read_names
+from pipeline.inputs.option_texts import names_of
 
 EMPTY_TEXT = "a photo of a"
 """The dummy text in the code of LeGrad's authors; their paper (eq. 13) has "a photo of"."""
@@ -42,9 +42,7 @@ def make_explainer(
     Raises:
         ConfigError: the method cannot explain this model, or not with these settings.
     """
-    options = dict(config.options)
-    for option in config.text_options():
-        options[option] = embed_names(read_names(option, options[option]))
+    texts = {option: embed_names(names) for option, names in names_of(config).items()}
     try:
         empty = empty_text(config, model)
         explainer = legrad.build(
@@ -55,7 +53,7 @@ def make_explainer(
             memory_budget=memory_budget,
             empty_text=embed(empty) if empty else None,
             empty_threshold=config.empty_threshold,
-            **options,
+            **config.options | texts,
         )
     except ValueError as error:
         raise ConfigError(f"--method {config.method}: {error}") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -16,6 +16,12 @@ from torch import Tensor
 
 import legrad
 from legrad import HeatOrder
+
+
+def parts(count: int, most: int) -> Iterator[slice]:
+    """Things in parts that fit into memory: `most` of them at a time, one if that is none."""
+    step = max(1, most)
+    return (slice(start, start + step) for start in range(0, count, step))
 
 
 class RLE(TypedDict):

@@ -12,7 +12,7 @@ from torch import Tensor
 import legrad
 from legrad import HeatOrder
 from pipeline.config import MaskConfig
-from pipeline.outputs.masks import Foreground, encode, why_empty
+from pipeline.outputs.masks import Foreground, encode, parts, why_empty
 
 CHUNK_PIXELS = 64 << 20
 """Heatmap pixels upsampled at once (4 bytes each)."""
@@ -35,13 +35,13 @@ def rasters(
     Arguments and what it yields are those of `pipeline.outputs.thresholding.threshold_maps`.
     """
     size = (width, height)
-    parts: Iterator[tuple[Tensor, Tensor | None]]
+    heats: Iterator[tuple[Tensor, Tensor | None]]
     if config.overlap == "keep":
-        parts = ((heat, None) for heat in _heats(raw.transpose(1, 2), size, order))
+        heats = ((heat, None) for heat in _heats(raw.transpose(1, 2), size, order))
     else:
-        parts = _competing(raw.transpose(1, 2), size, order, counts)
+        heats = _competing(raw.transpose(1, 2), size, order, counts)
     start = 0
-    for heat, wins in parts:
+    for heat, wins in heats:
         chunk = slice(start, start := start + len(heat))
         levels = _levels(heat, thresholds[chunk], config)
         foreground = heat > levels[:, None, None]
@@ -59,33 +59,12 @@ def rasters(
         )
 
 
-def winning_heat(
-    raw: Float[Tensor, "map rows columns"],
-    size: tuple[int, int],
-    order: HeatOrder = HeatOrder.UPSAMPLE_NORMALISE,
-    counts: Sequence[int] | None = None,
-) -> Float32[Tensor, "map height width"]:
-    """The heat of maps where they are the hottest of their image, and 0 everywhere else.
-
-    At a tie the first map of the image wins.
-
-    Args:
-        raw: maps on a grid.
-        size: (height, width) to upsample to, in pixels.
-        order: of the steps from maps to heat.
-        counts: how many of the maps each image has, one image after the other; None for one image.
-    """
-    parts = [heat * wins for heat, wins in _competing(raw, size, order, counts)]
-    return torch.cat(parts) if parts else legrad.heatmap(raw, size, order=order)
-
-
 def _heats(
     maps: Float[Tensor, "map rows columns"], size: tuple[int, int], order: HeatOrder
 ) -> Iterator[Float32[Tensor, "some height width"]]:
     """The heat of maps, in as many parts as memory needs."""
-    step = max(1, CHUNK_PIXELS // (size[0] * size[1]))
-    for start in range(0, len(maps), step):
-        yield legrad.heatmap(maps[start : start + step], size, order=order)
+    for part in parts(len(maps), CHUNK_PIXELS // (size[0] * size[1])):
+        yield legrad.heatmap(maps[part], size, order=order)
 
 
 def _competing(

@@ -10,6 +10,7 @@ from pipeline import storage
 from pipeline.config import AnnotateConfig
 from pipeline.errors import naming
 from pipeline.inputs.calibration import load_calibration
+from pipeline.inputs.option_texts import names_of
 from pipeline.inputs.prompts import PromptReader
 from pipeline.inputs.shards import shards_of
 from pipeline.outputs.card import ANNOTATIONS_CARD
@@ -86,6 +87,7 @@ def _read_settings(config: AnnotateConfig) -> list[dict[str, Any]]:
     """Read the files that settings name, and return the categories of the class file."""
     with naming(f"--prompts.classes {storage.public(config.prompts.classes)}"):
         classes = PromptReader(config.prompts).classes
+        names_of(config)
     if calibration := config.prompts.calibration:
         with naming(f"--prompts.calibration {storage.public(calibration)}"):
             load_calibration(calibration, config.identity())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -13,10 +14,12 @@ import torch
 import legrad
 from pipeline.config import MaskConfig
 from pipeline.inputs.prompts import PromptedSample
+from pipeline.inputs.reader import DECODE_THREADS
 from pipeline.models.explain import Maps, SampleExplainer
 from pipeline.models.halving import halves, in_halves
 from pipeline.outputs.annotations import Annotated, Annotation
 from pipeline.outputs.masks import Foreground, Mask, encode_masks
+from pipeline.outputs.refinement.guides import completed
 from pipeline.outputs.thresholding import threshold_maps
 from pipeline.run.ordering import Priority, PriorityLock, no_op
 from pipeline.run.stages import StageClock
@@ -43,6 +46,8 @@ class Annotator:
         self.explain, self.mask = explain, mask
         self._model_lock = PriorityLock()
         self._masking = threading.Lock()
+        threads = max(DECODE_THREADS, torch.get_num_threads())
+        self._guides = ThreadPoolExecutor(threads, thread_name_prefix="guide")
 
     def annotate(
         self,
@@ -81,6 +86,9 @@ class Annotator:
             explained[sample.index].append(maps)
             degraded |= {sample.index} if in_parts else set()
         complete = [_Mapped(s, Maps.joined(explained.pop(s.index))) for s in asked]
+        if self.mask.refine != "none":
+            with clock.measure("mask"):
+                complete = list(self._guides.map(self._guided, complete))
         results = {sample.index: Annotated([]) for sample in batch}
         for mapped, annotated, in_parts in in_halves(complete, mask, self._halve_maps, device):
             index = mapped.sample.index
@@ -92,6 +100,13 @@ class Annotator:
                 before.absent + annotated.absent,
             )
         return [results[sample.index] for sample in batch]
+
+    def _guided(self, mapped: _Mapped) -> _Mapped:
+        """With what the guide of the image still lacks, where anything was found to be there."""
+        guide = mapped.sample.guide
+        if guide is None or not mapped.maps.prompts:
+            return mapped
+        return replace(mapped, sample=replace(mapped.sample, guide=completed(guide, self.mask)))
 
     def _halve_maps(self, mapped: Sequence[_Mapped]) -> list[list[_Mapped]]:
         """Two halves of the samples, or of the maps of a single one, unless they compete."""

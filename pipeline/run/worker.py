@@ -153,7 +153,7 @@ class Worker(ShardWorker):
             config,
             lambda raw: prompts_of(raw.fields),
             self.explain.squash,
-            guide_maker(config.mask, self.explain.has_prompts),
+            guide_maker(config.mask, self.explain.has_prompts, later=config.prompts.filters),
         )
 
     def do_shard(

@@ -12,10 +12,11 @@ from legrad.baselines import BASELINES
 from tests.legrad.conftest import Case, make_case, without_shape_checks
 
 Snapshot = Callable[[nn.Module], object]
-NAMES = [*legrad.METHODS, "legrad by autograd"]
+NAMES = [*legrad.METHODS, "legrad by autograd", "legrad_text_span by autograd"]
 every_method = pytest.mark.parametrize("name", NAMES)
 NOT_NEGATIVE = {
-    "legrad", "legrad by autograd", "raw_attention", "rollout", "gradcam", "chefer_cam",
+    "legrad", "legrad by autograd", "legrad_text_span", "legrad_text_span by autograd",
+    "raw_attention", "rollout", "gradcam", "chefer_cam",
     "transformer_attribution", "partial_lrp",
 }  # fmt: skip
 CLASS_AGNOSTIC = {"raw_attention", "rollout"}
@@ -243,6 +244,9 @@ def test_unknown_options_are_answered_with_the_known_ones(case: Case, method: st
         ("gem", {"iterations": True}, "iterations=True: give a whole number"),
         ("rollout", {"row0": 1}, "row0=1: must be of type bool"),
         ("text_span", {"background": [[0.0]]}, "must be of type Tensor"),
+        ("legrad_text_span", {"background": torch.ones(3, 11)}, r"expected \[C, 12\]"),
+        ("legrad_text_span", {"relu": False}, "no option 'relu'; known: background"),
+        ("legrad_text_span", {"layers": 9}, "layers=9: the last k blocks need k in 1..3"),
         ("gem", {"iteration": 1}, r"no option 'iteration' \(did you mean iterations\?\)"),
         ("lrp", {"layer": 1}, r"no option 'layer' \(layers is a setting beside the options\)"),
         ("legrad", {"empty_text": torch.ones(11)}, r"expected \[12\]"),

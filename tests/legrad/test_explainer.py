@@ -50,8 +50,8 @@ def test_unknown_names_are_answered_with_the_known_ones(case: Case) -> None:
 
 def test_public_names() -> None:
     assert legrad.METHODS == (
-        "legrad", "raw_attention", "rollout", "gradcam", "attention_cam", "chefer_cam",
-        "transformer_attribution", "lrp", "partial_lrp", "text_span",
+        "legrad", "legrad_text_span", "raw_attention", "rollout", "gradcam", "attention_cam",
+        "chefer_cam", "transformer_attribution", "lrp", "partial_lrp", "text_span",
         "maskclip", "sclip", "naclip", "gem",
     )  # fmt: skip
     assert set(legrad.__all__) == {

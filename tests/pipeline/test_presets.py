@@ -86,7 +86,8 @@ def test_a_file_may_name_it(tmp_path: Path) -> None:
 
 def test_an_unknown_one_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert annotate.main(["--preset", "nonsense"]) == 2
-    line = "annotate.py: --preset nonsense: there is paper, balanced, fine\n"
+    line = "annotate.py: --preset nonsense: there is paper, balanced, fine, "
+    line += "balanced_contrast, fine_contrast\n"
     assert capsys.readouterr() == ("", line)
     with pytest.raises(ConfigError, match=r"did you mean some\?"):
         configure("--preset", "smoe")

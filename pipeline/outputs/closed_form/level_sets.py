@@ -23,7 +23,7 @@ from legrad import HeatOrder
 from pipeline.config import MaskConfig
 from pipeline.outputs.closed_form.grid import Axis, levels_of, normalised
 from pipeline.outputs.closed_form.runs import joined
-from pipeline.outputs.masks import Foreground, why_empty
+from pipeline.outputs.masks import Foreground, parts, why_empty
 
 CHUNK_VALUES = 4 << 20
 """Grid rows x pixel columns of the maps at once (some ten values of 8 bytes each)."""
@@ -48,9 +48,7 @@ def level_sets(
     """
     down = Axis.of(height, raw.shape[1], raw.device)
     across = Axis.of(width, raw.shape[2], raw.device)
-    step = max(1, CHUNK_VALUES // (raw.shape[1] * width))
-    for start in range(0, len(raw), step):
-        chunk = slice(start, start + step)
+    for chunk in parts(len(raw), CHUNK_VALUES // (raw.shape[1] * width)):
         yield _level_sets(raw[chunk], down, across, thresholds[chunk], config, order)
 
 

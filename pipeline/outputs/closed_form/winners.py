@@ -23,7 +23,7 @@ from pipeline.config import MaskConfig
 from pipeline.outputs.closed_form.grid import Axis, extremes, levels_of, normalised
 from pipeline.outputs.closed_form.level_sets import CHUNK_VALUES
 from pipeline.outputs.closed_form.runs import joined
-from pipeline.outputs.masks import Foreground, why_empty
+from pipeline.outputs.masks import Foreground, parts, why_empty
 
 ROUNDING = 1e-12
 """Heat by which a map may miss the hottest one and still be compared with it."""
@@ -76,10 +76,11 @@ def _winners(
     maps = normalised(raw, down, across, order)
     levels = levels_of(maps, down, across, thresholds, config)
     # All maps of an image have to be there at once, but not all of its columns.
-    step = max(1, CHUNK_VALUES // (len(raw) * down.cells))
-    strips = [across.all[start : start + step] for start in range(0, across.pixels, step)]
-    parts = [_intervals(maps, levels, images, down, across, strip) for strip in strips]
-    won = _Intervals.cat(parts, down, across)
+    strips = parts(across.pixels, CHUNK_VALUES // (len(raw) * down.cells))
+    of_strips = [
+        _intervals(maps, levels, images, down, across, across.all[strip]) for strip in strips
+    ]
+    won = _Intervals.cat(of_strips, down, across)
     shape = (len(raw), down.pixels, across.pixels)
     runs, areas = joined(won.map, won.column, won.begin, won.end, shape)
     # On the CPU, where the order of a sum does not depend on chance.

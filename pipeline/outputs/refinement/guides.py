@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from jaxtyping import UInt8
 from torch import Tensor
@@ -16,17 +17,20 @@ from pipeline.outputs.refinement.regions import regions
 
 
 def guide_maker(
-    config: MaskConfig, has_prompts: Callable[[Sample[Wanted]], bool]
+    config: MaskConfig, has_prompts: Callable[[Sample[Wanted]], bool], *, later: bool = False
 ) -> MakeGuide[Wanted] | None:
     """What makes the guide of an image, for `ShardReader`; None where maps are not refined.
 
     Args:
         config: with the refinement and its size.
         has_prompts: whether there is anything to look for in a sample: others need no guide.
+        later: leave out the regions, which cost most, until `completed` is asked for them: what is
+            looked for may turn out to be absent.
     """
     if config.refine == "none":
         return None
-    return lambda sample, pixels: make_guide(pixels, config) if has_prompts(sample) else None
+    make = _shrunk if later else make_guide
+    return lambda sample, pixels: make(pixels, config) if has_prompts(sample) else None
 
 
 def make_guide(pixels: UInt8[Tensor, "3 height width"], config: MaskConfig) -> Guide:
@@ -36,12 +40,22 @@ def make_guide(pixels: UInt8[Tensor, "3 height width"], config: MaskConfig) -> G
         pixels: RGB, as stored.
         config: with the refinement and its size.
     """
+    return completed(_shrunk(pixels, config), config)
+
+
+def completed(guide: Guide, config: MaskConfig) -> Guide:
+    """The guide with the regions that the refinement needs, on the CPU, if it has none yet."""
+    if "regions" not in config.refine or guide.regions is not None:
+        return guide
+    return replace(guide, regions=regions(guide.pixels))
+
+
+def _shrunk(pixels: UInt8[Tensor, "3 height width"], config: MaskConfig) -> Guide:
     height, width = pixels.shape[1:]
     size = working_size(height, width, config.refine_size)
     if size != (height, width):
         pixels = transforms.resize(pixels, list(size), InterpolationMode.BILINEAR, antialias=True)
-    pixels = pixels.contiguous()
-    return Guide(pixels, regions(pixels) if "regions" in config.refine else None)
+    return Guide(pixels.contiguous())
 
 
 def working_size(height: int, width: int, longest: int) -> tuple[int, int]:

@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Float32, Int32, UInt8
 from torch import Tensor
 
+from pipeline.outputs.masks import parts
+
 DILATIONS = (1, 2, 4, 8)
 """The paper's go on to 12 and 24, which pays for drawings and costs for photographs."""
 ITERATIONS = 10
@@ -68,13 +70,12 @@ def pamr(
         iterations: how often each pixel takes the mean.
     """
     alpha = affinities(guide.to(maps.device), dilations)
-    step = max(1, CHUNK_PIXELS // alpha[0].numel())
     refined = torch.empty_like(maps)
-    for start in range(0, len(maps), step):
-        chunk = maps[start : start + step]
+    for part in parts(len(maps), CHUNK_PIXELS // alpha[0].numel()):
+        some = maps[part]
         for _ in range(iterations):
-            chunk = _spread(chunk, alpha, dilations)
-        refined[start : start + step] = chunk
+            some = _spread(some, alpha, dilations)
+        refined[part] = some
     return refined
 
 

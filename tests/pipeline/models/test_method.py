@@ -12,13 +12,15 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 import legrad
+from jobs import annotate
 from pipeline.cli import parse
 from pipeline.config import AnnotateConfig, ExecutionConfig, MethodConfig, PromptConfig, ViewsConfig
+from pipeline.demo import run as demo
 from pipeline.errors import ConfigError
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.inputs.prompts import Prompt
 from pipeline.inputs.samples import Sample
-from pipeline.models.demo import create
+from pipeline.models.demo import ASSETS, create
 from pipeline.models.explain import PromptExplainer
 from pipeline.models.loaded import Query
 from pipeline.models.loading import LoadedClip
@@ -147,6 +149,17 @@ def test_without_views_nothing_is_wrapped() -> None:
     assert "views" in MethodConfig(views=ViewsConfig(flip=True)).identity()
 
 
+def test_the_order_of_scales_is_no_part_of_the_identity() -> None:
+    sorted_, other, whole = (
+        parse(AnnotateConfig, "annotate.py", "", ["--views.scales", scales])
+        for scales in ("[1, 1.5]", "[1.5, 1]", "[1.5, 1.0]")
+    )
+    assert sorted_.fingerprint() == other.fingerprint() == whole.fingerprint()
+    assert other.public()["views"]["scales"] == [1.0, 1.5]
+    assert AnnotateConfig(views=ViewsConfig(scales=[1.5, 1.0])).fingerprint() == other.fingerprint()
+    assert AnnotateConfig().fingerprint() != other.fingerprint()
+
+
 def test_views_are_of_the_corrected_maps() -> None:
     model = siglip()
     raw, asked = maps(model, views=ViewsConfig(shifts=2, flip=True))
@@ -170,6 +183,7 @@ def test_views_of_maps_with_a_cell_per_pixel_are_refused_in_a_line() -> None:
         (["--layers", "0.0"], "--layers 0.0: a part of the blocks lies between 0 and 1"),
         (["--views.shifts", "3"], "--views.shifts 3: give 1"),
         (["--views.scales", "[1.5]"], r"--views.scales \[1.5\]: 1 must be among them"),
+        (["--views.scales", "[1.5, 1, 1.5]"], r"--views.scales \[1.5, 1.0, 1.5\]: one is listed"),
         (["--views.scales", "[1, -2]"], r"--views.scales \[1.0, -2.0\]: each must be"),
     ],
 )
@@ -299,3 +313,69 @@ def test_a_wrong_class_file_is_named_with_its_setting(tmp_path: Path) -> None:
     (tmp_path / "classes.yaml").write_text("- {id: 1}")
     with pytest.raises(ConfigError, match=r"^--options background /.*classes.yaml, line 1"):
         background(str(tmp_path / "classes.yaml"))
+
+
+# --- what a text is contrasted with
+
+
+CONTRASTED = "legrad_text_span"
+
+
+def contrasted(tmp_path: Path, names: Sequence[str], **settings: object) -> AnnotateConfig:
+    path = tmp_path / "classes.yaml"
+    path.write_text("".join(f"- {{id: {i}, name: {name}}}\n" for i, name in enumerate(names)))
+    prompts = PromptConfig(classes=str(path))
+    return AnnotateConfig(method=CONTRASTED, engine=ENGINE, prompts=prompts, **settings)
+
+
+def test_without_an_option_the_classes_are_the_background(tmp_path: Path) -> None:
+    names = ["dog", "cat", "car"]
+    explain = PromptExplainer(contrasted(tmp_path, names))
+    pixels = explain.squash(torch.randint(0, 256, (3, 96, 96)).to(torch.uint8))
+    sample = Sample(0, "0", 96, 96, pixels, [Prompt(0, "dog", None, ("dog",))])
+    (found,) = explain([sample])
+    clip = LoadedClip(EvaluationConfig(engine=ENGINE))
+    model = create().requires_grad_(False)
+    made = legrad.build(CONTRASTED, model, background=clip.text(names))
+    arguments = clip.images(pixels[None]), clip.text(["dog"]), torch.tensor([0])
+    torch.testing.assert_close(found.raw, made(*arguments))
+
+    options: dict[str, object] = {"background": ["dog", "tree"]}
+    (other,) = PromptExplainer(contrasted(tmp_path, names, options=options))([sample])
+    made = legrad.build(CONTRASTED, model, background=clip.text(["dog", "tree"]))
+    torch.testing.assert_close(other.raw, made(*arguments))
+    assert not torch.allclose(other.raw, found.raw)
+
+
+def test_the_background_is_in_the_fingerprint_by_its_names(tmp_path: Path) -> None:
+    first = contrasted(tmp_path, ["dog", "cat"]).fingerprint()
+    (tmp_path / "moved").mkdir()
+    assert contrasted(tmp_path / "moved", ["dog", "cat"]).fingerprint() == first
+    assert contrasted(tmp_path, ["dog", "car"]).fingerprint() != first
+
+
+@pytest.mark.parametrize("names", [[], ["dog"]])
+def test_nothing_to_contrast_with_is_a_line(
+    tmp_path: Path, names: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "one.yaml").write_text("- {id: 1, name: dog}")
+    prompts = ["--prompts.classes", str(tmp_path / "one.yaml")] if names else []
+    flags = ["--input", str(ASSETS / "shards"), "--output", str(tmp_path / "out")]
+    flags += ["--method", CONTRASTED]
+    assert annotate.main([*flags, *prompts, "--prompts.source", "labels"]) == 2
+    has = "1" if names else "none"
+    assert capsys.readouterr().err == (
+        f"annotate.py: --method {CONTRASTED} needs the names of other classes to contrast with, "
+        f"and has {has}: give --prompts.classes, or --options '{{background: classes.yaml}}'\n"
+    )
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ConfigError, match=r"and has none: give --options '{background"):
+        LoadedClip(EvaluationConfig(engine=ENGINE, method=CONTRASTED)).explainer()
+
+
+def test_the_demo_contrasts_its_own_classes() -> None:
+    config = demo.configure(AnnotateConfig(method=CONTRASTED))
+    assert len(config.options["background"]) == 48
+    given: dict[str, object] = {"background": ["dog", "cat"]}
+    assert demo.configure(AnnotateConfig(method=CONTRASTED, options=given)).options == given
+    assert demo.configure(AnnotateConfig()).options == {}

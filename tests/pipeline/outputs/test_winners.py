@@ -15,7 +15,7 @@ from pipeline.outputs.closed_form import winners as module
 from pipeline.outputs.closed_form.level_sets import applies, level_sets
 from pipeline.outputs.closed_form.winners import winners
 from pipeline.outputs.masks import Mask, decode, encode_masks
-from pipeline.outputs.raster import rasters, winning_heat
+from pipeline.outputs.raster import rasters
 from pipeline.outputs.thresholding import threshold_maps
 from tests.pipeline.outputs.test_level_sets import NEAR, ORDERS, heat_of, map_values
 
@@ -275,20 +275,3 @@ def test_48_prompts_share_an_image() -> None:
     assert pixels.sum(0).max() == 1
     heat = legrad.heatmap(raw, (96, 128)).numpy()
     assert (pixels.argmax(0) == heat.argmax(0))[pixels.any(0)].mean() > 0.9999
-
-
-# --- heat for what follows
-
-
-@pytest.mark.parametrize("order", ORDERS)
-def test_heat_is_0_where_another_map_is_hotter(order: HeatOrder) -> None:
-    raw = torch.randn(7, 5, 6, generator=torch.Generator().manual_seed(6))
-    raw[2] = raw[0]
-    won = winning_heat(raw, (40, 30), order, [3, 0, 4])
-    heat = legrad.heatmap(raw, (40, 30), order=order)
-    assert won.shape == (7, 40, 30) and won.dtype == torch.float32
-    for image in (slice(0, 3), slice(3, 7)):
-        assert ((won[image] > 0).sum(0) <= 1).all()
-        torch.testing.assert_close(won[image].amax(0), heat[image].amax(0), rtol=0, atol=0)
-    assert not won[2].any()
-    assert winning_heat(raw[:0], (40, 30), order).shape == (0, 40, 30)

@@ -1,6 +1,7 @@
 """Shards on Ray: the same bytes as without it, and one bad shard that takes no other with it."""
 
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -12,11 +13,13 @@ import torch
 from ray import cloudpickle
 
 from legrad import HeatOrder
-from pipeline.config import AnnotateConfig, ModelConfig
+from pipeline.config import AnnotateConfig, ExecutionConfig, ModelConfig, PromptConfig
+from pipeline.config.presets import PRESETS, expand
 from pipeline.demo.run import SHARDS
 from pipeline.errors import ModelError
 from pipeline.inputs.samples import Sample
 from pipeline.inputs.shards import find_shards
+from pipeline.models.demo import ASSETS
 from pipeline.models.explain import Maps
 from pipeline.outputs.ledger import Ledger
 from pipeline.run.queue import WORKER_DIED, Trial
@@ -102,6 +105,46 @@ def test_ray_gives_the_bytes_that_one_process_gives(
     assert len(parallel.committed()) == 3
     assert results(tree(parallel.output)) == results(tree(local.output))
     assert all(commit.attempt == 1 for commit in parallel.commits())
+
+
+HEAVIEST = "fine_contrast"  # it has a part of each of the others
+
+
+@pytest.mark.parametrize(
+    "preset", [p if p == HEAVIEST else pytest.param(p, marks=pytest.mark.long) for p in PRESETS]
+)
+def test_of_every_preset_a_run_goes_on_to_the_bytes_of_one_process(
+    preset: str,
+    on_ray: Callable[..., Ledger],
+    annotate: Callable[..., Ledger],
+    tree: Callable[[str], dict[str, bytes]],
+    tmp_path: Path,
+) -> None:
+    """Of three shards one is done when Ray takes over."""
+    config = expand(
+        preset,
+        AnnotateConfig,
+        input=str(SHARDS),
+        output=str(tmp_path / "local"),
+        limit_samples=3,
+        prompts=PromptConfig(classes=str(ASSETS / "classes.yaml")),
+        engine=ExecutionConfig(executor="local", threads=1, batch_size=2, log_seconds=1000.0),
+    )
+    local = annotate(config, Worker)
+    assert len(local.committed()) == 3
+    output = tmp_path / "ray"
+    shutil.copytree(local.output, output)
+    first, *others = sorted(path.stem for path in (output / "commits").glob("[!.]*.json"))
+    for name in others:
+        (output / "commits" / f"{name}.json").unlink()
+        for folder in ("annotations", "images"):
+            (output / folder / f"{name}.parquet").unlink()
+    done = (output / "commits" / f"{first}.json").read_bytes()
+
+    resumed = on_ray(replace(config, output=str(output), engine=replace(config.engine, workers=2)))
+    assert len(resumed.committed()) == 3
+    assert results(tree(resumed.output)) == results(tree(local.output))
+    assert (output / "commits" / f"{first}.json").read_bytes() == done
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from jobs.annotate import main
-from pipeline.config import MaskConfig, PromptConfig
+from pipeline.config import AnnotateConfig, ExecutionConfig, MaskConfig, PromptConfig
 from pipeline.inputs.images import decode, squash
 from pipeline.inputs.prompts import Prompt
 from pipeline.inputs.reader import ShardReader
@@ -20,6 +20,7 @@ from pipeline.models.demo import ASSETS
 from pipeline.models.explain import PromptExplainer
 from pipeline.outputs.masks import decode as pixels_of
 from pipeline.outputs.refinement.guides import guide_maker, make_guide
+from pipeline.outputs.refinement.regions import regions
 from pipeline.outputs.thresholding import threshold_maps
 from pipeline.run import annotator as module
 from pipeline.run.annotator import Annotator
@@ -27,6 +28,7 @@ from pipeline.run.worker import Worker
 from tests.pipeline.stand_ins import Annotate, Labelled, MakeConfig, MakeTar, Write
 
 CONFIG = MaskConfig(refine="regions_pamr", overlap="winner", threshold=0.4, refine_size=24)
+ENGINE = ExecutionConfig(executor="local", threads=1)
 SIZES = [(30, 40), (40, 30), (30, 40), (64, 64)]
 
 
@@ -134,6 +136,42 @@ def test_an_image_has_a_guide_where_there_is_something_to_look_for(
     guided = [sample.guide is not None for sample in worker.read(*find_shards([folder]))]
     assert guided == [True, source == "vocabulary", True]
     assert annotate(config, lambda _: worker).committed(), "nor is one missed"
+
+
+def test_regions_are_made_only_of_images_in_which_something_is(
+    explainer: PromptExplainer, batch: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Absent prompts leave guides as they are; what comes later is what came with the image."""
+    made: list[torch.Size] = []
+
+    def counted(pixels: torch.Tensor) -> torch.Tensor:
+        made.append(pixels.shape)
+        return regions(pixels)
+
+    monkeypatch.setattr("pipeline.outputs.refinement.guides.regions", counted)
+    expected = Annotator(explainer, CONFIG).annotate(batch)
+    assert made == []
+    small = [replace(s, guide=s.guide and replace(s.guide, regions=None)) for s in batch]
+    found = Annotator(explainer, CONFIG).annotate(small)
+    asked = [sample for sample in batch if sample.wanted]
+    assert sorted(made) == sorted(sample.guide.pixels.shape for sample in asked)
+    for one, other in zip(found, expected, strict=True):
+        assert [a.mask for a in one.annotations] == [a.mask for a in other.annotations]
+
+    made.clear()
+    filtering = AnnotateConfig(engine=ENGINE, prompts=PromptConfig(presence=1.0))
+    nothing = Annotator(PromptExplainer(filtering), CONFIG).annotate(small)
+    assert made == [] and not any(one.annotations for one in nothing)
+    assert sum(len(one.absent) for one in nothing) == 8
+
+
+@pytest.mark.parametrize("presence", [None, 0.2])
+def test_a_run_that_filters_makes_regions_later(presence: float | None) -> None:
+    prompts = PromptConfig(presence=presence)
+    config = AnnotateConfig(engine=ENGINE, mask=CONFIG, prompts=prompts, limit_samples=1)
+    (sample,) = Worker(config).read(find_shards([str(ASSETS / "shards")])[0])
+    assert isinstance(sample, Sample) and sample.guide is not None
+    assert (sample.guide.regions is None) == (presence is not None)
 
 
 def test_runs_write_the_same_bytes(tmp_path: Path) -> None:
