@@ -21,11 +21,13 @@ Preset = Mapping[str, Any]
 PRESETS: dict[str, Preset] = {
     "paper": {},
     "balanced": {
+        "decode": "scaled",
         "layers": 0.67,
         "mask.overlap": "winner",
         "mask.threshold": 0.37,
     },
     "fine": {
+        "decode": "scaled",
         "layers": 0.67,
         "views.shifts": 2,
         "mask.overlap": "winner",
