@@ -1,7 +1,8 @@
 """What decoding at the scale that is needed changes in masks: `python -m pipeline.demo.decoding`.
 
 The photographs of --input as they are, and enlarged, are annotated with all of their pixels and
-again with fewer; the masks of both are compared. So is how far the scores are apart.
+again with fewer; the masks of both are compared, and the scores. So is, for a measure of what a
+difference is worth, what a little noise in the model's input changes.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from itertools import islice
@@ -18,8 +19,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 from PIL import Image
 from pycocotools import mask as coco
+from torch import Tensor
 
 from pipeline import storage
 from pipeline.cli import ExitCode, run_command
@@ -50,6 +53,9 @@ class DecodingConfig(AnnotateConfig):
     """Pixels of the longer side that photographs are enlarged to; 0: as they are."""
     factors: list[float] = field(default_factory=lambda: [1.0, 1.5, 2.0, 3.0])
     """Pixels that the shorter side keeps, to one of the model's input; runs take 2."""
+    noise: list[float] = field(default_factory=lambda: [0.1, 0.4])
+    """For comparison: parts of the model's input values, of whole pictures, that are moved by one
+    grey level at random."""
     json: str = ""
     """File to write all figures to."""
 
@@ -59,6 +65,8 @@ class DecodingConfig(AnnotateConfig):
             raise ConfigError("--input is needed: shards with photographs")
         if not self.factors or min(self.factors) <= 0:
             raise ConfigError(f"--factors {self.factors}: give numbers above 0")
+        if not all(0 <= share <= 1 for share in self.noise):
+            raise ConfigError(f"--noise {self.noise}: give parts from 0 to 1")
         if not self.longer or min(self.longer) < 0:
             raise ConfigError(f"--longer {self.longer}: give pixels, or 0")
         if self.json and not Path(self.json).absolute().parent.is_dir():
@@ -88,7 +96,7 @@ def run(config: DecodingConfig) -> ExitCode:
 def compare(
     config: DecodingConfig, explain: PromptExplainer, shards: Sequence[Shard], longer: int
 ) -> Iterator[dict[str, Any]]:
-    """Compare the masks of photographs of one size, factor by factor.
+    """Compare the masks of photographs of one size, factor by factor, then noise by noise.
 
     Args:
         config: with the settings of masks.
@@ -97,44 +105,67 @@ def compare(
         longer: pixels of the longer side that they are enlarged to; 0: as they are.
 
     Yields:
-        `longer`, `factor`, `images`, and how many of them are `smaller`; of these, `masks` with the
-        `mean_iou`, the `least_iou`, the number of `few` below `FEW`, and the largest difference of
-        a `score`. A mask on one side alone counts as an IoU of 0. NaN where no image is smaller.
+        `longer`, `factor` or `noise`, `images`, and how many of them were `changed`, that is decoded
+        smaller; of these, by how many grey levels the model's `input` differs in the mean, `masks`
+        with the `mean_iou`, the `least_iou`, the number of `few` below `FEW`, and the largest
+        difference of a `score`. A mask on one side alone counts as an IoU of 0. NaN where nothing
+        was changed.
     """
     with tempfile.TemporaryDirectory() as folder:
         if longer:
-            members = (m for shard in shards for m in _enlarged(shard, longer, config))
-            write_tar(Path(folder) / "photographs.tar", members)
+            for number, shard in enumerate(shards):
+                path = Path(folder) / f"{number:05}.tar"
+                write_tar(path, _enlarged(shard, longer, config.limit_samples))
             shards = find_shards([folder])
-        whole = {key: found for key, _, found in _annotated(config, explain, shards, None)}
+        whole = {one.key: one for one in _annotated(config, explain, shards)}
+        about = {"longer": longer, "images": len(whole)}
         for factor in config.factors:
-            smaller, ious, scores = 0, list[float](), [0.0]
-            for key, scale, found in _annotated(config, explain, shards, factor):
-                if scale == 1:
-                    continue
-                smaller += 1
-                pairs = zip(found.annotations, whole[key].annotations, strict=True)
-                for one, other in pairs:
-                    scores.append(abs(one.score - other.score))
-                    if one.mask or other.mask:
-                        ious.append(_iou(one.mask, other.mask))
-            yield {
-                "longer": longer,
-                "factor": factor,
-                "images": len(whole),
-                "smaller": smaller,
-                "masks": len(ious),
-                "mean_iou": float(np.mean(ious)) if ious else float("nan"),
-                "least_iou": min(ious, default=float("nan")),
-                "few": sum(iou < FEW for iou in ious),
-                "score": max(scores),
-            }
+            smaller = [one for one in _annotated(config, explain, shards, factor) if one.scale > 1]
+            yield {**about, "factor": factor, **_compared(smaller, whole)}
+        for share in config.noise:
+            noisy = list(_annotated(config, explain, shards, noise=share))
+            yield {**about, "noise": share, **_compared(noisy, whole)}
+
+
+@dataclass(frozen=True)
+class _Annotated:
+    """A photograph: its key, what its sides were divided by, the model's input, what was found."""
+
+    key: str
+    scale: int
+    pixels: UInt8[Tensor, "3 size size"]
+    found: Annotated
+
+
+def _compared(changed: Sequence[_Annotated], whole: Mapping[str, _Annotated]) -> dict[str, Any]:
+    ious, scores, inputs = list[float](), [0.0], list[float]()
+    for photograph in changed:
+        before = whole[photograph.key]
+        inputs.append(float((photograph.pixels.float() - before.pixels).abs().mean()))
+        pairs = zip(photograph.found.annotations, before.found.annotations, strict=True)
+        for one, other in pairs:
+            scores.append(abs(one.score - other.score))
+            if one.mask or other.mask:
+                ious.append(_iou(one.mask, other.mask))
+    return {
+        "changed": len(changed),
+        "input": float(np.mean(inputs)) if inputs else float("nan"),
+        "masks": len(ious),
+        "mean_iou": float(np.mean(ious)) if ious else float("nan"),
+        "least_iou": min(ious, default=float("nan")),
+        "few": sum(iou < FEW for iou in ious),
+        "score": max(scores),
+    }
 
 
 def _annotated(
-    config: DecodingConfig, explain: PromptExplainer, shards: Sequence[Shard], factor: float | None
-) -> Iterator[tuple[str, int, Annotated]]:
-    """The key of every photograph, what its sides were divided by, and what was found in it."""
+    config: DecodingConfig,
+    explain: PromptExplainer,
+    shards: Sequence[Shard],
+    factor: float | None = None,
+    noise: float = 0.0,
+) -> Iterator[_Annotated]:
+    """All photographs, decoded for a factor or whole, the model's input with noise or without."""
     prompts_of, scales = PromptReader(config.prompts), dict[str, int]()
     least = None if factor is None else round(factor * enough_for(explain.squash) / ENOUGH)
 
@@ -146,20 +177,31 @@ def _annotated(
         return make_guide(pixels, config.mask, (picture.height, picture.width))
 
     read: ShardReader[list[Prompt]] = ShardReader.of(
-        config, lambda raw: prompts_of(raw.fields), explain.squash, guide
+        config,
+        lambda raw: prompts_of(raw.fields),
+        lambda pixels: _noisy(explain.squash(pixels), noise),
+        guide,
     )
     annotator = Annotator(explain, config.mask)
     for shard in shards:
         for batch in in_batches(replace(read, least=least)(shard), config.engine.batch_size):
             samples = [sample for sample in batch if isinstance(sample, Sample)]
             for sample, found in zip(samples, annotator.annotate(samples), strict=True):
-                yield sample.key, scales[sample.key], found
+                yield _Annotated(sample.key, scales[sample.key], sample.pixels, found)
 
 
-def _enlarged(shard: Shard, longer: int, config: DecodingConfig) -> Iterator[tuple[str, bytes]]:
+def _noisy(pixels: UInt8[Tensor, "3 size size"], share: float) -> UInt8[Tensor, "3 size size"]:
+    """A share of the values one grey level up or down, at random: the same ones for an image."""
+    draw = torch.Generator().manual_seed(int(pixels.sum()))
+    chance = torch.rand(pixels.shape, generator=draw)
+    change = (chance < share / 2).int() - (chance > 1 - share / 2).int()
+    return (pixels + change).clamp(0, 255).to(torch.uint8)
+
+
+def _enlarged(shard: Shard, longer: int, most: int | None) -> Iterator[tuple[str, bytes]]:
     """The members of the samples of a shard, with larger photographs."""
     with storage.open_read(shard.location) as stream:
-        for raw in islice(read_samples(stream), config.limit_samples):
+        for raw in islice(read_samples(stream), most):
             with Image.open(BytesIO(image_bytes(raw))) as image:
                 size = [round(side * longer / max(image.size)) for side in image.size]
                 larger, encoded = image.convert("RGB").resize(size), BytesIO()
@@ -178,8 +220,9 @@ def _iou(one: Mask | None, other: Mask | None) -> float:
 
 def _line(row: dict[str, Any]) -> str:
     size = f"longer side {row['longer']}" if row["longer"] else "as they are"
+    how = f"factor {row['factor']:g}" if "factor" in row else f"noise in {row['noise']:g}"
     return (
-        f"{size}, factor {row['factor']:g}: {row['smaller']} of {row['images']} decoded smaller; "
+        f"{size}, {how}: {row['changed']} of {row['images']} changed, input by {row['input']:.2f}; "
         f"{row['masks']} masks, mean IoU {row['mean_iou']:.4f}, least {row['least_iou']:.3f}, "
         f"{row['few']} below {FEW:g}; scores apart by {row['score']:.4f} at the most"
     )
