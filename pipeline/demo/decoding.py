@@ -105,8 +105,8 @@ def compare(
         longer: pixels of the longer side that they are enlarged to; 0: as they are.
 
     Yields:
-        `longer`, `factor` or `noise`, `images`, and how many of them were `changed`, that is decoded
-        smaller; of these, by how many grey levels the model's `input` differs in the mean, `masks`
+        `longer`, `factor` or `noise`, `images`, and how many of them were `changed` (decoded
+        smaller); of these, by how many grey levels the model's `input` differs in the mean, `masks`
         with the `mean_iou`, the `least_iou`, the number of `few` below `FEW`, and the largest
         difference of a `score`. A mask on one side alone counts as an IoU of 0. NaN where nothing
         was changed.
