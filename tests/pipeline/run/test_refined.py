@@ -1,13 +1,17 @@
 """Refined masks in a run: whatever the batches, the memory and the order of the work."""
 
+import io
+import json
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from jobs.annotate import main
 from pipeline.config import AnnotateConfig, MaskConfig, PromptConfig
@@ -16,6 +20,7 @@ from pipeline.inputs.prompts import Prompt
 from pipeline.inputs.reader import ShardReader
 from pipeline.inputs.samples import Sample
 from pipeline.inputs.shards import find_shards
+from pipeline.inputs.tars import read_samples
 from pipeline.models.demo import ASSETS
 from pipeline.models.explain import PromptExplainer
 from pipeline.outputs.masks import decode as pixels_of
@@ -153,17 +158,22 @@ def test_masks_are_of_the_stored_size_at_whatever_scale_images_are_decoded(
     tar: MakeTar,
     labelled: Labelled,
     write_shards: Write,
-    picture: Callable[..., bytes],
     make_config: MakeConfig,
     annotate: Annotate,
 ) -> None:
-    members = [m for i in range(3) for m in labelled(f"{i}", ["dog"], picture(i, size=(803, 601)))]
+    members: list[tuple[str, bytes]] = []
+    with next(iter(sorted((ASSETS / "shards").iterdir()))).open("rb") as stream:
+        for scene in islice(read_samples(stream), 3):
+            larger = io.BytesIO()
+            Image.open(io.BytesIO(scene.fields["jpg"])).resize((803, 601)).save(larger, "JPEG")
+            labels = json.loads(scene.fields["json"])["labels"]
+            members += labelled(scene.key, labels, larger.getvalue())
     mask = MaskConfig(refine=refine, refine_size=64)
     config = make_config(input=write_shards(a=tar(members)), mask=mask)
     small = replace(config, decode="scaled", output=config.output + "-scaled")
     assert "decode" not in config.identity() and small.identity()["decode"] == "scaled"
     found, whole = (rows(annotate(each, Worker), "annotations") for each in (small, config))
-    assert len(found) == len(whole) == 3
+    ious = []
     for one, other in zip(found, whole, strict=True):
         assert (one["height"], one["width"]) == (601, 803)
         assert one["segmentation"]["size"] == [601, 803]
@@ -171,7 +181,8 @@ def test_masks_are_of_the_stored_size_at_whatever_scale_images_are_decoded(
         assert (one["area"], one["bbox"]) == (area, box)
         assert one["score"] == pytest.approx(other["score"], abs=0.02)
         pair = [pixels_of(row["segmentation"]) for row in (one, other)]
-        assert (pair[0] & pair[1]).sum() / (pair[0] | pair[1]).sum() > 0.9
+        ious.append((pair[0] & pair[1]).sum() / (pair[0] | pair[1]).sum())
+    assert len(ious) > 3 and np.mean(ious) > 0.9
     assert {row["heat"] for row in found} != {row["heat"] for row in whole}
 
 
