@@ -190,6 +190,21 @@ def masks(maps: int = 5, rounds: int = 21, json: Path | None = None) -> int:
     return report(making.markdown(results), results, json)
 
 
+def decode(photographs: str, count: int = 5, rounds: int = 15, json: Path | None = None) -> int:
+    """Measure decoding and squashing of large and small photographs on one core, by four ways.
+
+    Args:
+        photographs: shards with some, which are enlarged.
+        count: how many of them are taken.
+        rounds: how often each way is measured, in turns.
+        json: also write the figures to this file.
+    """
+    from benchmarks import decode as decoding
+
+    results = decoding.measure(photographs, count, rounds)
+    return report(decoding.markdown(results), results, json)
+
+
 def points(rows: int = 5_000_000, images: int = 100_000, json: Path | None = None) -> int:
     """Measure the points stage of evaluate.py on a synthetic file of point labels.
 
@@ -285,6 +300,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "driver": driver,
     "vocabulary": vocabulary,
     "masks": masks,
+    "decode": decode,
     "points": points,
     "export": export,
     "loading": loading,

@@ -21,11 +21,13 @@ Preset = Mapping[str, Any]
 PRESETS: dict[str, Preset] = {
     "paper": {},
     "balanced": {
+        "decode": "scaled",
         "layers": 0.67,
         "mask.overlap": "winner",
         "mask.threshold": 0.37,
     },
     "fine": {
+        "decode": "scaled",
         "layers": 0.67,
         "views.shifts": 2,
         "mask.overlap": "winner",
@@ -33,12 +35,14 @@ PRESETS: dict[str, Preset] = {
         "mask.threshold": 0.42,
     },
     "balanced_contrast": {
+        "decode": "scaled",
         "method": "legrad_text_span",
         "layers": 0.67,
         "mask.overlap": "winner",
         "mask.threshold": 0.14,
     },
     "fine_contrast": {
+        "decode": "scaled",
         "method": "legrad_text_span",
         "layers": 0.67,
         "views.shifts": 2,

@@ -6,12 +6,15 @@ orientation tag is ignored. Sizes, points and masks all refer to the stored pixe
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 
 import numpy as np
 import torch
 from jaxtyping import Float, Shaped, UInt8
 from PIL import Image, UnidentifiedImageError, features
+from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms import InterpolationMode
@@ -26,9 +29,86 @@ FORMATS = (
 """What is decoded. Pillow knows more, and has other programs decode some of it."""
 PNG = b"\x89PNG\r\n\x1a\n"
 JPEG_END = b"\xff\xd9"
+SCALES = (8, 4, 2)
+"""Parts of its size that a JPEG is decoded at for less: blocks of 8 x 8 become 1, 2 or 4 pixels a
+side."""
+ENOUGH = 2
+"""Pixels of a decoded side to one of the size that it is brought to next (docs/inputs.md)."""
 
 # `decode` has a limit of its own; Pillow's is the same for everybody, and warns in between.
 Image.MAX_IMAGE_PIXELS = None
+
+
+class Picture:
+    """An encoded image: its size is known at once, its pixels when they are asked for.
+
+    Attributes:
+        height: stored pixels.
+        width: stored pixels.
+    """
+
+    def __init__(self, data: bytes, max_pixels: int) -> None:
+        """Read the header.
+
+        Raises:
+            Reject: `undecodable` or `too_large`, with the cause.
+        """
+        self._data = data
+        self._decoded: dict[int, UInt8[Tensor, "3 rows columns"]] = {}
+        with _rejecting():
+            self._opened: Image.Image | None = self._open()
+            self.width, self.height = self._opened.size
+            if self.width * self.height > max_pixels:
+                raise Reject("too_large", f"{self.width}x{self.height} pixels")
+            self._scales = isinstance(self._opened, JpegImageFile)
+
+    def pixels(self, least: int | None = None) -> UInt8[Tensor, "3 rows columns"]:
+        """RGB pixels; see `decode`. Those of one scale are decoded once.
+
+        Args:
+            least: pixels that the shorter side must keep: a JPEG is decoded at 1/2, 1/4 or 1/8 of
+                its size where that leaves as many. None for the stored pixels.
+
+        Raises:
+            Reject: `undecodable`, with the cause.
+        """
+        scale = self.scale(least)
+        if scale not in self._decoded:
+            with _rejecting():
+                self._decoded[scale] = self._decode(scale)
+        return self._decoded[scale]
+
+    def scale(self, least: int | None) -> int:
+        """What the sides are divided by, rounded up, when `least` pixels are asked for."""
+        if least is None or not self._scales:
+            return 1
+        most = min(self.height, self.width) // least
+        return next((scale for scale in SCALES if scale <= most), 1)
+
+    def _open(self) -> Image.Image:
+        plain = _without_notes(self._data) if self._data.startswith(PNG) else self._data
+        return Image.open(BytesIO(plain), formats=FORMATS)
+
+    def _decode(self, scale: int) -> UInt8[Tensor, "3 rows columns"]:
+        image, self._opened = self._opened or self._open(), None  # a scale is chosen only once
+        with image:
+            if scale > 1:
+                image.draft(None, (self.width // scale, self.height // scale))
+                return _to_rgb(self._without_padding(image, scale))
+            if image.format == "JPEG" and image.mode in ("RGB", "L") and _ends(self._data):
+                return _decode_jpeg(self._data)
+            return _to_rgb(image)
+
+    def _without_padding(self, image: Image.Image, scale: int) -> Image.Image:
+        """The image moved to the middle of its pixels, where its last ones lie outside in part.
+
+        Taken for whole ones, they would move everything: half a stored pixel makes four times the
+        difference to all pixels that a scale of 1/2 makes itself.
+        """
+        box = (0, 0, self.width / scale, self.height / scale)
+        if image.size == box[2:]:
+            return image
+        return image.resize(image.size, Image.Resampling.BICUBIC, box)
 
 
 def decode(data: bytes, max_pixels: int) -> UInt8[Tensor, "3 height width"]:
@@ -40,14 +120,14 @@ def decode(data: bytes, max_pixels: int) -> UInt8[Tensor, "3 height width"]:
     Raises:
         Reject: `undecodable` or `too_large`, with the cause.
     """
+    return Picture(data, max_pixels).pixels()
+
+
+@contextmanager
+def _rejecting() -> Iterator[None]:
+    """Make rejections of all that decoders raise."""
     try:
-        plain = _without_notes(data) if data.startswith(PNG) else data
-        with Image.open(BytesIO(plain), formats=FORMATS) as image:
-            if image.width * image.height > max_pixels:
-                raise Reject("too_large", f"{image.width}x{image.height} pixels")
-            if image.format == "JPEG" and image.mode in ("RGB", "L") and _ends(data):
-                return _decode_jpeg(data)
-            return _to_rgb(image)
+        yield
     except (Reject, MemoryError):
         raise
     except UnidentifiedImageError as error:  # its own text has an address in it
@@ -87,7 +167,9 @@ def _to_rgb(image: Image.Image) -> UInt8[Tensor, "3 height width"]:
         image = Image.fromarray(_grey(np.asarray(image)))
     if image.mode == "P":  # with transparent colours, Pillow asks for this way
         image = image.convert("RGBA")
-    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    if image.mode != "RGB":
+        image = image.convert("RGB")
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def _grey(values: Shaped[np.ndarray, "height width"]) -> UInt8[np.ndarray, "height width"]:

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Generic, TypeAlias
 
+import torch
 from torch import Tensor
 
 from pipeline import storage
 from pipeline.config import RunConfig
 from pipeline.errors import Reject, ShardError
-from pipeline.inputs.images import decode
+from pipeline.inputs.images import ENOUGH, Picture
 from pipeline.inputs.look_ahead import map_ahead
 from pipeline.inputs.naming import AS_WEBDATASET, Naming
 from pipeline.inputs.samples import (
@@ -39,14 +40,23 @@ Want: TypeAlias = Callable[[RawSample], Wanted | None]
 Several threads call it."""
 Fit: TypeAlias = Callable[[Tensor], Tensor]
 """Brings RGB pixels [3, height, width] to the size that is asked for. Several threads call it."""
-MakeGuide: TypeAlias = Callable[[Sample[Wanted], Tensor], Guide | None]
-"""Makes of a sample and its RGB pixels [3, height, width] what its maps are refined by; None where
-it will have no maps. Several threads call it."""
+MakeGuide: TypeAlias = Callable[[Sample[Wanted], Picture], Guide | None]
+"""Makes of a sample and its image what its maps are refined by; None where it will have no maps.
+Several threads call it. May raise `Reject`."""
 
 
 def as_stored(pixels: Tensor) -> Tensor:
     """Pixels at their own size."""
     return pixels
+
+
+def enough_for(fit: Fit) -> int:
+    """Pixels on the shorter side of an image from which `fit` makes what it makes of all of them.
+
+    Args:
+        fit: brings images to a square of one size, which it is asked for.
+    """
+    return ENOUGH * fit(torch.zeros((3, 1, 1), dtype=torch.uint8)).shape[-1]
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,7 @@ class ShardReader(Generic[Wanted]):
         ahead: samples that are decoded before they are asked for.
         threads: that decode, for every shard that is being read.
         guide: makes what maps are refined by, where they are.
+        least: pixels that the shorter side of a JPEG keeps when it is decoded; None for all.
     """
 
     want: Want[Wanted]
@@ -74,6 +85,7 @@ class ShardReader(Generic[Wanted]):
     ahead: int = AHEAD
     threads: int = DECODE_THREADS
     guide: MakeGuide[Wanted] | None = None
+    least: int | None = None
 
     @classmethod
     def of(
@@ -82,8 +94,17 @@ class ShardReader(Generic[Wanted]):
         want: Want[Wanted],
         fit: Fit,
         guide: MakeGuide[Wanted] | None = None,
+        scaled: bool = False,
     ) -> ShardReader[Wanted]:
-        """A reader with the limits of a run, one batch ahead of the batch that is wanted."""
+        """A reader with the limits of a run, one batch ahead of the batch that is wanted.
+
+        Args:
+            config: of the run.
+            want: finds what is wanted of a sample.
+            fit: brings its image to size.
+            guide: makes what maps are refined by, where they are.
+            scaled: JPEGs are decoded at the scale that `fit` needs.
+        """
         return cls(
             want,
             fit,
@@ -94,11 +115,17 @@ class ShardReader(Generic[Wanted]):
             ahead=2 * config.engine.batch_size,
             threads=max(DECODE_THREADS, config.engine.cpu_threads()),
             guide=guide,
+            least=enough_for(fit) if scaled else None,
         )
 
     @classmethod
     def of_run(
-        cls, identity: Mapping[str, Any], want: Want[Wanted], fit: Fit = as_stored
+        cls,
+        identity: Mapping[str, Any],
+        want: Want[Wanted],
+        fit: Fit = as_stored,
+        guide: MakeGuide[Wanted] | None = None,
+        least: int | None = None,
     ) -> ShardReader[Wanted]:
         """A reader that finds the images of a run as the run found them.
 
@@ -106,10 +133,14 @@ class ShardReader(Generic[Wanted]):
             identity: the settings of the run.
             want: finds what is wanted of a sample.
             fit: brings its image to size.
+            guide: makes what maps are refined by.
+            least: pixels that the shorter side of a JPEG keeps; None for all.
         """
         return cls(
             want,
             fit,
+            guide=guide,
+            least=least,
             max_pixels=identity.get("max_pixels", cls.max_pixels),
             max_sample_bytes=identity.get("max_sample_bytes", cls.max_sample_bytes),
             naming=Naming.of(identity),
@@ -141,14 +172,14 @@ class ShardReader(Generic[Wanted]):
             wanted = self.want(raw)
             if wanted is None:
                 return Skipped(raw.index, raw.key)
-            pixels = decode(image_bytes(raw), self.max_pixels)
+            picture = Picture(image_bytes(raw), self.max_pixels)
+            fitted = self.fit(picture.pixels(self.least))
+            size = (picture.height, picture.width)
+            sample = Sample(raw.index, raw.key, *size, fitted, wanted, image_name(raw))
+            return replace(sample, guide=self.guide(sample, picture)) if self.guide else sample
         except Reject as reject:
             why = (reject.reason, reject.detail, image_name(raw), reject.images)
             return Rejected(raw.index, raw.key, *why)
-        height, width = pixels.shape[1:]
-        fitted = self.fit(pixels)
-        sample = Sample(raw.index, raw.key, height, width, fitted, wanted, image_name(raw))
-        return replace(sample, guide=self.guide(sample, pixels)) if self.guide else sample
 
 
 def _marked(raws: Iterable[RawSample]) -> Iterator[tuple[RawSample, bool]]:

@@ -105,7 +105,8 @@ class Axis:
         """Maps at some pixels of this axis, which is their last but one."""
         lower, fraction = self.lower[pixels], self.fraction[pixels, None]
         upper = (lower + 1).clamp_(max=self.cells - 1)
-        return torch.lerp(maps[..., lower, :], maps[..., upper, :], fraction)
+        rows = maps.contiguous()  # so that a row is copied as a whole
+        return torch.lerp(rows.index_select(-2, lower), rows.index_select(-2, upper), fraction)
 
     @functools.cached_property
     def matrix(self) -> Float[Tensor, "pixel cells"]:
@@ -155,6 +156,17 @@ def normalised(
         low, high = low.clamp(min=0), high.clamp(min=0)
     flat = legrad.degenerate(pixels, order=order)[:, None, None]
     return ((maps - low) / (high - low)).masked_fill(flat, 0)
+
+
+def knots_of(
+    maps: Float64[Tensor, "map rows columns"], across: Axis, columns: Int64[Tensor, " some"]
+) -> Float64[Tensor, "map some knots"]:
+    """Maps in some columns of pixels, at the rows of the grid and once more at the last one.
+
+    Between two knots a map is linear; after the last row, nothing changes.
+    """
+    closed = torch.cat([maps, maps[:, -1:]], 1)
+    return across.at(closed.transpose(1, 2), columns)
 
 
 def levels_of(

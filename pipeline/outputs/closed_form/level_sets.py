@@ -21,7 +21,7 @@ from torch import Tensor
 
 from legrad import HeatOrder
 from pipeline.config import MaskConfig
-from pipeline.outputs.closed_form.grid import Axis, levels_of, normalised
+from pipeline.outputs.closed_form.grid import Axis, knots_of, levels_of, normalised
 from pipeline.outputs.closed_form.runs import joined
 from pipeline.outputs.masks import Foreground, parts, why_empty
 
@@ -62,7 +62,7 @@ def _level_sets(
 ) -> Foreground:
     maps = normalised(raw, down, across, order)
     levels = levels_of(maps, down, across, thresholds, config)
-    crossings = _cross(across.at(maps.transpose(1, 2), across.all), levels, down)
+    crossings = _cross(knots_of(maps, across, across.all), levels, down)
     runs, areas = joined(
         crossings.map[0::2],
         crossings.column[0::2],
@@ -99,25 +99,27 @@ class _Crossings:
 
 
 def _cross(
-    columns: Float64[Tensor, "map width rows"], level: Float64[Tensor, " map"], down: Axis
+    knots: Float64[Tensor, "map width knots"], level: Float64[Tensor, " map"], down: Axis
 ) -> _Crossings:
-    """The crossings of the level in maps at every column of pixels and every row of the grid."""
-    knots = torch.cat([columns, columns[..., -1:]], 2)  # after the last row, nothing changes
+    """The crossings of the level in maps at every column of pixels; see `knots_of`."""
     above = F.pad(knots > level[:, None, None], (1, 1))
     map_of, column, edge = (above[..., 1:] != above[..., :-1]).nonzero(as_tuple=True)
     cell = (edge - 1).clamp(0, down.cells - 1)
-    before, after = knots[map_of, column, cell], knots[map_of, column, cell + 1]
+    knot = (map_of * knots.shape[1] + column) * knots.shape[2] + cell
+    before, after = knots.flatten()[knot], knots.flatten()[knot + 1]
     first, last = down.first[cell], down.first[cell + 1]
     fraction = (level[map_of] - before) / (after - before)
     place = down.place(cell, fraction)
-    rises = above[map_of, column, edge + 1]
+    rises = torch.arange(len(edge), device=edge.device) % 2 == 0  # they take turns
     inside = torch.where(rises, place.floor() + 1, place.ceil()).nan_to_num()
     inside = inside.clamp(0, down.pixels).long().clamp(first, last)
     pixel = torch.where(edge == 0, 0, torch.where(edge > down.cells, down.pixels, inside))
 
     whole = above[..., 1:-2] & above[..., 2:-1]
     passed = down.passed[down.first].diff()
-    filled = (knots[..., :-1] * (down.first.diff() - passed) + knots[..., 1:] * passed) * whole
+    filled = knots[..., :-1] * (down.first.diff() - passed)
+    filled += knots[..., 1:] * passed
+    filled *= whole
     begin, end = torch.where(rises, pixel, first), torch.where(rises, last, pixel)
     some = before * (end - begin) + (after - before) * (down.passed[end] - down.passed[begin])
     some = some.masked_fill((edge == 0) | (edge > down.cells), 0)

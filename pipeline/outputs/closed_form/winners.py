@@ -20,7 +20,7 @@ from torch import Tensor
 
 from legrad import HeatOrder
 from pipeline.config import MaskConfig
-from pipeline.outputs.closed_form.grid import Axis, extremes, levels_of, normalised
+from pipeline.outputs.closed_form.grid import Axis, extremes, knots_of, levels_of, normalised
 from pipeline.outputs.closed_form.level_sets import CHUNK_VALUES
 from pipeline.outputs.closed_form.runs import joined
 from pipeline.outputs.masks import Foreground, parts, why_empty
@@ -125,8 +125,7 @@ def _intervals(
     columns: Int64[Tensor, " some"],
 ) -> _Intervals:
     """What every map wins above its level, in some columns of pixels."""
-    values = across.at(maps.transpose(1, 2), columns)
-    knots = torch.cat([values, values[..., -1:]], 2)  # after the last row, nothing changes
+    knots = knots_of(maps, across, columns)
     of_images = zip(
         knots.split_with_sizes(list(images)), levels.split_with_sizes(list(images)), strict=True
     )

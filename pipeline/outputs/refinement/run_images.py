@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+from torch import Tensor
+
 from pipeline import storage
 from pipeline.config import MaskConfig
 from pipeline.errors import ConfigError, ShardError, one_line
+from pipeline.inputs.images import Picture
 from pipeline.inputs.reader import ShardReader
 from pipeline.inputs.samples import Guide, Rejected, Sample
 from pipeline.inputs.shards import Shard, find_shards
 from pipeline.inputs.tars import RawSample
 from pipeline.outputs.records import Commit
-from pipeline.outputs.refinement.guides import make_guide
+from pipeline.outputs.refinement.guides import guide_of, least_of
 
 Row = Mapping[str, Any]
 
@@ -72,10 +75,20 @@ class ImagesOfRun:
         def want(raw: RawSample) -> str | None:
             return raw.key if raw.key in sizes else None
 
+        scaled = self._identity.get("decode") == "scaled"
+        made: dict[str, list[Guide]] = {}
+
+        def make(sample: Sample[str], picture: Picture) -> None:
+            made[sample.key] = _made(picture, configs, scaled)
+
+        # Other guides than the smallest may have the image decoded again.
+        smallest = min(configs, key=lambda config: config.refine_size)
+        least = least_of(smallest, scaled)
+        read = ShardReader.of_run(self._identity, want, _nothing, make, least)
         of_shard = self._shards[shard]
         left = dict.fromkeys(sizes)
         try:
-            for sample in ShardReader.of_run(self._identity, want)(of_shard):
+            for sample in read(of_shard):
                 if isinstance(sample, Rejected) and sample.key in left:
                     raise _unusable(of_shard, sample.key, sample.detail or sample.reason)
                 if isinstance(sample, Sample):
@@ -87,7 +100,7 @@ class ImagesOfRun:
                         is_now = "{1}x{0}".format(*size)
                         raise _unusable(of_shard, sample.key, f"is {is_now} now, and was {was}")
                     del left[sample.key]
-                    yield _made(sample, configs)
+                    yield made.pop(sample.key)
                 if not left:
                     return
         except (OSError, ShardError) as error:
@@ -96,12 +109,17 @@ class ImagesOfRun:
         raise _unusable(of_shard, next(iter(left)), "is not in the shard")
 
 
-def _made(sample: Sample[str], configs: Sequence[MaskConfig]) -> list[Guide]:
+def _nothing(pixels: Tensor) -> Tensor:
+    """No pixel: guides are all that is wanted of an image."""
+    return pixels.new_empty((3, 0, 0))
+
+
+def _made(picture: Picture, configs: Sequence[MaskConfig], scaled: bool) -> list[Guide]:
     made: dict[tuple[str, int], Guide] = {}
     for config in configs:
         recipe = (config.refine, config.refine_size)
         if recipe not in made:
-            made[recipe] = make_guide(sample.pixels, config)
+            made[recipe] = guide_of(picture, config, scaled)
     return [made[config.refine, config.refine_size] for config in configs]
 
 

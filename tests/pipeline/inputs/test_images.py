@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.errors import Reject
-from pipeline.inputs.images import decode, squash
+from pipeline.inputs.images import Picture, decode, squash
 
 LIMIT = 1 << 20
 
@@ -101,6 +101,104 @@ def test_exif_orientation_is_ignored() -> None:
     assert pixels_of(encoded(image, "JPEG", exif=exif)).shape == (10, 20, 3)
     turned = encoded(image, "PNG", exif=exif)
     np.testing.assert_array_equal(pixels_of(turned), np.asarray(image))
+
+
+# --- at the scale that is needed
+
+
+@pytest.mark.parametrize(
+    ("size", "least", "scale"),
+    [
+        ((4000, 3000), 448, 4),
+        ((3000, 4000), 448, 4),
+        ((3584, 4000), 448, 8),
+        ((3583, 4000), 448, 4),
+        ((8000, 8000), 10, 8),
+        ((640, 480), 240, 2),
+        ((640, 480), 241, 1),
+        ((640, 480), 9000, 1),
+        ((640, 480), None, 1),
+    ],
+)
+def test_the_shorter_side_keeps_what_is_needed(
+    size: tuple[int, int], least: int | None, scale: int
+) -> None:
+    picture = Picture(encoded(Image.new("L", size), "JPEG"), 1 << 30)
+    assert picture.scale(least) == scale
+    assert (picture.width, picture.height) == size
+
+
+@pytest.mark.parametrize("kind", [name for name in KINDS if "jpeg" in name] + ["mpo"])
+@pytest.mark.parametrize("size", [(320, 240), (203, 331)])
+def test_a_smaller_jpeg_is_the_same_picture(kind: str, size: tuple[int, int]) -> None:
+    image, format, options = KINDS.get(kind, (noise("RGB"), "MPO", {}))
+    data = encoded(image.resize(size), format, **options)
+    picture = Picture(data, LIMIT)
+    assert (picture.width, picture.height) == size
+    whole = squash(picture.pixels(), 24).int()
+    for scale in (2, 4, 8):
+        smaller = picture.pixels(min(size) // scale)
+        assert smaller.shape[1:] == (-(-size[1] // scale), -(-size[0] // scale))
+        assert smaller.is_contiguous() or smaller.permute(1, 2, 0).is_contiguous()
+        difference = (squash(smaller, 24) - whole).abs().float()
+        assert difference.mean() < 1.5  # grey levels
+
+
+@pytest.mark.parametrize("width", [200, 201, 203, 207])
+def test_what_lies_where_stays_there(width: int) -> None:
+    """A ramp shows by its grey how far it was moved; the last pixels of 207 fill 7/8 of a block."""
+    ramp = np.linspace(0, 255, width).round().astype(np.uint8)
+    data = encoded(Image.fromarray(np.tile(ramp, (width, 1))), "JPEG", quality=100)
+    picture = Picture(data, LIMIT)
+    across = 255 * ((np.arange(16) + 0.5) / 16 * width - 0.5) / (width - 1)
+    for scale in (1, 2, 4, 8):
+        found = squash(picture.pixels(width // scale), 16)[0].numpy()
+        inner = slice(1, -1)  # what is sharpened at the border is no matter of place
+        assert np.abs(found[:, inner] - across[inner]).max() < 1.5
+
+
+@pytest.mark.parametrize("kind", [name for name in KINDS if "jpeg" not in name])
+def test_what_is_no_jpeg_is_decoded_as_it_is(kind: str) -> None:
+    image, format, options = KINDS[kind]
+    picture = Picture(encoded(image, format, **options), LIMIT)
+    assert torch.equal(picture.pixels(1), picture.pixels())
+
+
+def test_each_scale_is_decoded_once_and_on_its_own() -> None:
+    data = encoded(noise("RGB", (160, 120)), "JPEG")
+    picture = Picture(data, LIMIT)
+    assert picture.pixels(60) is picture.pixels(31)  # half
+    assert torch.equal(picture.pixels(), decode(data, LIMIT))
+    assert torch.equal(picture.pixels(30), Picture(data, LIMIT).pixels(30))
+
+
+@pytest.mark.parametrize("left", [0.3, 0.9, -2, -1])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}], ids=["baseline", "progressive"])
+def test_a_jpeg_that_is_cut_short_is_rejected_at_any_scale(
+    left: float, options: dict[str, object]
+) -> None:
+    data = encoded(noise("RGB", (200, 150)), "JPEG", **options)
+    cut = left if isinstance(left, int) else int(left * len(data))
+    for least in (None, 75, 37, 18):
+        with pytest.raises(Reject, match="undecodable"):
+            Picture(data[:cut], LIMIT).pixels(least)
+
+
+@given(st.data(), st.sampled_from([2, 4, 8]))
+def test_damage_is_judged_alike_at_any_scale(data: st.DataObject, scale: int) -> None:
+    """But for what no scale hides, an image that passes whole passes made smaller."""
+    damaged = bytearray(encoded(noise("RGB", (64, 48)), "JPEG"))
+    for _ in range(data.draw(st.integers(1, 3))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+
+    def reason(least: int | None) -> str:
+        try:
+            Picture(bytes(damaged), LIMIT).pixels(least)
+        except Reject as rejected:
+            return rejected.reason
+        return ""
+
+    assert reason(48 // scale) == reason(None)
 
 
 # --- what is rejected

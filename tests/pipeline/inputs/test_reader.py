@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,9 +10,9 @@ from PIL import features
 
 from pipeline.config import AnnotateConfig
 from pipeline.errors import Reject, ShardError
-from pipeline.inputs.images import squash
+from pipeline.inputs.images import ENOUGH, Picture, squash
 from pipeline.inputs.naming import Naming
-from pipeline.inputs.reader import Read, ShardReader, in_batches
+from pipeline.inputs.reader import Read, ShardReader, enough_for, in_batches
 from pipeline.inputs.samples import Rejected, Sample, Skipped
 from pipeline.inputs.shards import Shard, find_shards
 from pipeline.inputs.tars import RawSample
@@ -71,6 +72,26 @@ def test_pixels_keep_their_size_where_none_is_asked_for(
     at = shard([("k.txt", b"dog"), ("k.jpg", picture(size=(40, 30)))])
     (sample,) = ShardReader(text_of)(at)
     assert isinstance(sample, Sample) and sample.pixels.shape == (3, 30, 40)
+
+
+def test_a_jpeg_is_decoded_at_the_scale_that_is_needed(
+    shard: MakeShard, picture: Callable[..., bytes]
+) -> None:
+    data = picture(size=(203, 120))
+    at = shard([("a.txt", b"dog"), ("a.jpg", data), ("b.txt", b"dog"), ("b.jpg", data[:-9])])
+    sample, cut = replace(read, least=30)(at)
+    assert isinstance(sample, Sample) and isinstance(cut, Rejected)
+    assert (sample.height, sample.width, cut.reason) == (120, 203, "undecodable")
+    quarter = Picture(data, 1 << 20).pixels(30)
+    assert quarter.shape == (3, 30, 51)
+    assert torch.equal(sample.pixels, squash(quarter, 8))
+
+
+def test_what_is_needed_follows_from_the_size_that_is_asked_for() -> None:
+    assert enough_for(lambda pixels: squash(pixels, 8)) == 8 * ENOUGH
+    config, fit = AnnotateConfig(), lambda pixels: squash(pixels, 8)
+    assert ShardReader.of(config, text_of, fit).least is None
+    assert ShardReader.of(config, text_of, fit, scaled=True).least == 8 * ENOUGH
 
 
 TEXT, JUNK = ("k.txt", b"dog"), ("k.jpg", b"junk")

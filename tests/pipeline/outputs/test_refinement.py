@@ -1,5 +1,6 @@
 """Maps refined by colour: regions that vote, guides, and masks of what comes out."""
 
+import io
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from legrad import HeatOrder
 from pipeline.config import MaskConfig
 from pipeline.config.identity import identity_of
 from pipeline.errors import ConfigError
+from pipeline.inputs.images import Picture
 from pipeline.inputs.samples import Guide, Sample
 from pipeline.outputs import raster
 from pipeline.outputs.masks import decode, encode_masks
@@ -109,8 +111,12 @@ def test_a_guide_is_the_image_made_smaller_with_regions_where_they_vote() -> Non
     assert torch.equal(make_guide(pixels, MaskConfig(refine="pamr")).pixels, pixels)
     sample = Sample(0, "k", 80, 96, pixels, ["dog"])
     assert guide_maker(MaskConfig(), lambda _: True) is None
-    assert torch.equal(guide_maker(config, lambda s: s.wanted)(sample, pixels).pixels, guide.pixels)
-    assert guide_maker(config, lambda s: not s.wanted)(sample, pixels) is None
+    stream = io.BytesIO()
+    picture.save(stream, "PNG")
+    encoded = Picture(stream.getvalue(), 1 << 20)
+    made = guide_maker(config, lambda s: s.wanted)(sample, encoded)
+    assert torch.equal(made.pixels, guide.pixels)
+    assert guide_maker(config, lambda s: not s.wanted)(sample, encoded) is None
 
 
 def test_refinements_are_put_together_as_their_names_say() -> None:

@@ -1,13 +1,17 @@
 """Refined masks in a run: whatever the batches, the memory and the order of the work."""
 
+import io
+import json
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from jobs.annotate import main
 from pipeline.config import AnnotateConfig, ExecutionConfig, MaskConfig, PromptConfig
@@ -16,16 +20,19 @@ from pipeline.inputs.prompts import Prompt
 from pipeline.inputs.reader import ShardReader
 from pipeline.inputs.samples import Sample
 from pipeline.inputs.shards import find_shards
+from pipeline.inputs.tars import read_samples
 from pipeline.models.demo import ASSETS
 from pipeline.models.explain import PromptExplainer
 from pipeline.outputs.masks import decode as pixels_of
+from pipeline.outputs.masks import measure
 from pipeline.outputs.refinement.guides import guide_maker, make_guide
 from pipeline.outputs.refinement.regions import regions
+from pipeline.outputs.refinement.run_images import ImagesOfRun
 from pipeline.outputs.thresholding import threshold_maps
 from pipeline.run import annotator as module
 from pipeline.run.annotator import Annotator
 from pipeline.run.worker import Worker
-from tests.pipeline.stand_ins import Annotate, Labelled, MakeConfig, MakeTar, Write
+from tests.pipeline.stand_ins import Annotate, Labelled, MakeConfig, MakeTar, Write, rows
 
 CONFIG = MaskConfig(refine="regions_pamr", overlap="winner", threshold=0.4, refine_size=24)
 ENGINE = ExecutionConfig(executor="local", threads=1)
@@ -116,6 +123,69 @@ def test_a_reader_makes_guides_only_where_maps_are_refined(
     assert guided.guide.pixels.shape == (3, 18, 24)
     assert torch.equal(guided.guide.pixels, expected.pixels)
     assert torch.equal(guided.guide.regions, expected.regions)
+
+
+@pytest.mark.parametrize("side", [8, 80])
+def test_the_guides_of_a_run_are_made_again_whatever_its_model_takes(
+    side: int, tar: MakeTar, labelled: Labelled, write_shards: Write, picture: Callable[..., bytes]
+) -> None:
+    data = picture(size=(403, 301))
+    shards = [write_shards(a=tar(labelled("a", ["dog"], data)))]
+    configs = [CONFIG, replace(CONFIG, refine_size=70), replace(CONFIG, refine="pamr")]
+    row = {"key": "a", "height": 301, "width": 403}
+    (shard,) = find_shards(shards)
+    for how in ("full", "scaled"):
+        images = ImagesOfRun(shards, "", {"decode": how})
+        ((first, larger, same),) = images.guides(shard.name, [row], configs)
+        assert first.pixels.shape == same.pixels.shape == (3, 18, 24)
+        assert larger.pixels.shape == (3, 52, 70)
+        for config, again in zip(configs, (first, larger, same), strict=True):
+            scaled = how == "scaled"
+            (sample,) = ShardReader.of(
+                AnnotateConfig(),
+                lambda raw: raw.key,
+                lambda pixels: squash(pixels, side),
+                guide_maker(config, lambda _: True, scaled),
+                scaled,
+            )(shard)
+            assert isinstance(sample, Sample)
+            assert torch.equal(sample.guide.pixels, again.pixels)
+    whole = make_guide(decode(data, 1 << 20), CONFIG)
+    assert (first.pixels.int() - whole.pixels.int()).abs().float().mean() < 1.5
+
+
+@pytest.mark.parametrize("refine", ["none", "regions_pamr"])
+def test_masks_are_of_the_stored_size_at_whatever_scale_images_are_decoded(
+    refine: Any,
+    tar: MakeTar,
+    labelled: Labelled,
+    write_shards: Write,
+    make_config: MakeConfig,
+    annotate: Annotate,
+) -> None:
+    members: list[tuple[str, bytes]] = []
+    with next(iter(sorted((ASSETS / "shards").iterdir()))).open("rb") as stream:
+        for scene in islice(read_samples(stream), 3):
+            larger = io.BytesIO()
+            Image.open(io.BytesIO(scene.fields["jpg"])).resize((803, 601)).save(larger, "JPEG")
+            labels = json.loads(scene.fields["json"])["labels"]
+            members += labelled(scene.key, labels, larger.getvalue())
+    mask = MaskConfig(refine=refine, refine_size=64)
+    config = make_config(input=write_shards(a=tar(members)), mask=mask)
+    small = replace(config, decode="scaled", output=config.output + "-scaled")
+    assert "decode" not in config.identity() and small.identity()["decode"] == "scaled"
+    found, whole = (rows(annotate(each, Worker), "annotations") for each in (small, config))
+    ious = []
+    for one, other in zip(found, whole, strict=True):
+        assert (one["height"], one["width"]) == (601, 803)
+        assert one["segmentation"]["size"] == [601, 803]
+        area, box = measure(one["segmentation"])
+        assert (one["area"], one["bbox"]) == (area, box)
+        assert one["score"] == pytest.approx(other["score"], abs=0.02)
+        pair = [pixels_of(row["segmentation"]) for row in (one, other)]
+        ious.append((pair[0] & pair[1]).sum() / (pair[0] | pair[1]).sum())
+    assert len(ious) > 3 and np.mean(ious) > 0.9
+    assert {row["heat"] for row in found} != {row["heat"] for row in whole}
 
 
 @pytest.mark.parametrize("source", ["labels", "vocabulary"])

@@ -1,0 +1,232 @@
+"""What decoding at the scale that is needed changes in masks: `python -m pipeline.demo.decoding`.
+
+The photographs of --input as they are, and enlarged, are annotated with all of their pixels and
+again with fewer; the masks of both are compared, and the scores. So is, for a measure of what a
+difference is worth, what a little noise in the model's input changes.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from io import BytesIO
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+from pycocotools import mask as coco
+from torch import Tensor
+
+from pipeline import storage
+from pipeline.cli import ExitCode, run_command
+from pipeline.config import AnnotateConfig
+from pipeline.demo.bundle import write_tar
+from pipeline.errors import ConfigError
+from pipeline.inputs.images import ENOUGH, Picture
+from pipeline.inputs.prompts import Prompt, PromptedSample, PromptReader
+from pipeline.inputs.reader import ShardReader, enough_for, in_batches
+from pipeline.inputs.samples import Guide, Sample, image_bytes
+from pipeline.inputs.shards import Shard, find_shards
+from pipeline.inputs.tars import read_samples
+from pipeline.models.explain import PromptExplainer
+from pipeline.outputs.masks import Mask
+from pipeline.outputs.refinement.guides import make_guide
+from pipeline.run.annotator import Annotated, Annotator
+
+JPEG_QUALITY = 90
+FEW = 0.95
+"""Masks with an IoU below this are counted."""
+
+
+@dataclass(frozen=True)
+class DecodingConfig(AnnotateConfig):
+    """Masks of photographs decoded whole against those of the same photographs made smaller."""
+
+    longer: list[int] = field(default_factory=lambda: [0, 4000])
+    """Pixels of the longer side that photographs are enlarged to; 0: as they are."""
+    factors: list[float] = field(default_factory=lambda: [1.0, 1.5, 2.0, 3.0])
+    """Pixels that the shorter side keeps, to one of the model's input; runs take 2."""
+    noise: list[float] = field(default_factory=lambda: [0.1, 0.4])
+    """For comparison: parts of the model's input values, of whole pictures, that are moved by one
+    grey level at random."""
+    json: str = ""
+    """File to write all figures to."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.input:
+            raise ConfigError("--input is needed: shards with photographs")
+        if not self.factors or min(self.factors) <= 0:
+            raise ConfigError(f"--factors {self.factors}: give numbers above 0")
+        if not all(0 <= share <= 1 for share in self.noise):
+            raise ConfigError(f"--noise {self.noise}: give parts from 0 to 1")
+        if not self.longer or min(self.longer) < 0:
+            raise ConfigError(f"--longer {self.longer}: give pixels, or 0")
+        if self.json and not Path(self.json).absolute().parent.is_dir():
+            raise ConfigError(f"--json {self.json}: there is no such folder")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return run_command(DecodingConfig, "decoding", __doc__, arguments, run, goes_on=False)
+
+
+def run(config: DecodingConfig) -> ExitCode:
+    """Compare, print, and write the figures where --json says."""
+    torch.set_num_threads(config.engine.cpu_threads())
+    explain, shards = PromptExplainer(config), find_shards(config.patterns, config.input_root)
+    rows: list[dict[str, Any]] = []
+    for longer in config.longer:
+        for row in compare(config, explain, shards[: config.limit_shards], longer):
+            rows.append(row)
+            print(_line(row), flush=True)
+    if config.json:
+        found = {"enough": ENOUGH, "rows": rows, "settings": config.identity()}
+        Path(config.json).write_text(json.dumps(found, indent=2) + "\n")
+    return ExitCode.DONE
+
+
+def compare(
+    config: DecodingConfig, explain: PromptExplainer, shards: Sequence[Shard], longer: int
+) -> Iterator[dict[str, Any]]:
+    """Compare the masks of photographs of one size, factor by factor, then noise by noise.
+
+    Args:
+        config: with the settings of masks.
+        explain: makes the maps.
+        shards: with the photographs.
+        longer: pixels of the longer side that they are enlarged to; 0: as they are.
+
+    Yields:
+        `longer`, `factor` or `noise`, `images`, and how many of them were `changed` (decoded
+        smaller); of these, by how many grey levels the model's `input` differs in the mean, `masks`
+        with the `mean_iou`, the `least_iou`, the number of `few` below `FEW`, and the largest
+        difference of a `score`. A mask on one side alone counts as an IoU of 0. NaN where nothing
+        was changed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        if longer:
+            for number, shard in enumerate(shards):
+                path = Path(folder) / f"{number:05}.tar"
+                write_tar(path, _enlarged(shard, longer, config.limit_samples))
+            shards = find_shards([folder])
+        whole = {one.key: one for one in _annotated(config, explain, shards)}
+        about = {"longer": longer, "images": len(whole)}
+        for factor in config.factors:
+            smaller = [one for one in _annotated(config, explain, shards, factor) if one.scale > 1]
+            yield {**about, "factor": factor, **_compared(smaller, whole)}
+        for share in config.noise:
+            noisy = list(_annotated(config, explain, shards, noise=share))
+            yield {**about, "noise": share, **_compared(noisy, whole)}
+
+
+@dataclass(frozen=True)
+class _Annotated:
+    """A photograph: its key, what its sides were divided by, the model's input, what was found."""
+
+    key: str
+    scale: int
+    pixels: UInt8[Tensor, "3 size size"]
+    found: Annotated
+
+
+def _compared(changed: Sequence[_Annotated], whole: Mapping[str, _Annotated]) -> dict[str, Any]:
+    ious, scores, inputs = list[float](), [0.0], list[float]()
+    for photograph in changed:
+        before = whole[photograph.key]
+        inputs.append(float((photograph.pixels.float() - before.pixels).abs().mean()))
+        pairs = zip(photograph.found.annotations, before.found.annotations, strict=True)
+        for one, other in pairs:
+            scores.append(abs(one.score - other.score))
+            if one.mask or other.mask:
+                ious.append(_iou(one.mask, other.mask))
+    return {
+        "changed": len(changed),
+        "input": float(np.mean(inputs)) if inputs else float("nan"),
+        "masks": len(ious),
+        "mean_iou": float(np.mean(ious)) if ious else float("nan"),
+        "least_iou": min(ious, default=float("nan")),
+        "few": sum(iou < FEW for iou in ious),
+        "score": max(scores),
+    }
+
+
+def _annotated(
+    config: DecodingConfig,
+    explain: PromptExplainer,
+    shards: Sequence[Shard],
+    factor: float | None = None,
+    noise: float = 0.0,
+) -> Iterator[_Annotated]:
+    """All photographs, decoded for a factor or whole, the model's input with noise or without."""
+    prompts_of, scales = PromptReader(config.prompts), dict[str, int]()
+    least = None if factor is None else round(factor * enough_for(explain.squash) / ENOUGH)
+
+    def guide(sample: PromptedSample, picture: Picture) -> Guide | None:
+        scales[sample.key] = picture.scale(least)
+        if config.mask.refine == "none" or not explain.has_prompts(sample):
+            return None
+        pixels = picture.pixels(None if factor is None else round(factor * config.mask.refine_size))
+        return make_guide(pixels, config.mask, (picture.height, picture.width))
+
+    read: ShardReader[list[Prompt]] = ShardReader.of(
+        config,
+        lambda raw: prompts_of(raw.fields),
+        lambda pixels: _noisy(explain.squash(pixels), noise),
+        guide,
+    )
+    annotator = Annotator(explain, config.mask)
+    for shard in shards:
+        for batch in in_batches(replace(read, least=least)(shard), config.engine.batch_size):
+            samples = [sample for sample in batch if isinstance(sample, Sample)]
+            for sample, found in zip(samples, annotator.annotate(samples), strict=True):
+                yield _Annotated(sample.key, scales[sample.key], sample.pixels, found)
+
+
+def _noisy(pixels: UInt8[Tensor, "3 size size"], share: float) -> UInt8[Tensor, "3 size size"]:
+    """A share of the values one grey level up or down, at random: the same ones for an image."""
+    draw = torch.Generator().manual_seed(int(pixels.sum()))
+    chance = torch.rand(pixels.shape, generator=draw)
+    change = (chance < share / 2).int() - (chance > 1 - share / 2).int()
+    return (pixels + change).clamp(0, 255).to(torch.uint8)
+
+
+def _enlarged(shard: Shard, longer: int, most: int | None) -> Iterator[tuple[str, bytes]]:
+    """The members of the samples of a shard, with larger photographs."""
+    with storage.open_read(shard.location) as stream:
+        for raw in islice(read_samples(stream), most):
+            with Image.open(BytesIO(image_bytes(raw))) as image:
+                size = [round(side * longer / max(image.size)) for side in image.size]
+                larger, encoded = image.convert("RGB").resize(size), BytesIO()
+            larger.save(encoded, "JPEG", quality=JPEG_QUALITY)
+            fields = {name: data for name, data in raw.fields.items() if name != "jpg"}
+            for name, data in {"jpg": encoded.getvalue(), **fields}.items():
+                yield f"{raw.key}.{name}", data
+
+
+def _iou(one: Mask | None, other: Mask | None) -> float:
+    if one is None or other is None:
+        return 0.0
+    pair: Any = ([one.segmentation], [other.segmentation])  # the stubs want bytes
+    return float(coco.iou(*pair, [0])[0][0])
+
+
+def _line(row: dict[str, Any]) -> str:
+    size = f"longer side {row['longer']}" if row["longer"] else "as they are"
+    how = f"factor {row['factor']:g}" if "factor" in row else f"noise in {row['noise']:g}"
+    return (
+        f"{size}, {how}: {row['changed']} of {row['images']} changed, input by {row['input']:.2f}; "
+        f"{row['masks']} masks, mean IoU {row['mean_iou']:.4f}, least {row['least_iou']:.3f}, "
+        f"{row['few']} below {FEW:g}; scores apart by {row['score']:.4f} at the most"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
