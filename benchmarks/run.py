@@ -190,6 +190,31 @@ def masks(maps: int = 5, rounds: int = 21, json: Path | None = None) -> int:
     return report(making.markdown(results), results, json)
 
 
+def host(
+    images: int = 128,
+    large: int = 16,
+    rounds: int = 5,
+    prompts: list[int] = [1, 5],  # noqa: B006  # only read; the parser shows it as the default
+    json: Path | None = None,
+) -> int:
+    """Profile what the host does for an image, from tar to commit, in core-milliseconds.
+
+    Processor time, so that other work beside it changes little. `together`: all of it in the
+    threads of a worker, whose model takes no time.
+
+    Args:
+        images: of 640 x 480 in a shard.
+        large: of 4000 x 3000 in a shard.
+        rounds: how often each shard is done; medians are taken.
+        prompts: of every image, one profile for each number.
+        json: also write the figures to this file.
+    """
+    from benchmarks import host as profile
+
+    results = profile.measure(images, large, rounds, prompts)
+    return report(profile.markdown(results), results, json)
+
+
 def points(rows: int = 5_000_000, images: int = 100_000, json: Path | None = None) -> int:
     """Measure the points stage of evaluate.py on a synthetic file of point labels.
 
@@ -271,6 +296,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "driver": driver,
     "vocabulary": vocabulary,
     "masks": masks,
+    "host": host,
     "points": points,
     "export": export,
     "loading": loading,
