@@ -164,7 +164,8 @@ def markdown(results: Results) -> str:
     """The profile, and how many cores a GPU needs by it."""
     rows = results["rows"]
     steps = [
-        [step, *(f"{row['ms'][step]:.2f}" for row in rows)] for step in (*STEPS, "in all", "together")
+        [step, *(f"{row['ms'][step]:.2f}" for row in rows)]
+        for step in (*STEPS, "in all", "together")
     ]
     cores = [
         [model, f"{ms:g} ms ({source})", *(f"{row['ms']['together'] / ms:.1f}" for row in wide)]

@@ -82,10 +82,10 @@ class Sleeper:
         return self._preprocess.normalise(batch, self.device, torch.bfloat16)
 
     def __call__(self, samples: Sequence[PromptedSample]) -> list[Maps]:
-        """The next maps, after a sleep that begins with the pixels of the batch put together."""
-        began = time.time()
+        """The next maps, after a sleep that begins when the pixels of the batch are together."""
         torch.stack([sample.pixels for sample in samples])
-        time.sleep(max(0.0, began + self._pace.seconds * len(samples) - time.time()))
+        began = time.time()
+        time.sleep(self._pace.seconds * len(samples))
         if self._pace.log is not None:
             with (self._pace.log / str(os.getpid())).open("a") as stream:
                 stream.write(f"{began} {time.time()} {len(samples)}\n")

@@ -32,6 +32,7 @@ from pipeline.inputs.samples import Rejected, Sample
 from pipeline.inputs.shards import Shard
 from pipeline.inputs.stages import StageClock
 from pipeline.models.explain import PromptExplainer, SampleExplainer
+from pipeline.models.malloc import keep_freed_memory
 from pipeline.outputs.annotations import Annotated
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.records import Commit, make_commit
@@ -55,6 +56,7 @@ class ShardWorker(ABC):
 
     def __init__(self, config: RunConfig) -> None:
         """Watch over the shards as `config.engine` says, and commit them in `config.output`."""
+        keep_freed_memory()
         self.ledger = Ledger(config.output)
         self.watchdog = Watchdog(config.engine.stall_seconds)
         self._stopped = threading.Event()
@@ -185,7 +187,7 @@ class Worker(ShardWorker):
                 raise
             incomplete = str(error)
         self._check_rejects(tables)
-        if incomplete and not tables.images:
+        if incomplete and not tables.samples:
             raise ShardError(f"nothing to salvage: {incomplete}")
         with clock.measure("write"):
             files = tables.files()
