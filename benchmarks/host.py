@@ -20,7 +20,7 @@ from pipeline.config import AnnotateConfig, ExecutionConfig
 from pipeline.inputs.images import decode
 from pipeline.inputs.prompts import PromptReader
 from pipeline.inputs.samples import Sample, image_bytes
-from pipeline.inputs.shards import Shard, find_shards
+from pipeline.inputs.shards import find_shards
 from pipeline.inputs.tars import read_samples
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.records import make_commit
@@ -32,18 +32,19 @@ Results = dict[str, Any]
 BLOCK = 1 << 20
 """Bytes that are read at once, where nothing is done with them."""
 SIZES = ((640, 480), (4000, 3000))
+PROMPTS = 5
 LIMITS = {(640, 480): 10.0, (4000, 3000): 65.0}
-"""Milliseconds of a core for an image with five prompts."""
+"""Milliseconds of a core for an image with `PROMPTS` prompts."""
 STEPS = (
     *("reading", "grouping", "prompts", "decoding", "squash", "model input", "masks", "rows"),
     *("Parquet", "commit"),
 )
 GPUS = {
-    "ViT-bigG-14": (5.4, "65 % of an H100's peak"),
-    "ViT-L-14": (0.9, "the same"),
-    "ViT-B-16": (0.6, "measured, docs/performance.md"),
+    "ViT-bigG-14": (5.4, "at 65 % of an H100's peak"),
+    "ViT-L-14": (0.9, "at 65 % of an H100's peak"),
+    "ViT-B-16": (0.6, "as measured on an H100"),
 }
-"""Milliseconds that an image with five prompts takes a GPU, and where they are from."""
+"""Milliseconds that an image with `PROMPTS` prompts takes a GPU, and where they are from."""
 
 
 def measure(
@@ -155,7 +156,7 @@ def targets(results: Results) -> list[Target]:
     return [
         Target(f"{_name(row)}: core-ms per image", row["ms"]["together"], limit, at_least=False)
         for row in results["rows"]
-        if row["prompts"] == 5
+        if row["prompts"] == PROMPTS
         for limit in [LIMITS[row["size"][0], row["size"][1]]]
     ]
 
@@ -163,21 +164,19 @@ def targets(results: Results) -> list[Target]:
 def markdown(results: Results) -> str:
     """The profile, and how many cores a GPU needs by it."""
     rows = results["rows"]
-    steps = [
-        [step, *(f"{row['ms'][step]:.2f}" for row in rows)]
-        for step in (*STEPS, "in all", "together")
-    ]
+    steps = (*STEPS, "in all", "together")
+    profile = [[step, *(f"{row['ms'][step]:.2f}" for row in rows)] for step in steps]
+    text = table(["core-ms per image", *map(_name, rows)], profile)
+    full = [row for row in rows if row["prompts"] == PROMPTS]
+    if not full:
+        return text
     cores = [
-        [model, f"{ms:g} ms ({source})", *(f"{row['ms']['together'] / ms:.1f}" for row in wide)]
-        for wide in [[row for row in rows if row["prompts"] == 5]]
+        [model, f"{ms:g} ms, {source}", *(f"{row['ms']['together'] / ms:.1f}" for row in full)]
         for model, (ms, source) in GPUS.items()
     ]
-    text = table(["core-ms per image", *map(_name, rows)], steps)
-    if cores[0][2:]:
-        header = ["cores for one GPU", "per image", *(_name(r) for r in rows if r["prompts"] == 5)]
-        text += f"\n\n{table(header, cores)}"
-        text += f"\n\n{target_table([target.as_dict() for target in targets(results)])}"
-    return text
+    header = ["cores for one GPU", "per image", *map(_name, full)]
+    checks = target_table([target.as_dict() for target in targets(results)])
+    return f"{text}\n\n{table(header, cores)}\n\n{checks}"
 
 
 def _name(row: dict[str, Any]) -> str:
