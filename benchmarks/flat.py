@@ -175,7 +175,7 @@ def _looking() -> Iterator[list[Look]]:
 
 def part(looks: Sequence[Look], of: tuple[float, float]) -> Look:
     """Mean memory, most handles and most threads in a part of a run."""
-    some = looks[int(of[0] * len(looks)) : max(1, int(of[1] * len(looks)))]
+    some = looks[int(of[0] * len(looks)) : int(of[1] * len(looks))]
     if not some:
         raise RuntimeError("the run was too short to look at it")
     return Look(
