@@ -205,6 +205,86 @@ def decode(photographs: str, count: int = 5, rounds: int = 15, json: Path | None
     return report(decoding.markdown(results), results, json)
 
 
+def host(
+    images: int = 128,
+    large: int = 16,
+    rounds: int = 5,
+    prompts: list[int] = [1, 5],  # noqa: B006  # only read; the parser shows it as the default
+    json: Path | None = None,
+) -> int:
+    """Profile what the host does for an image, from tar to commit, in core-milliseconds.
+
+    Processor time, so that other work beside it changes little. `together`: all of it in the
+    threads of a worker, whose model takes no time.
+
+    Args:
+        images: of 640 x 480 in a shard.
+        large: of 4000 x 3000 in a shard.
+        rounds: how often each shard is done; medians are taken.
+        prompts: of every image, one profile for each number.
+        json: also write the figures to this file.
+    """
+    from benchmarks import host as profile
+
+    results = profile.measure(images, large, rounds, prompts)
+    return report(profile.markdown(results), results, json)
+
+
+def busy(
+    cores: list[int] | None = None,
+    executors: list[str] | None = None,
+    models: dict[str, float] | None = None,
+    sizes: list[str] | None = None,
+    seconds: float = 30.0,
+    json: Path | None = None,
+) -> int:
+    """Measure how many cores keep a GPU busy, with a model that sleeps for the time it would take.
+
+    Five prompts per image; from few cores to many, until the model is busy for 95 % of the time.
+
+    Args:
+        cores: how many, rising (default: 1, 2, 4 and so on, and all).
+        executors: local, ray (default: both).
+        models: milliseconds per image by name (default: ViT-bigG-14 5.4, ViT-L-14 0.9).
+        sizes: of the images, 640x480, 4000x3000 (default: both).
+        seconds: that each run takes, about.
+        json: also write the figures to this file.
+    """
+    import os
+
+    from benchmarks import busy as engine
+
+    there = len(os.sched_getaffinity(0))
+    known = {f"{width}x{height}": (width, height) for width, height in engine.SIZES}
+    counts = cores or sorted({*(c for c in (1, 2, 4, 8, 16, 32) if c < there), there})
+    if wrong := [size for size in sizes or [] if size not in known]:
+        return fail(f"--sizes {wrong[0]}: {', '.join(known)}")
+    if max(counts) > there or min(counts) < 1:
+        return fail(f"--cores {counts}: this process has {there}")
+    chosen = [known[size] for size in sizes or known]
+    ways = executors or ["local", "ray"]
+    results = engine.measure(ways, counts, models or engine.MODELS, chosen, seconds)
+    return report(engine.markdown(results), results, json)
+
+
+def flat(
+    samples: int = 100_000, gigabytes: float = 50.0, prompts: int = 1, json: Path | None = None
+) -> int:
+    """See whether memory, file handles and threads stay what they are; exit 1 where they do not.
+
+    Args:
+        samples: of one shard, small images.
+        gigabytes: of a stream of shards, larger images, from a web server on this machine.
+        prompts: of every image.
+        json: also write the figures to this file.
+    """
+    from benchmarks import flat as runs
+
+    results = runs.measure(samples, gigabytes, prompts)
+    report(runs.markdown(results), results, json)
+    return 0 if all(target.met for target in runs.targets(results)) else 1
+
+
 def points(rows: int = 5_000_000, images: int = 100_000, json: Path | None = None) -> int:
     """Measure the points stage of evaluate.py on a synthetic file of point labels.
 
@@ -301,6 +381,9 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "vocabulary": vocabulary,
     "masks": masks,
     "decode": decode,
+    "host": host,
+    "busy": busy,
+    "flat": flat,
     "points": points,
     "export": export,
     "loading": loading,

@@ -21,6 +21,8 @@ TAR_BLOCK = 512
 LARGEST_MEMBER = 64 << 30  # bytes; more is a damaged header
 TAR_RECORD = 20 * TAR_BLOCK
 END_OF_ARCHIVE = 2 * TAR_BLOCK
+PIECE = 16 << 20
+"""Bytes that are asked for at once."""
 
 
 @dataclass
@@ -82,7 +84,6 @@ def read_samples(
         sample.members.setdefault(part, name)
         if size > max_bytes:
             sample.too_large = part
-            content.skip()
             continue
         if part in sample.fields:
             sample.repeated = part
@@ -93,20 +94,22 @@ def read_samples(
 
 @dataclass(frozen=True)
 class _Content:
-    """The bytes of a member, to be read or skipped before the next one is asked for."""
+    """The bytes of a member, to be read before the next one is asked for, or not at all.
+
+    Past tarfile, whose streams copy them four times.
+    """
 
     size: int
-    file: tarfile.ExFileObject
+    start: int
+    source: _Source
 
     def read(self) -> bytes:
         with _readable():
-            return self.file.read()
-
-    def skip(self) -> None:
-        """Pass over the bytes. tarfile would look for them for ever, where they do not exist."""
-        with _readable():
-            while self.file.read(1 << 20):
-                pass
+            self.source.seek(self.start)
+            data = self.source.read(self.size)
+            if len(data) < self.size:
+                raise tarfile.ReadError("unexpected end of data")
+            return data
 
 
 def _members(stream: storage.Stream) -> Iterator[tuple[str, _Content]]:
@@ -114,12 +117,12 @@ def _members(stream: storage.Stream) -> Iterator[tuple[str, _Content]]:
 
     Sparse files are none: a few bytes of them stand for as many zeros as they like.
     """
-    source = _Tail(stream)
+    source = _Source(stream)
     with (
         _readable(),
         tarfile.open(
             fileobj=cast(BinaryIO, source),
-            mode="r|",
+            mode="r:",
             encoding="utf-8",
             errors="backslashreplace",  # tarfile's own surrogates could not be written out again
         ) as archive,
@@ -128,9 +131,7 @@ def _members(stream: storage.Stream) -> Iterator[tuple[str, _Content]]:
             if member.size > LARGEST_MEMBER:
                 raise tarfile.ReadError(f"a member of {member.size} bytes")
             if member.isreg() and not member.issparse():
-                content = archive.extractfile(member)
-                assert content is not None  # isreg() says so
-                yield member.name, _Content(member.size, cast(tarfile.ExFileObject, content))
+                yield member.name, _Content(member.size, member.offset_data, source)
             archive.members.clear()  # type: ignore[attr-defined]  # or they pile up
         stopped = archive.offset
         source.drain()
@@ -150,21 +151,63 @@ def _readable() -> Iterator[None]:
         raise ShardError(f"not a readable tar, or cut short: {error}") from error
 
 
-class _Tail:
-    """A stream that counts what is read, and how much of its end is zero."""
+class _Source:
+    """A stream as tarfile wants a file, which it goes through from front to back.
+
+    It goes back by one byte at the most: to look whether the last one of a member is there.
+
+    Attributes:
+        length: bytes that have been read.
+        zeros: how many of them, at the end, are zero.
+    """
 
     def __init__(self, stream: storage.Stream) -> None:
-        self.stream = stream
+        self._stream = stream
         self.length = 0
         self.zeros = 0
+        self._last = b""
+        self._at = 0
 
-    def read(self, size: int = -1) -> bytes:
-        data = self.stream.read(size)
-        self.length += len(data)
-        content = len(data.rstrip(b"\0"))
-        self.zeros = len(data) - content + (0 if content else self.zeros)
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, position: int) -> None:
+        self._at = position
+
+    def read(self, size: int) -> bytes:
+        back = self.length - self._at
+        if back > len(self._last):
+            raise ValueError(f"byte {self._at} is wanted, and {self.length} have been read")
+        if back > 0:
+            again = self._last[:size]
+            self._at += len(again)
+            return again + self._forward(size - len(again))
+        while self.length < self._at:
+            if not self._forward(min(PIECE, self._at - self.length)):
+                return b""
+        data = self._forward(size)
+        self._at = self.length
         return data
 
     def drain(self) -> None:
-        while self.read(1 << 20):
+        while self._forward(PIECE):
             pass
+
+    def _forward(self, size: int) -> bytes:
+        """The next bytes, in pieces: a damaged header may ask for more than there is memory."""
+        data = self._next(min(size, PIECE))
+        if size <= PIECE or len(data) < PIECE:
+            return data
+        pieces = [data]
+        while len(pieces[-1]) == PIECE and (size := size - PIECE):
+            pieces.append(self._next(min(size, PIECE)))
+        return b"".join(pieces)
+
+    def _next(self, size: int) -> bytes:
+        data = self._stream.read(size) if size else b""
+        if data:
+            self.length += len(data)
+            content = len(data.rstrip(b"\0")) if data[-1] == 0 else len(data)
+            self.zeros = len(data) - content + (0 if content else self.zeros)
+            self._last = data[-1:]
+        return data

@@ -159,9 +159,20 @@ def to_files(
         results: the settings that change results.
         order: of the steps from raw maps to heat.
     """
-    metadata = footer(results, order)
     of_masks, of_images = schemas(results, order.clips)
+    tables = (
+        pa.Table.from_pylist(list(some), schema=schema)
+        for some, schema in ((rows, of_masks), (images, of_images))
+    )
+    return files_of(shard, *tables, results, order)
+
+
+def files_of(
+    shard: str, annotations: pa.Table, images: pa.Table, results: dict[str, Any], order: HeatOrder
+) -> dict[str, bytes]:
+    """The same of tables with the columns of `schemas`."""
+    metadata = footer(results, order)
     return {
-        f"annotations/{shard}.parquet": parquet.of_rows(rows, of_masks, metadata),
-        f"images/{shard}.parquet": parquet.of_rows(images, of_images, metadata),
+        f"annotations/{shard}.parquet": parquet.to_bytes(annotations, metadata),
+        f"images/{shard}.parquet": parquet.to_bytes(images, metadata),
     }
