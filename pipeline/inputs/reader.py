@@ -12,11 +12,12 @@ from torch import Tensor
 
 from pipeline import storage
 from pipeline.config import RunConfig
-from pipeline.errors import Reject, ShardError
+from pipeline.errors import DUPLICATE_KEY, Reject, ShardError
 from pipeline.inputs.images import decode
 from pipeline.inputs.look_ahead import map_ahead
 from pipeline.inputs.naming import AS_WEBDATASET, Naming
 from pipeline.inputs.samples import (
+    SHOWN,
     Guide,
     Rejected,
     Sample,
@@ -133,7 +134,7 @@ class ShardReader(Generic[Wanted]):
         raw, is_repeated = marked
         try:
             if is_repeated:
-                raise Reject("duplicate_key", "an earlier sample has this key")
+                raise Reject(DUPLICATE_KEY, "an earlier sample has this key")
             if raw.too_large:
                 raise Reject("too_large", f"{raw.key}.{raw.too_large} is beyond --max_sample_bytes")
             if raw.repeated:
@@ -143,7 +144,14 @@ class ShardReader(Generic[Wanted]):
                 return Skipped(raw.index, raw.key)
             pixels = decode(image_bytes(raw), self.max_pixels)
         except Reject as reject:
-            why = (reject.reason, reject.detail, image_name(raw), reject.images)
+            detail = reject.detail
+            if raw.links and reject.reason == "missing_field":
+                links = ", .".join(raw.links[:SHOWN])
+                detail += (
+                    f"; .{links} is a link, which holds nothing: pack with tar --dereference "
+                    "--hard-dereference"
+                )
+            why = (reject.reason, detail, image_name(raw), reject.images)
             return Rejected(raw.index, raw.key, *why)
         height, width = pixels.shape[1:]
         fitted = self.fit(pixels)
