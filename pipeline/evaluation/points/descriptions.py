@@ -10,6 +10,7 @@ from pipeline.errors import ConfigError, naming
 from pipeline.inputs.classes import is_blank
 
 LABEL, NAME = "labelname", "displayname"
+OPEN_IMAGES = frozenset(("LabelName", "DisplayName"))
 HEADERS = frozenset(
     ("labelname", "displayname", "label", "name", "id", "mid", "class", "classname", "description")
 )
@@ -36,10 +37,11 @@ def read_descriptions(location: str) -> dict[str, str]:
     if not filled:
         raise ConfigError(f"{shown}: is empty")
     header = [_plain(cell) for cell in filled[0]]
-    if (LABEL in header) != (NAME in header):
+    by_name = {LABEL, NAME} <= set(header)
+    if not by_name and not OPEN_IMAGES.isdisjoint(cell.strip() for cell in filled[0]):
         there = ", ".join(filled[0])
         raise ConfigError(f"{shown}: needs the columns LabelName, DisplayName (it has {there})")
-    columns = (header.index(LABEL), header.index(NAME)) if LABEL in header else (0, 1)
+    columns = (header.index(LABEL), header.index(NAME)) if by_name else (0, 1)
     names: dict[str, str] = {}
     has_header = not HEADERS.isdisjoint(header[:2])
     for number, row in enumerate(filled[has_header:], 1):
