@@ -243,7 +243,7 @@ def test_two_things_with_one_id_are_refused(
     tmp_path: Path, what: str, entry: dict[str, Any], words: str
 ) -> None:
     path = Path(coco_file(tmp_path / "coco.json", ["a.jpg"], [region()]))
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text("utf-8-sig"))
     content["categories"][0] |= {"id": 1, "name": "dog"}
     again = content | {what: content[what] * 2}  # the same again, as where files were merged
     path.write_text(json.dumps(again))
@@ -261,7 +261,7 @@ def test_two_things_with_one_id_are_refused(
 )  # fmt: skip
 def test_an_image_that_is_none_is_named(tmp_path: Path, entry: Any) -> None:
     path = Path(coco_file(tmp_path / "coco.json", ["a.jpg"], [region()]))
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text("utf-8-sig"))
     path.write_text(json.dumps(content | {"images": [*content["images"], entry]}))
     with pytest.raises(ConfigError, match=r"the image ({'id': 3|x).* has not an id, a file_name"):
         CocoTruth(str(path))
