@@ -41,6 +41,10 @@ class Stopped(Exception):
     """The worker is to stop, in the middle of a shard."""
 
 
+DUPLICATE_KEY = "duplicate_key"
+"""Reason of a `Reject`: an earlier sample of the shard has the key."""
+
+
 class Reject(Exception):
     """A sample that cannot be used: it is turned down, and the others go on.
 

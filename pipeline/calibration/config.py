@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline import storage
+from pipeline.config.unused import refuse_given
 from pipeline.errors import ConfigError
 
 
@@ -57,6 +58,8 @@ class CalibrateConfig:
             raise ConfigError("give one of --coco, --masks, --points and --input: what is there")
         if bool(self.points) != bool(self.descriptions):
             raise ConfigError("--points and --descriptions go together")
+        if not self.input:
+            refuse_given(self, ["field", "input_root"], "without --input")
         if self.masks and not self.classes:
             raise ConfigError("--masks needs --classes, which says what the ids are")
         for name in ("precision", "confidence"):

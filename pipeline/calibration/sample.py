@@ -16,7 +16,7 @@ from pipeline.calibration.truth import Known, PointTruth, Truth
 from pipeline.errors import ConfigError
 from pipeline.evaluation.points.counters import PredictionCounter
 from pipeline.evaluation.points.counts import THRESHOLDS as POINT_THRESHOLDS
-from pipeline.evaluation.predictions import image_id_of, predicted_shards
+from pipeline.evaluation.predictions import predicted_shards
 from pipeline.evaluation.segmentation.truth import ClassMasks
 from pipeline.outputs.masks import stored_heatmap
 from pipeline.outputs.predictions import Predictions, ShardMasks
@@ -92,6 +92,7 @@ class _Reader:
         self.counts: list[np.ndarray] = []
         self.count: PredictionCounter | None = None
         self.prompts: dict[str, str] = {}
+        self._claimed: dict[str, str] = {}
         mask = identity["mask"]
         self._winner = mask.get("overlap") == "winner"
         self.why_none = ""
@@ -113,11 +114,24 @@ class _Reader:
             if known is None:
                 self.unknown += 1
                 continue
-            numbers[image_id_of(image["key"])] = self.images
+            self._claim(known.image, f"{image['key']} of {shard.commit.shard}")
+            numbers[known.image or image["key"]] = self.images
             found = rows.get(image["sample_index"], [])
             self._add_image([*found, *(image.get("absent") or [])], known, order)
             self.images += 1
         return numbers
+
+    def _claim(self, image: str, sample: str) -> None:
+        """Take down which sample an image of the truth is.
+
+        Raises:
+            ConfigError: it is another one, too.
+        """
+        if image and (first := self._claimed.setdefault(image, sample)) != sample:
+            raise ConfigError(
+                f"the samples {first} and {sample} are both {image} in the truth: nothing tells "
+                "them apart"
+            )
 
     def take_points(self) -> None:
         """Note that places are those of points: each is looked up in the map of its class alone."""

@@ -10,9 +10,9 @@ from pipeline import storage
 from pipeline.calibration.config import CalibrateConfig
 from pipeline.config import PromptConfig
 from pipeline.errors import Reject, naming
+from pipeline.evaluation.matching import Matcher
 from pipeline.evaluation.points.labels import read_labels
 from pipeline.evaluation.points.pairs import LabelledPairs
-from pipeline.evaluation.predictions import image_id_of
 from pipeline.evaluation.segmentation.truth import ClassMasks, FindTruth, truth_of
 from pipeline.inputs.naming import Naming
 from pipeline.inputs.prompts import PromptReader
@@ -27,10 +27,12 @@ class Known:
     Attributes:
         names: of the classes that are there, in lower case.
         masks: where they are, if that is known.
+        image: what the truth calls it; empty where the sample itself says what is there.
     """
 
     names: frozenset[str]
     masks: ClassMasks | None = None
+    image: str = ""
 
 
 @runtime_checkable
@@ -74,7 +76,7 @@ class MaskTruth:
             return None
         if masks is None:
             return None
-        return Known(frozenset(name.lower() for name in masks.names), masks)
+        return Known(frozenset(name.lower() for name in masks.names), masks, masks.image)
 
 
 class PointTruth:
@@ -82,13 +84,18 @@ class PointTruth:
 
     def __init__(self, pairs: LabelledPairs) -> None:
         """Take the pairs of image and class that have one."""
-        self.pairs = pairs
+        self.pairs, self._match = pairs, Matcher(pairs.images)
 
     def __call__(self, shard: str, key: str) -> Known | None:
-        """The classes of an image, by the base name of its key."""
-        image = image_id_of(key)
-        found = self.pairs.of_images([image]).get(image)
-        return Known(frozenset(points.label.prompt for points in found)) if found else None
+        """The classes of an image; None where it has no points, or nobody knows which it is."""
+        try:
+            image = self._match(key)
+        except Reject:
+            return None
+        if image is None:
+            return None
+        found = self.pairs.of_images([image])[image]
+        return Known(frozenset(points.label.prompt for points in found), image=image)
 
 
 class ListedTruth:

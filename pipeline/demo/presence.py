@@ -27,10 +27,10 @@ from pipeline.demo.bundle import write_scenes
 from pipeline.demo.run import SHARDS
 from pipeline.demo.scenes import make_scene
 from pipeline.demo.sprites import CLASSES, load_sprites
-from pipeline.evaluation.predictions import image_id_of
 from pipeline.evaluation.segmentation.truth import CocoTruth
 from pipeline.inputs.calibration import load_calibration
 from pipeline.inputs.classes import load_classes
+from pipeline.inputs.tars import RawSample
 from pipeline.models.demo import ASSETS
 from pipeline.outputs.predictions import Predictions
 from pipeline.outputs.schema import heat_order
@@ -155,7 +155,7 @@ def _scores(
             for image in shard.images.to_pylist()
             for row in image["absent"]
         ]
-        known = {key: truth.of(image_id_of(key)) for key in keys.values()}
+        known = {key: truth(RawSample(0, key, {})) for key in keys.values()}
         for row in rows:
             of_image, least = known[row["key"]], level[row["category"]]
             assert of_image is not None and least is not None  # no scene is empty
@@ -179,7 +179,7 @@ def semantic_miou(run: str) -> float:
         shard = predictions.read(commit)
         order, rows = heat_order(shard.annotations), shard.annotations.to_pylist()
         for image in shard.images.to_pylist():
-            known = truth.of(image_id_of(image["key"]))
+            known = truth(RawSample(0, image["key"], {}))
             assert known is not None
             expected = np.zeros(known.ignored.shape, np.int64)
             for name, mask in zip(known.names, known.masks, strict=True):

@@ -10,7 +10,7 @@ import open_clip
 
 from pipeline import storage
 from pipeline.errors import Reject, naming
-from pipeline.inputs.classes import load_classes
+from pipeline.inputs.classes import is_blank, load_classes
 from pipeline.inputs.tars import RawSample
 
 BAD_LABEL = "bad_label"
@@ -49,9 +49,9 @@ class ClassNames:
         """
         if self.field:
             return self._named(raw)
-        if "cls" not in raw.fields:
+        text = raw.fields.get("cls", b"").decode("utf-8-sig", "replace").strip()
+        if is_blank(text):
             return None
-        text = raw.fields["cls"].decode("ascii", "replace").strip()
         if not re.fullmatch("[0-9]{1,18}", text) or int(text) not in self.ids:
             raise Reject(BAD_LABEL, f".cls {text[:40]!r} is no class")
         return self.ids.index(int(text))
@@ -61,8 +61,12 @@ class ClassNames:
             labels = json.loads(raw.fields.get("json", b"{}")).get(self.field, [])
         except (ValueError, AttributeError, RecursionError) as error:
             raise Reject(BAD_LABEL, f"the .json does not parse: {error}") from error
-        if not isinstance(labels, list) or len(labels) != 1:
+        names = (
+            [label for label in labels if not is_blank(label)] if isinstance(labels, list) else []
+        )
+        if len(names) != 1:
             return None
-        if labels[0] not in self.names:
-            raise Reject(BAD_LABEL, f"{str(labels[0])[:40]!r} is no class")
-        return self.names.index(labels[0])
+        name = names[0].strip() if isinstance(names[0], str) else names[0]
+        if name not in self.names:
+            raise Reject(BAD_LABEL, f"{str(name)[:40]!r} is no class")
+        return self.names.index(name)

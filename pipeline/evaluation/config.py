@@ -9,11 +9,17 @@ from typing import Any, ClassVar, TypeVar
 
 from pipeline import storage
 from pipeline.config import DEFAULT_TEMPLATES, MethodConfig, RunConfig, check_templates
+from pipeline.config.unused import refuse_given
 from pipeline.errors import ConfigError, naming
 from pipeline.evaluation.digests import digests_of
 from pipeline.outputs.ledger import Ledger
 
 Scoring = TypeVar("Scoring", bound="ScoringConfig")
+
+SCORED_AS_WRITTEN = (
+    "beside --predictions, whose masks are scored as they were written; leave it out, or give "
+    "--input instead"
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,8 @@ class ScoringConfig(EvaluationConfig):
         *("max_pixels", "max_sample_bytes", "key_end", "image_field"),
     )
     """Settings about reading images: of written masks, no count depends on them."""
+    OF_INPUT: ClassVar[tuple[str, ...]] = ("input_root", "key_end", "image_field")
+    """Settings that name what is in --input: beside --predictions they would be ignored."""
     MAP_SETTINGS: ClassVar[tuple[str, ...]] = (
         *(field.name for field in dataclasses.fields(MethodConfig)),
         *("model", "templates"),
@@ -83,8 +91,12 @@ class ScoringConfig(EvaluationConfig):
             ConfigError: as there, or settings have no effect.
         """
         if self.predictions:
-            self._refuse_map_settings()
+            refuse_given(self, self.unused(), SCORED_AS_WRITTEN)
         return super().absolute()
+
+    def unused(self) -> Sequence[str]:
+        """Settings that would count for nothing beside --predictions."""
+        return (*self.MAP_SETTINGS, *self.OF_INPUT)
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide about counts; of written masks, those that made them.
@@ -100,23 +112,6 @@ class ScoringConfig(EvaluationConfig):
             made_with = Ledger(self.predictions).identity()
         own = {name: value for name, value in settings.items() if name not in idle}
         return own | {"predictions": made_with}
-
-    def _refuse_map_settings(self) -> None:
-        """Written masks are scored as they are.
-
-        Raises:
-            ConfigError: a setting is given that makes maps.
-        """
-        fields = {field.name: field for field in dataclasses.fields(self)}
-        for name in sorted(self.MAP_SETTINGS):
-            value, field = getattr(self, name), fields[name]
-            made = field.default_factory
-            usual = field.default if made is dataclasses.MISSING else made()
-            if value != usual:
-                raise ConfigError(
-                    f"--{name}: has no effect beside --predictions, whose masks are scored as they "
-                    "were written; leave it out, or give --input instead"
-                )
 
 
 def _same(first: str, second: str) -> bool:

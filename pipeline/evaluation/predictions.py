@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 from dataclasses import dataclass
 
 from pipeline import storage
@@ -13,11 +12,6 @@ from pipeline.outputs.ledger import Ledger
 
 SHOWN = 5
 """Shards named in a note."""
-
-
-def image_id_of(key: str) -> str:
-    """The image id that a sample's key stands for: its base name."""
-    return posixpath.basename(key)
 
 
 @dataclass(frozen=True)

@@ -161,7 +161,8 @@ def _category(entry: Any, place: str) -> Category:
             f"{place}: presence {presence!r} is not in [-1, 1]; leave it out for --prompts.presence"
         )
     own, level = (None if value is None else float(value) for value in (threshold, presence))
-    return Category(number, name, tuple(dict.fromkeys(prompts)), own, level)
+    texts = dict.fromkeys(prompt.strip() for prompt in prompts)
+    return Category(number, name.strip(), tuple(texts), own, level)
 
 
 def is_blank(value: Any) -> bool:

@@ -212,3 +212,26 @@ def normalise(
     """From pixels to model input, (pixel / 255 - mean) / std, computed in float32 on `device`."""
     values = batch.to(device).float() / 255
     return ((values - mean.to(device)) / std.to(device)).to(dtype)
+
+
+def decode_indices(data: bytes, max_pixels: int) -> Shaped[np.ndarray, "height width"]:
+    """The values of a PNG as they are stored: whole numbers, or positions in its palette.
+
+    Raises:
+        Reject: `undecodable` or `too_large`, with the cause.
+    """
+    try:
+        plain = _without_notes(data) if data.startswith(PNG) else data
+        with Image.open(BytesIO(plain), formats=["PNG"]) as image:
+            if image.width * image.height > max_pixels:
+                raise Reject("too_large", f"{image.width}x{image.height} pixels")
+            values = np.array(image)
+    except (Reject, MemoryError):
+        raise
+    except UnidentifiedImageError as error:  # its own text has an address in it
+        raise Reject("undecodable", "not a PNG") from error
+    except Exception as error:  # damaged files lead Pillow's decoders to raise almost anything
+        raise Reject("undecodable", one_line(error, kind=True)) from error
+    if values.ndim != 2:
+        raise Reject("undecodable", f"{values.ndim} axes, and not one value per pixel")
+    return values

@@ -208,8 +208,11 @@ def _vectors(fields: Mapping[str, bytes]) -> Float32[np.ndarray, "prompt embed"]
     if "npy" not in fields:
         raise Reject("missing_field", "no .npy")
     try:
-        vectors = np.load(io.BytesIO(fields["npy"]), allow_pickle=False)
-        vectors = np.atleast_2d(np.asarray(vectors, dtype=np.float32))
+        stored = np.asarray(np.load(io.BytesIO(fields["npy"]), allow_pickle=False))
+        if stored.dtype.kind not in "fiu":
+            raise TypeError(f"its values are {stored.dtype}, and no real numbers")
+        with np.errstate(over="ignore"):  # what is infinite then is refused below
+            vectors = np.atleast_2d(stored.astype(np.float32))
     except Exception as error:  # damaged headers lead numpy to raise almost anything
         raise Reject(
             "bad_prompts", f"the .npy does not load: {one_line(error, kind=True)}"

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from pipeline import storage
 from pipeline.config import RunConfig
-from pipeline.errors import Reject, ShardError
+from pipeline.errors import DUPLICATE_KEY, Reject, ShardError
 from pipeline.inputs.images import ENOUGH, Picture
 from pipeline.inputs.look_ahead import map_ahead
 from pipeline.inputs.naming import AS_WEBDATASET, Naming
 from pipeline.inputs.samples import (
+    SHOWN,
     Guide,
     Rejected,
     Sample,
@@ -175,7 +176,7 @@ class ShardReader(Generic[Wanted]):
         raw, is_repeated = marked
         try:
             if is_repeated:
-                raise Reject("duplicate_key", "an earlier sample has this key")
+                raise Reject(DUPLICATE_KEY, "an earlier sample has this key")
             if raw.too_large:
                 raise Reject("too_large", f"{raw.key}.{raw.too_large} is beyond --max_sample_bytes")
             if raw.repeated:
@@ -189,7 +190,14 @@ class ShardReader(Generic[Wanted]):
             sample = Sample(raw.index, raw.key, *size, fitted, wanted, image_name(raw))
             return replace(sample, guide=self.guide(sample, picture)) if self.guide else sample
         except Reject as reject:
-            why = (reject.reason, reject.detail, image_name(raw), reject.images)
+            detail = reject.detail
+            if raw.links and reject.reason == "missing_field":
+                links = ", .".join(raw.links[:SHOWN])
+                detail += (
+                    f"; .{links} is a link, which holds nothing: pack with tar --dereference "
+                    "--hard-dereference"
+                )
+            why = (reject.reason, detail, image_name(raw), reject.images)
             return Rejected(raw.index, raw.key, *why)
 
 

@@ -23,6 +23,17 @@ TAR_RECORD = 20 * TAR_BLOCK
 END_OF_ARCHIVE = 2 * TAR_BLOCK
 PIECE = 16 << 20
 """Bytes that are asked for at once."""
+KINDS = {
+    b"\x1f\x8b": "compressed (gzip): unpack it",
+    b"BZh": "compressed (bzip2): unpack it",
+    b"\xfd7zXZ\0": "compressed (xz): unpack it",
+    b"\x28\xb5\x2f\xfd": "compressed (zstd): unpack it",
+    b"PK\x03\x04": "a zip: pack its files as a tar",
+    b"PAR1": "a Parquet file: pack its images as a tar",
+    b"<": "a web page, or another text that begins with <",
+    b"version ": "a pointer of Git LFS: fetch the file",
+}
+"""What lies where a tar should, by its first bytes."""
 
 
 @dataclass
@@ -36,6 +47,7 @@ class RawSample:
         members: lower-cased extension → name in the tar, of fields that were not read too.
         repeated: a field that the sample holds twice, if any.
         too_large: a field that was not read, because of the sample's size, if any.
+        links: extensions of members that are links, which hold nothing.
         naming: the rules by which its members belong together.
     """
 
@@ -45,6 +57,7 @@ class RawSample:
     members: dict[str, str] = field(default_factory=dict)
     repeated: str | None = None
     too_large: str | None = None
+    links: list[str] = field(default_factory=list)
     naming: Naming = AS_WEBDATASET
 
 
@@ -74,12 +87,19 @@ def read_samples(
         if (split := naming.split(name)) is None:
             continue
         key, part = split
+        if content is None and naming.image_field((part,)) is None:
+            if sample is not None and key == sample.key:
+                sample.links.append(part)
+            continue
         if sample is None or key != sample.key:
             if sample is not None:
                 yield sample
             number = 0 if sample is None else sample.index + 1
             sample = RawSample(number, key, {}, naming=naming)
             size = 0
+        if content is None:
+            sample.links.append(part)
+            continue
         size += content.size
         sample.members.setdefault(part, name)
         if size > max_bytes:
@@ -112,14 +132,14 @@ class _Content:
             return data
 
 
-def _members(stream: storage.Stream) -> Iterator[tuple[str, _Content]]:
-    """Name and content of every regular file in the archive.
+def _members(stream: storage.Stream) -> Iterator[tuple[str, _Content | None]]:
+    """Name and content of every regular file in the archive, and None for that of a link.
 
-    Sparse files are none: a few bytes of them stand for as many zeros as they like.
+    Sparse files are left out: a few bytes of them stand for as many zeros as they like.
     """
     source = _Source(stream)
     with (
-        _readable(),
+        _readable(source),
         tarfile.open(
             fileobj=cast(BinaryIO, source),
             mode="r:",
@@ -127,11 +147,14 @@ def _members(stream: storage.Stream) -> Iterator[tuple[str, _Content]]:
             errors="backslashreplace",  # tarfile's own surrogates could not be written out again
         ) as archive,
     ):
+        source.start = b""  # it is a tar, whatever its first name begins with
         for member in archive:
             if member.size > LARGEST_MEMBER:
                 raise tarfile.ReadError(f"a member of {member.size} bytes")
             if member.isreg() and not member.issparse():
                 yield member.name, _Content(member.size, member.offset_data, source)
+            elif member.islnk() or member.issym():
+                yield member.name, None
             archive.members.clear()  # type: ignore[attr-defined]  # or they pile up
         stopped = archive.offset
         source.drain()
@@ -143,11 +166,13 @@ def _members(stream: storage.Stream) -> Iterator[tuple[str, _Content]]:
 
 
 @contextmanager
-def _readable() -> Iterator[None]:
+def _readable(source: _Source | None = None) -> Iterator[None]:
     """Turn whatever reading an archive may raise into the one error that says so."""
     try:
         yield
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+        if source is not None and (kind := source.kind()):
+            raise ShardError(f"not a tar, but {kind}") from error
         raise ShardError(f"not a readable tar, or cut short: {error}") from error
 
 
@@ -159,12 +184,14 @@ class _Source:
     Attributes:
         length: bytes that have been read.
         zeros: how many of them, at the end, are zero.
+        start: the first of them, until they are known to begin a tar.
     """
 
     def __init__(self, stream: storage.Stream) -> None:
         self._stream = stream
         self.length = 0
         self.zeros = 0
+        self.start = b""
         self._last = b""
         self._at = 0
 
@@ -189,6 +216,10 @@ class _Source:
         self._at = self.length
         return data
 
+    def kind(self) -> str:
+        """What begins so, if it is one of the things that people take for a tar; else empty."""
+        return next((kind for start, kind in KINDS.items() if self.start.startswith(start)), "")
+
     def drain(self) -> None:
         while self._forward(PIECE):
             pass
@@ -206,6 +237,7 @@ class _Source:
     def _next(self, size: int) -> bytes:
         data = self._stream.read(size) if size else b""
         if data:
+            self.start = self.start if self.length else data[:8]
             self.length += len(data)
             content = len(data.rstrip(b"\0")) if data[-1] == 0 else len(data)
             self.zeros = len(data) - content + (0 if content else self.zeros)

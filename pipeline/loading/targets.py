@@ -184,15 +184,14 @@ def dense_labels(
     Raises:
         ConfigError: a category that the run does not have, or none for a semantic map.
     """
-    known = list(predictions.categories.values())
-    if predictions.identity["prompts"]["source"] == "caption":
-        known = [UNNAMED]
+    of_captions = predictions.identity["prompts"]["source"] == "caption"
+    known = [UNNAMED] if of_captions else list(predictions.categories.values())
     select.check_run(predictions.identity)
     select.check(known)
     names = known if select.categories is None else select.categories
     if config is None:
         return {name: number for number, name in enumerate(sorted(set(names)), 1)}
-    if names == [UNNAMED]:
+    if of_captions:
         raise ConfigError(f"semantic: {predictions} is of captions, which have no categories")
     return config.labels(set(names))
 

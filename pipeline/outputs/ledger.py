@@ -155,6 +155,9 @@ class Ledger:
     def fail(self, shard: Shard, reason: str, transient: bool = False) -> None:
         """Record that a shard was given up, and why.
 
+        Where that cannot be written for a reason that does not pass, it is said, and this process
+        knows it all the same: one record is no reason to leave the other shards.
+
         Args:
             shard: that was given up.
             reason: in one line.
@@ -162,6 +165,7 @@ class Ledger:
 
         Raises:
             TakenOver: the run that is here now has other settings.
+            OSError: it cannot be written now.
         """
         self.check_owner(self.fingerprint)
         self._failures.write(shard, Failure(reason, transient), self.fingerprint)
@@ -171,8 +175,7 @@ class Ledger:
 
         That is the driver's: a worker would have to ask for every shard whether there is any.
         """
-        for shard in self._failures.names().intersection(committed):
-            self._failures.remove(shard)
+        self._failures.forgive(committed)
 
     def forget(self, shards: Iterable[str]) -> None:
         """Take back shards with all that was written for them, so that they are done again."""
@@ -194,6 +197,10 @@ class Ledger:
     def failures(self) -> dict[str, str]:
         """The same with the reason for people."""
         return {name: str(failure) for name, failure in self.given_up().items()}
+
+    def left(self) -> list[str]:
+        """Names of the shards that the last run had not committed when it ended."""
+        return self._last_run.missing()
 
     def missing(self, commits: Iterable[Commit]) -> dict[str, str]:
         """Name of every shard that the run should have committed and has not → the reason.

@@ -22,6 +22,7 @@ from legrad import HeatOrder
 from pipeline import storage
 from pipeline.config import SCHEMA_VERSION, MaskConfig, fingerprint, public
 from pipeline.config.identity import identity_of
+from pipeline.config.unused import refuse_given
 from pipeline.errors import ConfigError, naming
 from pipeline.inputs.classes import load_classes
 from pipeline.inputs.samples import Guide
@@ -62,6 +63,8 @@ class RethresholdConfig:
             )
         if storage.normalise(self.source) == storage.normalise(self.output):
             raise ConfigError(f"--output {self.output}: is the source itself; name another place")
+        if not self.images:
+            refuse_given(self, ["input_root"], "without --images")
         if self.mask.refine != "none" and not self.images:
             raise ConfigError(
                 f"--mask.refine {self.mask.refine} needs the pixels: give the shards of the run "

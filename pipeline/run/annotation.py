@@ -23,6 +23,10 @@ from pipeline.run.verification import verify
 from pipeline.run.worker import Worker
 from pipeline.storage.patience import START_SECONDS, patiently
 
+FINISHED = "finished"
+UNSAID = "no record says why; the same command tries it again"
+"""Of a shard whose failure could not be written down."""
+
 
 def annotate(config: AnnotateConfig) -> Summary:
     """Annotate every shard that is not committed yet, and say how it went.
@@ -74,6 +78,8 @@ def print_status(output: str, thorough: bool = False) -> None:
     with naming(f"--status {storage.public(output)}"):
         (state, planned), life = ledger.last_run(), ledger.life()
         commits, failures = ledger.table(), ledger.failures()
+        if state == FINISHED:  # what is missing is not merely to come
+            failures = dict.fromkeys(set(ledger.left()) - set(commits.names), UNSAID) | failures
         summary = ledger.summary({*commits.names, *failures}, commits=commits)
         damaged = verify(ledger) if thorough else {}
     print(f"the last run: {state}{f' ({life})' if life else ''}")

@@ -43,7 +43,7 @@ def of_file(location: str, digits: int = SHORT) -> str:
 
 
 def of_folder(location: str, digits: int = SHORT) -> str:
-    """The digest of names, sizes and times of the files directly in a folder.
+    """The digest of paths, sizes and times of the files in a folder.
 
     Raises:
         OSError: there is no such folder, or it cannot be listed.

@@ -102,15 +102,22 @@ def list_files(location: str) -> dict[str, Found]:
 
 
 def listing(location: str) -> list[tuple[str, int, int]]:
-    """Name, bytes and time (ns after 1970) of the files directly in a directory or prefix, sorted.
+    """Path, bytes and time (ns after 1970) of the files below a directory or prefix, sorted.
+
+    Paths begin there, and have `/` between their parts.
 
     Raises:
         FileNotFoundError: there is no such directory.
+        OSError: one of them is a link that leads nowhere.
     """
     filesystem, path = resolve(location)
-    infos = filesystem.get_file_info(fs.FileSelector(path))
+    selector = fs.FileSelector(path, recursive=True)
+    if dangling := _dangling(filesystem, selector, lambda at: True):
+        raise OSError(f"{dangling}: is a link to what is not there")
+    infos = filesystem.get_file_info(selector)
     files = [info for info in infos if info.type == fs.FileType.File]
-    return sorted((info.base_name, int(info.size), int(info.mtime_ns)) for info in files)
+    start = len(path.rstrip("/")) + 1
+    return sorted((info.path[start:], int(info.size), int(info.mtime_ns)) for info in files)
 
 
 def _files(filesystem: fs.FileSystem, selector: fs.FileSelector) -> dict[str, Found]:
@@ -133,14 +140,23 @@ def _those(
     Raises:
         FileNotFoundError: one of them is a link that leads nowhere, which pyarrow passes over.
     """
+    if dangling := _dangling(filesystem, selector, wanted):
+        raise FileNotFoundError(f"{dangling}: is a link to what is not there")
+    return {path: info for path, info in _files(filesystem, selector).items() if wanted(path)}
+
+
+def _dangling(
+    filesystem: fs.FileSystem, selector: fs.FileSelector, wanted: Callable[[str], bool]
+) -> str:
+    """The first wanted link to what is not there; empty without one, and on object stores."""
     if isinstance(filesystem, fs.LocalFileSystem):
         for folder, _, names in os.walk(selector.base_dir):
             for path in (os.path.join(folder, name) for name in names):
                 if wanted(path) and os.path.islink(path) and not os.path.exists(path):
-                    raise FileNotFoundError(f"{path}: is a link to what is not there")
+                    return path
             if not selector.recursive:
                 break
-    return {path: info for path, info in _files(filesystem, selector).items() if wanted(path)}
+    return ""
 
 
 def _is_plain(path: str, suffix: str) -> bool:

@@ -14,7 +14,7 @@ import pytest
 from jobs.annotate import main
 from pipeline import storage
 from pipeline.demo.run import SHARDS
-from pipeline.inputs.shards import Shard
+from pipeline.inputs.shards import Shard, find_shards
 from pipeline.models.demo import ASSETS
 from pipeline.outputs.ledger import Ledger
 
@@ -334,3 +334,25 @@ def test_a_stopped_run_ends_with_143_and_soon(tmp_path: Path) -> None:
         process.kill()
     assert process.returncode == 143
     assert len(list(output.glob("commits/*.json"))) < 30
+
+
+def test_a_failure_that_cannot_be_recorded_does_not_end_the_run(
+    shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (shard,) = find_shards([f"{shards}/b.tar"])
+    place = tmp_path / "out" / "failed" / f"{shard.name}.json"
+    place.mkdir(parents=True)
+    settings = ("--input", shards, "--engine.max_attempts", "1")
+    assert run(tmp_path, *settings) == 3
+    text = capsys.readouterr().out
+    assert f"not recorded: {shard.name}: IsADirectoryError" in text and "2 of 3" in text
+    assert re.search(rf"not committed: {shard.name}: .*cut short", text)
+
+    assert main(["--status", str(tmp_path / "out")]) == 0
+    text = capsys.readouterr().out
+    assert "the last run: finished" in text and "2 of 3" in text
+    assert f"not committed: {shard.name}: no record says why; the same command" in text
+
+    assert run(tmp_path, *settings) == 3, "it is tried again"
+    assert "2 committed, 0 given up before" in (text := capsys.readouterr().out)
+    assert "1 to do" in text

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
+from pipeline.errors import DUPLICATE_KEY, Reject
 from pipeline.evaluation.batches import Batches
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.counting import Counted
+from pipeline.evaluation.matching import AMBIGUOUS, Matcher
 from pipeline.evaluation.points.counts import PAIR_COUNTS, Row, pair_counts, swept
 from pipeline.evaluation.points.definition import pixels_of
 from pipeline.evaluation.points.pairs import LabelledPairs, PairPoints
 from pipeline.evaluation.points.pictures import keep_pictures, picture
-from pipeline.evaluation.predictions import image_id_of, predicted_shards
+from pipeline.evaluation.predictions import predicted_shards
 from pipeline.inputs.reader import ShardReader
 from pipeline.inputs.samples import Sample
 from pipeline.inputs.shards import Shard
@@ -25,6 +29,13 @@ from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.masks import decode, made_of_heat, stored_heatmap
 from pipeline.outputs.run_lengths import pixels_set
 from pipeline.outputs.schema import heat_order
+
+
+class ImagePoints(NamedTuple):
+    """An image as the point file calls it, and its pairs."""
+
+    image: str
+    pairs: list[PairPoints]
 
 
 class PredictionCounter:
@@ -54,6 +65,7 @@ class PredictionCounter:
         # Of other masks, the sweep would be that of the maps that they were made of.
         self._sweep = sweep and (identity is None or made_of_heat(identity))
         self._gallery, self._limit = gallery, limit
+        self._match = Matcher(self._pairs.images)
 
     def __call__(self, shard: Shard, on_images: Callable[[int], object]) -> Counted:
         """Count the points of every image of the shard."""
@@ -61,14 +73,26 @@ class PredictionCounter:
         columns = ["key", "status", "reason"]
         table = self._predictions.read("images", shard.name, columns)
         images = table.to_pylist()[: self._limit]
-        pairs = self._pairs.of_images(image_id_of(row["key"]) for row in images)
-        masks = self._masks(shard, pairs)
+        found: dict[str, str | None] = {}
         for row in images:
-            image = image_id_of(row["key"])
+            with suppress(Reject):  # which is counted below
+                found[row["key"]] = self._match(row["key"])
+        pairs = self._pairs.of_images(image for image in found.values() if image)
+        masks = self._masks(shard, pairs, found)
+        for row in images:
+            if row["key"] not in found:
+                counted.reject(AMBIGUOUS)
+                continue
+            image = found[row["key"]]
             if row["status"] == "rejected":
                 counted.rejects[row["reason"]] += 1
+                if row["reason"] == DUPLICATE_KEY:  # the first of that key has the points
+                    counted.statuses["rejected"] += 1
+                    continue
             # A rejected image has no masks: its points count, like those of any other.
             counted.statuses["scored" if image in pairs else "without points"] += 1
+            if image is None:
+                continue
             for points in pairs.get(image, []):
                 mask = masks.get((image, points.number))
                 row = _of_mask(image, points, mask, self._sweep)
@@ -82,16 +106,19 @@ class PredictionCounter:
         return counted
 
     def _masks(
-        self, shard: Shard, pairs: Mapping[str, list[PairPoints]]
+        self,
+        shard: Shard,
+        pairs: Mapping[str, list[PairPoints]],
+        found: Mapping[str, str | None],
     ) -> dict[tuple[str, int], Row]:
-        """The row of the best mask for every pair that has one."""
+        """The row of the best mask for every pair that has one; `found` has the image of a key."""
         columns = ["key", "category", "score", "segmentation", "threshold"]
         columns += ["height", "width", "heat", "heat_shape", "raw_max"] if self._sweep else []
         masks: dict[tuple[str, int], Row] = {}
         table = self._predictions.read("annotations", shard.name, columns, optional=["raw_min"])
         order = heat_order(table)
         for row in table.to_pylist():
-            image, name = image_id_of(row["key"]), (row["category"] or "").lower()
+            image, name = found.get(row["key"]) or "", (row["category"] or "").lower()
             for points in pairs.get(image, []):
                 rank = _match(points, name)
                 best = masks.get((image, points.number))
@@ -117,6 +144,7 @@ class MapCounter:
             gallery: whether to keep the masks of a few images, to draw them.
         """
         self._pairs, self._gallery = make_pairs(), gallery
+        self._match = Matcher(self._pairs.images)
         self._model = LoadedClip(config)
         self._explainer = self._model.explainer()
         read = ShardReader.of(config, self._points_of, self._model.squash)
@@ -130,14 +158,16 @@ class MapCounter:
         keep_pictures(counted.rows)
         return counted
 
-    def _points_of(self, raw: RawSample) -> list[PairPoints] | None:
-        image = image_id_of(raw.key)
-        return self._pairs.of_images([image]).get(image)
+    def _points_of(self, raw: RawSample) -> ImagePoints | None:
+        image = self._match(raw.key)
+        if image is None:
+            return None
+        return ImagePoints(image, self._pairs.of_images([image])[image])
 
-    def _count(self, shard: str, batch: list[Sample[list[PairPoints]]], counted: Counted) -> None:
+    def _count(self, shard: str, batch: list[Sample[ImagePoints]], counted: Counted) -> None:
         with self._model.lock:
             queries = [
-                Query(s.pixels, self._model.text([points.label.prompt for points in s.wanted]))
+                Query(s.pixels, self._model.text([p.label.prompt for p in s.wanted.pairs]))
                 for s in batch
             ]
             explanations = self._model.explain(self._explainer, queries)
@@ -145,10 +175,11 @@ class MapCounter:
         for sample, explanation in zip(batch, explanations, strict=True):
             counted.degraded |= explanation.degraded
             scores = explanation.scores.tolist()
-            for points, score, grid in zip(sample.wanted, scores, explanation.raw, strict=True):
+            wanted = sample.wanted
+            for points, score, grid in zip(wanted.pairs, scores, explanation.raw, strict=True):
                 heat = heatmaps(self._explainer, grid[None], (side, side))[0].cpu().numpy()
                 mask, pixels = heat > np.float32(0.5), pixels_of(points.x, points.y, side, side)
-                row = pair_counts(image_id_of(sample.key), points, mask[pixels], score)
+                row = pair_counts(wanted.image, points, mask[pixels], score)
                 row["picture"] = picture(shard, mask) if self._gallery else None
                 counted.rows.append(row | swept(points, heat[pixels]))
                 counted.prompts += 1

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-import itertools
 
 from pipeline import storage
 from pipeline.errors import ConfigError, naming
+from pipeline.inputs.classes import is_blank
 
-LABEL, NAME = "LabelName", "DisplayName"
+LABEL, NAME = "labelname", "displayname"
+OPEN_IMAGES = frozenset(("LabelName", "DisplayName"))
 HEADERS = frozenset(
     ("labelname", "displayname", "label", "name", "id", "mid", "class", "classname", "description")
 )
-"""What columns are called, without case, blanks and underscores, by those who give a header."""
+"""What columns are called by those who give a header; see `_plain`."""
 
 
 def read_descriptions(location: str) -> dict[str, str]:
@@ -35,20 +36,25 @@ def read_descriptions(location: str) -> dict[str, str]:
         raise ConfigError(f"{shown}: is no CSV in UTF-8: {error}") from error
     if not filled:
         raise ConfigError(f"{shown}: is empty")
-    header = filled[0]
-    if (LABEL in header) != (NAME in header):
-        there = ", ".join(header)
-        raise ConfigError(f"{shown}: needs the columns {LABEL}, {NAME} (it has {there})")
-    columns = (header.index(LABEL), header.index(NAME)) if LABEL in header else (0, 1)
+    header = [_plain(cell) for cell in filled[0]]
+    by_name = {LABEL, NAME} <= set(header)
+    if not by_name and not OPEN_IMAGES.isdisjoint(cell.strip() for cell in filled[0]):
+        there = ", ".join(filled[0])
+        raise ConfigError(f"{shown}: needs the columns LabelName, DisplayName (it has {there})")
+    columns = (header.index(LABEL), header.index(NAME)) if by_name else (0, 1)
     names: dict[str, str] = {}
-    for number, row in enumerate(itertools.islice(filled, int(_is_header(header)), None), 1):
+    has_header = not HEADERS.isdisjoint(header[:2])
+    for number, row in enumerate(filled[has_header:], 1):
         if len(row) <= max(columns):
             raise ConfigError(f"{shown}: needs a label and a name in each row; row {number}: {row}")
         label, name = (row[column].strip() for column in columns)
-        if name:
-            names[label] = name
+        if is_blank(name):
+            continue
+        if names.setdefault(label, name) != name:
+            raise ConfigError(f"{shown}: {label} has two names, {names[label]} and {name}")
     return names
 
 
-def _is_header(row: list[str]) -> bool:
-    return any(cell.lower().translate({32: None, 95: None}) in HEADERS for cell in row[:2])
+def _plain(name: str) -> str:
+    """The name of a column without case, blanks and underscores."""
+    return name.lower().translate({32: None, 95: None})

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from pipeline.config import RunConfig
-from pipeline.errors import ShardError
+from pipeline.errors import Reject, ShardError
 from pipeline.evaluation import report
+from pipeline.evaluation.matching import Matcher
 from pipeline.evaluation.points.pairs import LabelledPairs, PairPoints
 from pipeline.evaluation.points.pictures import Masks
-from pipeline.evaluation.predictions import image_id_of
 from pipeline.inputs.naming import Naming
 from pipeline.inputs.reader import ShardReader
 from pipeline.inputs.samples import Rejected, Sample
@@ -54,7 +55,7 @@ def draw_gallery(
         masks: of the images, of any size: they are stretched.
         naming: that the keys of the masks are from.
     """
-    found = dict(_pixels(config, naming, shards, set(wanted)))
+    found = dict(_pixels(config, naming, shards, set(wanted), Matcher(pairs.images)))
     points = pairs.of_images(found)
     shown = [
         Picture(image, iou, found[image], points[image], masks.get(image, {}))
@@ -66,25 +67,30 @@ def draw_gallery(
 
 
 def _pixels(
-    config: RunConfig, naming: Naming, shards: Sequence[Shard], left: set[str]
+    config: RunConfig, naming: Naming, shards: Sequence[Shard], left: set[str], match: Matcher
 ) -> Iterator[tuple[str, np.ndarray]]:
     """The pixels of the images in `left`, which loses those that were found."""
     for shard in shards:
         if not left:
             return
         try:
-            yield from _pixels_of_shard(config, naming, shard, left)
+            yield from _pixels_of_shard(config, naming, shard, left, match)
         except ShardError as error:
             print(f"not drawn: the rest of {shard.uri}: {error}")
 
 
 def _pixels_of_shard(
-    config: RunConfig, naming: Naming, shard: Shard, left: set[str]
+    config: RunConfig, naming: Naming, shard: Shard, left: set[str], match: Matcher
 ) -> Iterator[tuple[str, np.ndarray]]:
     wanted = frozenset(left)
 
+    def known(key: str) -> str:
+        with suppress(Reject):
+            return match(key) or ""
+        return ""
+
     def image_of(raw: RawSample) -> str | None:
-        return image if (image := image_id_of(raw.key)) in wanted else None
+        return image if (image := known(raw.key)) in wanted else None
 
     # Not `ShardReader.of`: --limit_samples is about the samples that were scored.
     read = ShardReader(
@@ -94,7 +100,7 @@ def _pixels_of_shard(
         naming=naming,
     )
     for sample in read(shard):
-        image = image_id_of(sample.key)
+        image = known(sample.key)
         if image not in left:
             continue
         left.discard(image)

@@ -6,6 +6,8 @@ objects. Every row that is left out is counted under a reason.
 
 from __future__ import annotations
 
+import csv as python_csv
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ from pipeline.evaluation.points.pairs import Label, LabelledPairs
 
 BLOCK = 32 << 20
 """Bytes of CSV that are parsed at once."""
+LINE_END = re.compile("\r\n|\r|\n")
 CODES = pa.dictionary(pa.int32(), pa.string())
 COLUMNS = {
     "ImageId": CODES,
@@ -91,7 +94,7 @@ def read_labels(points: str, descriptions: str) -> tuple[LabelledPairs, Cleaning
 
 def _batches(location: str) -> Iterator[pa.RecordBatch]:
     """The columns that are needed, block by block; null where the file has nothing."""
-    header = _header(location)
+    header, skipped = _header(location)
     missing = [name for name in COLUMNS if name not in header]
     if missing:
         raise ConfigError(
@@ -106,23 +109,35 @@ def _batches(location: str) -> Iterator[pa.RecordBatch]:
     options = csv.ConvertOptions(include_columns=list(types), column_types=types)
     try:
         with naming(f"--points {location}"), storage.open_read(location) as stream:
-            yield from csv.open_csv(
+            for batch in csv.open_csv(
                 pa.input_stream(stream),
-                read_options=csv.ReadOptions(block_size=BLOCK),
+                # Its own reading of the header takes blanks around a name for a part of it.
+                read_options=csv.ReadOptions(
+                    block_size=BLOCK, column_names=header, skip_rows=skipped
+                ),
                 convert_options=options,
-            )
-    except pa.ArrowInvalid as error:
+            ):
+                for name in ("ImageId", "Label"):
+                    place = batch.schema.get_field_index(name)
+                    batch = batch.set_column(place, name, _trimmed(batch[name]))
+                yield batch
+    except pa.ArrowException as error:
         raise ConfigError(f"--points {location}: {one_line(error)}") from error
 
 
-def _header(location: str) -> list[str]:
-    """Names of the columns of a CSV file, without a byte-order mark."""
+def _header(location: str) -> tuple[list[str], int]:
+    """Names of the columns of a CSV file, and the number of lines that end with them."""
     with naming(f"--points {location}"), storage.open_read(location) as stream:
         start = stream.read(1 << 16)
-    first = start.decode("utf-8-sig", errors="replace").splitlines()[:1]
-    if not first or not first[0].strip():
-        raise ConfigError(f"--points {location}: is empty")
-    return [name.strip('" ') for name in first[0].split(",")]
+    lines = LINE_END.split(start.decode("utf-8-sig", errors="replace"))
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                names = next(python_csv.reader([line], skipinitialspace=True))
+            except python_csv.Error as error:
+                raise ConfigError(f"--points {location}: is no CSV: {error}") from error
+            return [name.strip() for name in names], number
+    raise ConfigError(f"--points {location}: is empty")
 
 
 def _note_texts(batch: pa.RecordBatch, texts: dict[str, str], known: Mapping[str, str]) -> None:
@@ -148,7 +163,7 @@ def _answered(batch: pa.RecordBatch, left_out: Counter[str], strange: Counter[st
         strange[entry["values"]] += entry["counts"]
     x, y = batch["X"], batch["Y"]
     inside = pc.and_(_within(x), _within(y))
-    identified = pc.and_(pc.is_valid(batch["ImageId"]), pc.is_valid(batch["Label"]))
+    identified = pc.and_(_says_something(batch["ImageId"]), _says_something(batch["Label"]))
     left_out["unsure"] += pc.sum(unsure).as_py() or 0
     left_out["unknown answer"] += pc.sum(odd).as_py() or 0
     left_out["outside the image"] += _count(pc.and_not(decided, inside))
@@ -156,6 +171,22 @@ def _answered(batch: pa.RecordBatch, left_out: Counter[str], strange: Counter[st
     left_out["no image or label"] += _count(pc.and_not(good, identified))
     columns = {"image": batch["ImageId"], "label": batch["Label"], "x": x, "y": y, "yes": yes}
     return pa.table(columns).filter(pc.and_(good, identified))
+
+
+def _trimmed(names: pa.DictionaryArray) -> pa.DictionaryArray:
+    """Names without the blanks around them."""
+    trimmed = pc.utf8_trim_whitespace(names.dictionary)
+    if trimmed.equals(names.dictionary):
+        return names
+    distinct = pc.unique(trimmed)
+    indices = pc.index_in(trimmed, value_set=distinct).take(names.indices)
+    return pa.DictionaryArray.from_arrays(indices, distinct)
+
+
+def _says_something(names: pa.DictionaryArray) -> pa.Array:
+    """Whether each of some names is there, and not empty."""
+    is_name = pc.greater(pc.utf8_length(names.dictionary), 0)
+    return pc.fill_null(is_name.take(names.indices), False)
 
 
 def _within(values: pa.Array) -> pa.Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Literal
@@ -64,6 +65,11 @@ class PointsConfig(ScoringConfig):
             raise ConfigError("--images is for --predictions: --input has images of its own")
         if self.bootstrap < 0:
             raise ConfigError(f"--bootstrap {self.bootstrap}: must not be negative")
+
+    def unused(self) -> Sequence[str]:
+        """Settings that would count for nothing beside --predictions: only a gallery has images."""
+        drawn = self.images and self.gallery
+        return (*super().unused(), *(() if drawn else ("max_pixels", "max_sample_bytes")))
 
 
 def score_points(config: PointsConfig) -> PointResult:

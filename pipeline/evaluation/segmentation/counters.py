@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from legrad import HeatOrder
-from pipeline.errors import Reject
+from pipeline.errors import DUPLICATE_KEY, Reject
 from pipeline.evaluation.batches import Batches
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.counting import Counted
@@ -97,9 +97,12 @@ class WrittenCounter:
         by_key: dict[str, dict[str, dict[str, Any]]] = {}
         for row in table.to_pylist():
             by_key.setdefault(row["key"], {}).setdefault((row["category"] or "").lower(), row)
-        seen = self._predictions.read("images", shard.name, ["key"])
+        seen = self._predictions.read("images", shard.name, ["key", "reason"])
         images = seen.to_pylist()[: self._limit]
         for image in images:
+            if image["reason"] == DUPLICATE_KEY:  # the truth is that of the first of that key
+                counted.reject(DUPLICATE_KEY)
+                continue
             try:
                 truth = self._truth(RawSample(0, image["key"], {}))
             except Reject as reject:
@@ -109,12 +112,17 @@ class WrittenCounter:
                 counted.statuses[UNSCORED] += 1
                 continue
             found = by_key.get(image["key"], {})
+            if not self._has_heat:  # or what it scores would not be these masks
+                found = {name: row | {"heat": None} for name, row in found.items()}
+            try:
+                rows = _written_rows(truth.image or image["key"], truth, found, order)
+            except Reject as reject:
+                counted.reject(reject.reason)
+                continue
+            counted.rows += rows
             counted.statuses["scored"] += 1
             counted.prompts += len(truth.names)
             counted.masks += sum(name.lower() in found for name in truth.names)
-            if not self._has_heat:  # or what it scores would not be these masks
-                found = {name: row | {"heat": None} for name, row in found.items()}
-            counted.rows += _written_rows(truth.image or image["key"], truth, found, order)
         on_images(len(images))
         return counted
 
@@ -125,7 +133,7 @@ def _written_rows(
     """The counts of an image; a class without a mask was found nowhere.
 
     Raises:
-        ValueError: masks and ground truth are of images of different size.
+        Reject: `other_size`: masks and ground truth are of images of different size.
     """
     shape = truth.ignored.shape
     fixed = np.zeros((len(truth.names), *shape), dtype=bool)
@@ -136,7 +144,7 @@ def _written_rows(
             continue
         mask = decode(row["segmentation"])
         if mask.shape != shape:
-            raise ValueError(f"{image}: a mask of {mask.shape} for ground truth of {shape}")
+            raise Reject("other_size", f"{image}: a mask of {mask.shape} for truth of {shape}")
         fixed[position] = mask
         if row["heat"] is None:
             heat = None

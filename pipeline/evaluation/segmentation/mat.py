@@ -15,8 +15,9 @@ import torch
 from jaxtyping import UInt8
 
 from pipeline import storage
-from pipeline.errors import ConfigError, Reject
+from pipeline.errors import ConfigError, Reject, naming
 from pipeline.evaluation.segmentation.truth import ClassMasks
+from pipeline.inputs.classes import is_blank
 from pipeline.inputs.reader import Fit
 from pipeline.inputs.samples import Rejected, Sample
 from pipeline.inputs.shards import Shard
@@ -48,6 +49,39 @@ def mat_shards(path: str) -> list[Shard]:
     ]
 
 
+def read_wnids(location: str) -> dict[str, str]:
+    """The first name of every class, by its WordNet id.
+
+    Args:
+        location: of a text file, `n01440764 tench, Tinca tinca` per line.
+
+    Raises:
+        ConfigError: the file cannot be read, is no text, or a class has no name.
+    """
+    shown = f"--wnids {storage.public(location)}"
+    with naming(shown):
+        data = storage.read_bytes(location)
+    try:
+        lines = data.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{shown}: is no text in UTF-8: {error}") from error
+    found: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        if is_blank(line):
+            continue
+        wnid, _, names = line.strip().partition(" ")
+        name = names.partition(",")[0].strip()
+        if is_blank(name):
+            raise ConfigError(
+                f"{shown}: line {number}: {line[:80]!r}; give lines such as "
+                "n01440764 tench, Tinca tinca"
+            )
+        found[wnid] = name
+    if not found:
+        raise ConfigError(f"{shown}: is empty")
+    return found
+
+
 class MatReader:
     """Reads the shards of `mat_shards`, as `ShardReader` reads those that are tars."""
 
@@ -55,15 +89,12 @@ class MatReader:
         """Read the names of the classes.
 
         Args:
-            wnids: location of a text file, `n01440764 tench, Tinca tinca` per line.
+            wnids: see `read_wnids`.
             fit: brings an image to size.
             limit_samples: only the first ones of every shard are read.
         """
         self._fit, self._limit = fit, limit_samples
-        self._names: dict[str, str] = {}
-        for line in storage.read_bytes(wnids).decode().splitlines():
-            wnid, _, names = line.strip().partition(" ")
-            self._names[wnid] = names.partition(",")[0].strip()
+        self._names = read_wnids(wnids)
 
     def __call__(self, shard: Shard) -> Iterator[Sample[ClassMasks] | Rejected]:
         """Every entry of the shard in order, its position for a key, or why it cannot be used.

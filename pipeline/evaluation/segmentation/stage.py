@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from pipeline.config.unused import refuse_given
 from pipeline.errors import ConfigError
 from pipeline.evaluation import paper, report
 from pipeline.evaluation.columns import repeated_images
@@ -15,7 +17,7 @@ from pipeline.evaluation.config import ScoringConfig
 from pipeline.evaluation.counting import MakeCounter, Merged, count_shards
 from pipeline.evaluation.predictions import scored_shards
 from pipeline.evaluation.segmentation.counters import RegionCounter, WrittenCounter
-from pipeline.evaluation.segmentation.mat import MatReader, mat_shards
+from pipeline.evaluation.segmentation.mat import MatReader, mat_shards, read_wnids
 from pipeline.evaluation.segmentation.scores import RULES, segmentation_scores, unpredicted
 from pipeline.evaluation.segmentation.truth import (
     ClassMasks,
@@ -65,6 +67,16 @@ class SegmentationConfig(ScoringConfig):
             raise ConfigError("--mat needs the names of its classes: --wnids")
         if (self.masks or self.mask_field) and not self.classes:
             raise ConfigError("--masks and --mask_field need --classes")
+        if self.mat:
+            refuse_given(self, (*self.OF_INPUT, *self.IMAGE_SETTINGS), "beside --mat")
+        else:
+            refuse_given(self, ["wnids"], "without --mat")
+        if not (self.masks or self.mask_field):
+            refuse_given(self, ["classes"], "without --masks or --mask_field")
+
+    def unused(self) -> Sequence[str]:
+        """Settings that would count for nothing beside --predictions: no image is read."""
+        return (*super().unused(), *self.IMAGE_SETTINGS)
 
 
 MEASURES = (
@@ -100,6 +112,7 @@ def score_segmentation(config: SegmentationConfig) -> SegmentationResult:
         )
     if config.mat:
         shards, gaps = mat_shards(config.mat)[: config.limit_shards], None
+        read_wnids(config.wnids)  # likewise
     else:
         shards, gaps = scored_shards(config)
     merged = count_shards(config, shards, identity, make, gaps=gaps)

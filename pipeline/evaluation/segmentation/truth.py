@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import io
 import json
-import posixpath
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, UInt8
-from PIL import Image
 from pycocotools import mask as coco
 
 from pipeline import storage
-from pipeline.errors import ConfigError, Reject, one_line
-from pipeline.evaluation.segmentation.matching import Matcher, as_key
-from pipeline.inputs.classes import load_classes
+from pipeline.errors import ConfigError, Reject
+from pipeline.evaluation.matching import Matcher, as_key
+from pipeline.inputs.classes import is_blank, load_classes
+from pipeline.inputs.images import decode_indices
 from pipeline.inputs.tars import RawSample
 from pipeline.outputs.masks import stretched
 from pipeline.outputs.run_lengths import checked_ends
 
+PNG = ".png"
 MOST_PIXELS = 100_000_000
 IGNORED = 255
 """Value of pixels that do not count, in class-index masks."""
@@ -52,6 +51,7 @@ class ClassMasks:
         return replace(self, masks=masks, ignored=stretched(self.ignored, size, size))
 
 
+Value = TypeVar("Value")
 FindTruth = Callable[[RawSample], ClassMasks | None]
 
 
@@ -88,12 +88,18 @@ class CocoTruth:
         shown = f"--coco {storage.public(location)}"
         try:
             content = json.loads(storage.read_bytes(location).decode("utf-8-sig"))
-            self._names = {entry["id"]: str(entry["name"]) for entry in content["categories"]}
-            self._images = {
-                entry["id"]: (as_key(entry["file_name"]), int(entry["height"]), int(entry["width"]))
-                for entry in content["images"]
-            }
+            self._names = _by_id(
+                "categories",
+                (
+                    (entry["id"], str(entry["name"]))
+                    for entry in content["categories"]
+                    if not is_blank(entry["name"])
+                ),
+            )
+            self._images = _by_id("images", map(_image, content["images"]))
             entries = list(content["annotations"])
+        except ConfigError as error:
+            raise ConfigError(f"{shown}: {error}") from error
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ConfigError(f"{shown}: not COCO ground truth: {error!r}") from error
         for key, height, width in self._images.values():
@@ -147,6 +153,8 @@ class CocoTruth:
             number = entry.get(name)
             if isinstance(number, list | dict) or number not in known:
                 return f"no such {name}"
+        if entry.get("iscrowd") not in (None, 0, 1):
+            return "iscrowd is neither 0 nor 1"
         _, height, width = self._images[entry["image_id"]]
         return _region_fault(entry.get("segmentation"), height, width)
 
@@ -155,8 +163,15 @@ class IndexTruth:
     """Class-index PNGs: 0 is background, 255 does not count, other values are ids of classes."""
 
     def __init__(self, masks: str, field: str, classes: str) -> None:
-        """Take the class file, and where the masks are: a folder, or a field of the samples."""
+        """Take the class file, and where the masks are: a folder, or a field of the samples.
+
+        Raises:
+            ConfigError: the class file is not as it should be.
+            OSError: the folder cannot be listed.
+        """
         self._masks, self._field = masks, field
+        names = (path for path, _, _ in storage.listing(masks)) if masks else ()
+        self._match = Matcher(name.removesuffix(PNG) for name in names if name.endswith(PNG))
         known = load_classes(classes, "--classes")
         self._names = {category.id: category.name for category in known}
 
@@ -164,18 +179,16 @@ class IndexTruth:
         """The classes of a sample; None where it has no mask, or only background.
 
         Raises:
-            Reject: the mask does not decode, or has only ids that the class file does not know.
+            Reject: the mask does not decode, or has only ids that the class file does not know; or
+                several may be meant.
         """
         name, data = ("", raw.fields.get(self._field)) if self._field else self._file(raw.key)
         if data is None:
             return None
         try:
-            with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-                index = np.array(image)
-        except Exception as error:  # damaged files lead Pillow's decoders to raise almost anything
-            raise Reject("bad_mask", one_line(error, kind=True)) from error
-        if index.ndim != 2:
-            raise Reject("bad_mask", f"the mask has {index.ndim} axes, and not one value per pixel")
+            index = decode_indices(data, MOST_PIXELS)
+        except Reject as reject:
+            raise Reject("bad_mask", reject.detail) from reject
         truth, unnamed = self.of(index), self._unnamed(index)
         if truth is None and unnamed:
             raise Reject(
@@ -184,12 +197,11 @@ class IndexTruth:
         return None if truth is None else replace(truth, image=name)
 
     def _file(self, key: str) -> tuple[str, bytes | None]:
-        """The mask of a key, by its whole path or else its base name, and which of them it was."""
-        for name in dict.fromkeys((key, posixpath.basename(key))):
-            location = storage.join(self._masks, *f"{name}.png".split("/"))
-            if storage.exists(location):
-                return name, storage.read_bytes(location)
-        return "", None
+        """The mask of a key, and which it is; see `Matcher`."""
+        name = self._match(key)
+        if name is None:
+            return "", None
+        return name, storage.read_bytes(storage.join(self._masks, *f"{name}{PNG}".split("/")))
 
     def _unnamed(self, index: UInt8[np.ndarray, "height width"]) -> tuple[int, ...]:
         """The ids in a mask that the class file does not know."""
@@ -203,6 +215,34 @@ class IndexTruth:
         masks = np.stack([index == i for i in ids])
         names = [self._names[i] for i in ids]
         return ClassMasks(names, masks, index == IGNORED, self._unnamed(index))
+
+
+def _image(entry: Any) -> tuple[Any, tuple[str, int, int]]:
+    """Id, name, height and width of an image.
+
+    Raises:
+        ConfigError: naming the image that has not all of them.
+    """
+    try:
+        size = int(entry["height"]), int(entry["width"])
+        return entry["id"], (as_key(entry["file_name"]), *size)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise ConfigError(
+            f"the image {str(entry)[:80]} has not an id, a file_name, a height and a width"
+        ) from error
+
+
+def _by_id(what: str, entries: Iterable[tuple[Any, Value]]) -> dict[Any, Value]:
+    """Entries of a COCO file by their ids.
+
+    Raises:
+        ConfigError: two that differ have one id.
+    """
+    found: dict[Any, Value] = {}
+    for number, value in entries:
+        if found.setdefault(number, value) != value:
+            raise ConfigError(f"two {what} have the id {number}: {found[number]} and {value}")
+    return found
 
 
 def _region_fault(segmentation: Any, height: int, width: int) -> str:

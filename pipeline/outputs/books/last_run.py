@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from pipeline.errors import one_line
 from pipeline.outputs.heartbeat import Driver
 from pipeline.outputs.records import Summary
 from pipeline.storage.json_files import JsonFiles
@@ -37,8 +38,10 @@ class LastRun:
             ConfigError: it is damaged.
         """
         saved = self._files.find(FILE)
-        missing: list[str] = [] if saved is None else saved["missing"]
-        return missing
+        try:
+            return [] if saved is None else [str(name) for name in saved["missing"]]
+        except DAMAGED as error:
+            raise self._files.damaged(FILE, one_line(error, kind=True)) from error
 
     def driver(self) -> Driver | None:
         """Who works here, or died at it; nobody where the last run came to an end."""

@@ -132,3 +132,11 @@ def test_a_sample_that_says_nothing_is_refused() -> None:
     )
     with pytest.raises(ConfigError, match="of 2 pairs, all are absent"):
         reader.sample(NAMES, "the run")
+
+
+def test_two_samples_that_are_one_image_of_the_truth_are_refused() -> None:
+    reader = _Reader(CODES, {"mask": {"heat": True, "rule": "fixed"}})
+    images = [{**IMAGES[0], "key": f"{folder}/k0"} for folder in "xy"]
+    shard = ShardMasks(COMMIT, pa.Table.from_pylist(images), pa.Table.from_pylist(ROWS))
+    with pytest.raises(ConfigError, match=r"x/k0 of s and y/k0 of s are both k0 in the truth"):
+        reader.add(shard, lambda shard, key: Known(frozenset({"cat"}), image="k0"))

@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.calibration.config import CalibrateConfig
 from pipeline.calibration.truth import find_truth
+from pipeline.errors import ConfigError
 from pipeline.inputs.naming import Naming
 from pipeline.inputs.shards import find_shards
 from tests.pipeline.conftest import tar
@@ -38,3 +39,22 @@ def test_lists_are_read_as_the_run_has_read_them(
     for key, names in known.items():
         found = truth(shard.name, key)
         assert (None if found is None else set(found.names)) == names
+
+
+def test_points_are_found_by_paths_and_base_names(tmp_path: Path) -> None:
+    points, names = tmp_path / "points.csv", tmp_path / "names.csv"
+    rows = "".join(f"{image},0.5,0.5,/m/d,yes\n" for image in ("x/a", "y/a", "b"))
+    points.write_text(f"ImageId,X,Y,Label,EstimatedYesNo\n{rows}")
+    names.write_text("/m/d,Dog\n")
+    config = CalibrateConfig("run", "out", points=str(points), descriptions=str(names))
+    truth = find_truth(config, Naming())
+    images = {"x/a": "x/a", "in/y/a": "y/a", "a": None, "train/b": "b", "c": None}
+    for key, image in images.items():
+        found = truth("s", key)
+        assert (found.image if found else None) == image
+
+
+@pytest.mark.parametrize("setting", ["field", "input_root"])
+def test_settings_of_lists_have_no_effect_without_lists(setting: str) -> None:
+    with pytest.raises(ConfigError, match=f"--{setting}: has no effect without --input"):
+        CalibrateConfig("run", "out", coco="truth.json", **{setting: "other"})

@@ -5,24 +5,33 @@ Each row is an example that the readers are given; the last column is what they 
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import re
+import shutil
 import struct
+import tarfile
 import tempfile
+import zipfile
 import zlib
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from pipeline.config import PromptConfig
+from pipeline.config.weights import settle
 from pipeline.errors import ConfigError, Reject, ShardError
+from pipeline.evaluation.matching import Matcher
 from pipeline.evaluation.points.descriptions import read_descriptions
-from pipeline.evaluation.segmentation.truth import CocoTruth
+from pipeline.evaluation.points.labels import read_labels
+from pipeline.evaluation.segmentation.truth import CocoTruth, IndexTruth
 from pipeline.inputs.classes import load_classes
 from pipeline.inputs.images import decode
 from pipeline.inputs.naming import AS_WEBDATASET, Naming
@@ -31,6 +40,7 @@ from pipeline.inputs.reader import ShardReader
 from pipeline.inputs.samples import Rejected, Sample
 from pipeline.inputs.shards import find_shards
 from pipeline.inputs.tars import RawSample
+from pipeline.models.checkpoints import check_file, explained
 from tests.pipeline.conftest import picture, tar
 
 PAGE = Path(__file__).parents[3] / "docs" / "inputs.md"
@@ -44,7 +54,7 @@ def table() -> str:
     """All rows, as the page has them."""
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
         made = [*members(Path(folder)), *images(), *prompts(), *files(Path(folder))]
-        made += places(Path(folder))
+        made += [*truths(Path(folder)), *weights(Path(folder)), *places(Path(folder))]
     return HEADER + "".join(
         f"| {what} | {example} | {result} |\n" for what, example, result in made
     )
@@ -88,6 +98,16 @@ def members(folder: Path) -> Iterator[Row]:
     left = Naming(image="left.png")
     yield "member", f"{code(several)}, `--image_field left.png`", read(several, left)
     yield "member", "a tar that is cut short", read("a.jpg b.jpg", cut=11_000)
+    path = folder / "a.tar"
+    with tarfile.open(path, "w") as archive:
+        link = tarfile.TarInfo("a.jpg")
+        link.type, link.linkname = tarfile.LNKTYPE, "b.jpg"
+        archive.addfile(link)
+    of_links = ShardReader(lambda raw: raw.key)(find_shards([str(path)])[0])
+    yield "member", "an image that is a link: `a.jpg`", ", ".join(map(rejected, of_links))
+    path.write_bytes(gzip.compress(tar([("a.jpg", JPEG)])))
+    compressed = ShardReader(lambda raw: raw.key)(find_shards([str(path)])[0])
+    yield "member", "a tar that is compressed, named `.tar`", outcome(lambda: list(compressed))
 
 
 def images() -> Iterator[Row]:
@@ -206,6 +226,98 @@ def files(folder: Path) -> Iterator[Row]:
         yield "COCO truth", f"{what}: {shown} for key `{key}`", outcome(find, str(path))
 
 
+def truths(folder: Path) -> Iterator[Row]:
+    """Points, and masks in a folder."""
+    points, names, classes = (folder / name for name in ("points.csv", "d.csv", "classes.yaml"))
+    names.write_text("/m/d,dog\n")
+    header, row = "ImageId,X,Y,Label,EstimatedYesNo\n", ",0.5,0.5,/m/d,yes\n"
+    for what, text, key in (
+        ("whole path", f"{header}a{row}x/a{row}", "x/a"),
+        ("base name", f"{header}a{row}", "x/a"),
+        ("base name that two have", f"{header}x/a{row}y/a{row}", "a"),
+        ("blanks around names", "ImageId, X, Y, Label, EstimatedYesNo\n a ,0,0, /m/d , yes\n", "a"),
+        ("no header", f"a{row}", "a"),
+        ("semicolons", f"{header}a{row}".replace(",", ";"), "a"),
+    ):
+        points.write_text(text)
+
+        def find(key: str = key) -> str:
+            return f"`{Matcher(read_labels(str(points), str(names))[0].images)(key)}`"
+
+        example = f"{what}: for key `{key}`" if "name" in what or "path" in what else what
+        yield "points", example, outcome(find, str(points))
+    classes.write_text("- {id: 1, name: dog}")
+    masks = folder / "masks"
+    for file_names, key in (
+        (["a", "x/a"], "x/a"), (["a"], "x/a"), (["x/a", "y/a"], "a"), ([], "a"),
+    ):  # fmt: skip
+        shutil.rmtree(masks, ignore_errors=True)
+        masks.mkdir()
+        for name in file_names:
+            (masks / name).parent.mkdir(exist_ok=True)
+            Image.fromarray(np.ones((4, 4), np.uint8)).save(masks / f"{name}.png")
+
+        def mask(key: str = key) -> str:
+            found = IndexTruth(str(masks), "", str(classes))(RawSample(0, key, {}))
+            return f"`{found.image}`" if found else "no truth"
+
+        shown = ", ".join(f"`{name}.png`" for name in file_names) or "nothing"
+        yield "masks in a folder", f"{shown} for key `{key}`", outcome(mask)
+
+
+def weights(folder: Path) -> Iterator[Row]:
+    """Files of weights, and what belongs to them."""
+
+    def read(path: Path) -> bool:
+        try:
+            check_file(path)
+            torch.load(path, weights_only=True)
+        except Exception as error:
+            raise ConfigError(explained(error, path)) from error
+        return True
+
+    def saved(content: Any) -> bytes:
+        stream = io.BytesIO()
+        torch.save(content, stream)
+        return stream.getvalue()
+
+    def zipped(name: str) -> bytes:
+        stream = io.BytesIO()
+        with zipfile.ZipFile(stream, "w") as archive:
+            archive.writestr(name, b"")
+        return stream.getvalue()
+
+    tensors = {"visual.weight": torch.ones(2)}
+    for what, name, data in (
+        ("tensors", "w.pt", saved(tensors)),
+        ("tensors, and other Python objects", "w.pt", saved(tensors | {"args": Namespace(lr=1)})),
+        ("TorchScript", "w.pt", zipped("w/constants.pkl")),
+        ("another zip", "w.pt", zipped("readme.txt")),
+        ("compressed", "w.pt.gz", gzip.compress(saved(tensors))),
+        ("a tar", "w.pt", tar([("w.bin", b"")])),
+        ("one of several parts", "w-00001-of-00002.bin", saved(tensors)),
+        ("a web page", "w.pt", b"<!DOCTYPE html>"),
+        ("a pointer of Git LFS", "w.pt", b"version https://git-lfs.github.com/spec/v1"),
+        ("anything else", "w.pt", b"weights"),
+    ):
+        path = folder / name
+        path.write_bytes(data)
+        yield "weights", f"{what}: `{name}`", outcome(lambda path=path: read(path))
+        path.unlink()
+    beside = folder / "open_clip_config.json"
+    mean = {"mean": [0.5, 0.5, 0.5]}
+    for model, config in (("ViT-B-16-SigLIP", None), ("ViT-L-14", None), ("ViT-L-14", mean)):
+        beside.unlink(missing_ok=True)
+        if config:
+            beside.write_text(json.dumps({"preprocess_cfg": config}))
+        settled = settle(model, str(folder / "w.pt"), {})
+        guess = " With a warning: nothing says mean." if "mean" in settled.lines[-1].partition(
+            "differ in")[2].partition(",")[0] else ""  # fmt: skip
+        lies = f", beside `{beside.name}`" if config else ""
+        told = f"mean {settled.values['mean']}, from {settled.sources['mean']}.{guess}"
+        yield "weights", f"of {model} in a file{lies}", told
+
+
 def places(folder: Path) -> Iterator[Row]:
     """Where shards are."""
     for name in ("b.tar", "run#1.tar", "a b.tar", ".hidden.tar", "c [1].tar"):
@@ -253,6 +365,8 @@ def outcome(ask: Callable[[], Any], hidden: str = "") -> str:
         answer = ask()
     except Reject as reject:
         return f"rejected: `{reject.reason}`"
+    except ShardError as error:
+        return f"the shard fails: {error}"
     except ConfigError as error:
         text = str(error).replace(hidden, "…" if hidden and not hidden.endswith("/") else "")
         return "exit 2: " + text.replace("|", "\\|")

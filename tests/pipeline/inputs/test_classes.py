@@ -22,11 +22,13 @@ def test_classes_come_in_the_order_of_the_file(tmp_path: Path) -> None:
       threshold: 0.25
       presence: -1
     - {id: 0, name: "yes"}
+    - {id: 9, name: " owl ", prompts: [owl, "barn owl\\t", " owl"]}
     """
     assert load_classes(write(tmp_path, text)) == [
         Category(7, "dog", ("dog", "puppy"), 0.0),
         Category(3, "éléphant", ("éléphant",), 0.25, -1.0),
         Category(0, "yes", ("yes",), None),
+        Category(9, "owl", ("owl", "barn owl"), None),
     ]
 
 
@@ -38,6 +40,7 @@ def test_classes_come_in_the_order_of_the_file(tmp_path: Path) -> None:
             "line 2, entry 2: name 'dog' is there twice, first in line 1, entry 1",
         ),
         ("- {id: 1, name: dog}\n- {id: 1, name: cat}", "id 1 is there twice"),
+        ("- {id: 1, name: dog}\n- {id: 2, name: 'dog '}", "name 'dog' is there twice"),
         (
             "- {id: 1, name: dog}\n- {id: 2, name: no}",
             "entry 2: name False is not a text; .* need quotes",

@@ -244,6 +244,9 @@ def huge() -> bytes:
         (pickled(), "bad_prompts"),
         (huge(), "bad_prompts"),
         (as_npy([["a", "b"]], np.str_), "bad_prompts"),
+        (as_npy([["1", "2"]], np.str_), "bad_prompts"),
+        (as_npy([[1, 2]], np.complex64), "bad_prompts"),
+        (as_npy([[1e300, 2]], np.float64), "bad_prompts"),
         (as_npy([[0, 0]]), "bad_prompts"),
         (as_npy([[1, np.nan]]), "bad_prompts"),
         (as_npy([[1, np.inf]]), "bad_prompts"),
@@ -253,7 +256,7 @@ def huge() -> bytes:
         (as_npy([[1, 2], [3, 4]]), "bad_prompts"),
         (as_npy(np.empty((0, 2))), "bad_prompts"),
     ],
-    ids=range(16),
+    ids=range(19),
 )
 def test_bad_vectors(npy: bytes | None, reason: str) -> None:
     fields = as_json({"labels": ["one"]}) | ({} if npy is None else {"npy": npy})

@@ -1,8 +1,11 @@
 """From the bytes of a shard to images with what is wanted of them, or a reason."""
 
+import io
+import tarfile
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -243,3 +246,35 @@ def test_images_of_a_run_are_read_by_its_settings(
     assert isinstance(first, Sample) and first.wanted == "a.0"
     assert [each.reason for each in others if isinstance(each, Rejected)] == ["too_large"] * 2
     assert ShardReader.of_run({}, text_of) == ShardReader(text_of)  # one that is not known
+
+
+@pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE])
+def test_an_image_that_is_a_link_is_a_reject(
+    kind: bytes, picture: Callable[..., bytes], tmp_path: Path
+) -> None:
+    """As tar stores a file of which it has another name: all that is left of it is the name."""
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name, content in (("a.jpg", picture()), ("a.txt", b"a"), ("b.jpg", None),
+                              ("b.txt", b"b"), ("c.jpg", picture()), ("c.txt", None),
+                              ("latest", None), ("v1.0", None)):  # fmt: skip
+            member = tarfile.TarInfo(name)
+            if content is None:
+                member.type, member.linkname = kind, "a.jpg"
+            member.size = len(content or b"")
+            archive.addfile(member, io.BytesIO(content or b""))
+
+    def text(raw: RawSample) -> str:
+        if "txt" not in raw.fields:
+            raise Reject("missing_field", "no .txt")
+        return raw.fields["txt"].decode()
+
+    a, b, c = ShardReader(text)(find_shards([str(tmp_path)])[0])
+    assert isinstance(a, Sample) and a.key == "a"
+    assert isinstance(b, Rejected) and (b.key, b.file_name) == ("b", "b.jpg")
+    assert isinstance(c, Rejected) and (c.key, c.file_name) == ("c", "c.jpg")
+    for found, field in ((b, "jpg"), (c, "txt")):
+        assert found.reason == "missing_field"
+        assert found.detail.endswith(
+            f".{field} is a link, which holds nothing: pack with tar --dereference "
+            "--hard-dereference"
+        )

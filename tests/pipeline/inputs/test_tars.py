@@ -1,10 +1,13 @@
 """The reader that must not lose a sample in silence."""
 
+import bz2
 import gzip
 import io
+import lzma
 import tarfile
 from collections.abc import Callable
 
+import pyarrow as pa
 import pytest
 import webdataset as wds
 from hypothesis import given
@@ -261,3 +264,25 @@ def test_keys_may_end_at_the_last_dot(tar: MakeTar) -> None:
         ("v1.0/photo.001", ["jpg"]),
     ]
     assert [sample.key for sample in read(data)] == ["v1.0/photo"]
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (gzip.compress(bytes(RECORD)), "compressed (gzip)"),
+        (bz2.compress(bytes(RECORD)), "compressed (bzip2)"),
+        (lzma.compress(bytes(RECORD)), "compressed (xz)"),
+        (pa.compress(bytes(RECORD), "zstd", asbytes=True), "compressed (zstd)"),
+        (b"PK\x03\x04" + bytes(RECORD), "a zip"),
+        (b"<html>" + bytes(RECORD), "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\n" * 20, "a pointer of Git LFS"),
+    ],
+)
+def test_what_is_taken_for_a_tar_is_called_what_it_is(data: bytes, kind: str) -> None:
+    _, why = read_until_error(data)
+    assert why.startswith(f"not a tar, but {kind}")
+
+
+def test_the_first_name_of_a_damaged_tar_says_nothing_about_its_kind(tar: MakeTar) -> None:
+    samples, why = read_until_error(tar([("<a>.jpg", bytes(3 * BLOCK))])[: 2 * BLOCK])
+    assert not samples and "web page" not in why

@@ -19,7 +19,9 @@ from pipeline.config import ModelConfig
 from pipeline.errors import ModelError
 from pipeline.models.clip import load_model
 
-transformers = pytest.importorskip("transformers")
+transformers = pytest.importorskip(
+    "transformers", reason="what transformers computes needs the extra `clients`"
+)
 
 CPU = torch.device("cpu")
 WIDTH, SIZE, PATCH, CONTEXT, TOKENS, HEADS = 128, 48, 16, 12, 49408, 2

@@ -1,6 +1,8 @@
 """Commits, failures, and whose results an output holds."""
 
+import errno
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -270,3 +272,60 @@ def test_a_run_of_a_later_release_is_refused(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 99'))
     with pytest.raises(ConfigError, match="has schema version 99, and this release knows up to 2"):
         ledger.identity()
+
+
+def test_a_failure_that_cannot_be_written_is_said_and_known(
+    ledger: Ledger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = Path(ledger.output, "failed", f"{SHARD.name}.json")
+    place.mkdir(parents=True)  # what no user may write to, root included
+    ledger.fail(SHARD, "cut short")
+    (line,) = capsys.readouterr().out.splitlines()
+    assert re.match(rf"not recorded: {SHARD.name}: IsADirectoryError: .*; the next run tries", line)
+    assert ledger.failures() == {SHARD.name: "cut short"} and not Ledger(ledger.output).failures()
+    place.rmdir()
+    ledger.fail(SHARD, "cut short again")
+    assert Ledger(ledger.output).failures() == ledger.failures() == {SHARD.name: "cut short again"}
+
+
+@pytest.mark.parametrize(("number", "passes"), [(errno.EACCES, False), (errno.EIO, True)])
+def test_a_record_that_may_not_be_removed_is_said(
+    ledger: Ledger,
+    number: int,
+    passes: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ledger.fail(SHARD, "cut short")
+    ledger.commit(commit(), {"annotations/a.parquet": b"table"})
+
+    def refuse(location: str) -> None:
+        raise OSError(number, "so it is", location)
+
+    monkeypatch.setattr(storage, "remove", refuse)
+    if passes:
+        with pytest.raises(OSError, match="so it is"):
+            ledger.forgive(ledger.committed())
+    else:
+        ledger.forgive(ledger.committed())
+    assert (f"not removed: failed/{SHARD.name}.json" in capsys.readouterr().out) is not passes
+    assert not ledger.failures()
+
+
+def test_a_failure_that_cannot_be_written_now_is_to_be_written_later(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(location: str, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", location)
+
+    monkeypatch.setattr(storage, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        ledger.fail(SHARD, "cut short")
+    assert not ledger.failures()
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"missing": 1}'])
+def test_a_summary_that_names_nothing_is_one_line(ledger: Ledger, content: str) -> None:
+    Path(ledger.output, "summary.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"summary\.json: damaged"):
+        ledger.left()

@@ -160,6 +160,8 @@ def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--source", str(tmp_path / "none"), "--output", str(tmp_path / "out")]
     assert rethreshold(arguments) == 2
     assert "no annotation run has committed there" in capsys.readouterr().err
+    assert rethreshold([*arguments, "--input_root", "/data"]) == 2
+    assert "--input_root: has no effect without --images" in capsys.readouterr().err
     source = str(tmp_path / "source")
     one = ["--limit_shards", "1", "--limit_samples", "2", "--mask.heat", "false"]
     assert annotate([*LOCAL, *one, "--output", source]) == 0

@@ -81,6 +81,12 @@ def test_labels_of_samples() -> None:
     for bad in (b'{"labels": ["cow"]}', b"[]", b"{"):
         with pytest.raises(Reject, match="bad_label"):
             by_name.target(RawSample(0, "k", {"json": bad}))
+    for blanks in (b'["cat", null, " "]', b'[" cat\\n"]', b'["\\u200b", "cat"]'):
+        json = b'{"labels": %s}' % blanks
+        assert by_name.target(RawSample(0, "k", {"json": json})) == 1
+    assert by_name.target(RawSample(0, "k", {"json": b'{"labels": [null]}'})) is None
+    assert by_id.target(RawSample(0, "k", {"cls": b"\xef\xbb\xbf9"})) == 1
+    assert by_id.target(RawSample(0, "k", {"cls": b" \n"})) is None
     imagenet = ClassNames.load("", "")
     assert len(imagenet.names) == 1000 and imagenet.names[0] == "tench"
 

@@ -72,9 +72,27 @@ def test_columns_in_another_order_and_a_byte_order_mark(tmp_path: Path, csvs: tu
 
 
 @pytest.mark.parametrize(
+    "content",
+    [
+        "ImageId, X, Y, Label, EstimatedYesNo\n a , 0.5, 1, /m/d , yes\na, 0.5, 0,/m/d, no\n",
+        '\n\n"ImageId","X","Y","Label","EstimatedYesNo"\r\na,0.5,1,/m/d,yes\r\na,0.5,0,/m/d,no',
+        '"a,b",ImageId,X,Y,Label,EstimatedYesNo\n1,a,0.5,1,/m/d,yes\n1,a,0.5,0,/m/d,no\n',
+        "ImageId,X,Y,Label,EstimatedYesNo\na,0.5,1,/m/d,yes\na,.5,0,/m/d,no\n ,0,0,/m/d,yes\n",
+    ],
+)
+def test_blanks_and_quotes_are_no_part_of_names(tmp_path: Path, csvs: tuple, content: str) -> None:
+    points = tmp_path / "blanks.csv"
+    points.write_bytes(content.encode())
+    pairs, cleaning = read_labels(str(points), csvs[1])
+    assert as_dict(pairs) == {("a", "/m/d"): {(0.5, 1.0, True), (0.5, 0.0, False)}}
+    assert cleaning.left_out == ({} if cleaning.rows == 2 else {"no image or label": 1})
+
+
+@pytest.mark.parametrize(
     "content, words",
     [
         ("", "is empty"),
+        (" \n\n", "is empty"),
         ("ImageId,X,Y,Label,EstimatedYesNo\n", "no rows"),
         ("ImageID,X,Y,Label,EstimatedYesNo\na,0,0,/m/d,yes\n", "no column ImageId"),
         ("ImageId,X,Label\na,0,/m/d\n", "no column Y, EstimatedYesNo"),
@@ -92,7 +110,7 @@ def test_files_that_are_refused(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", ["", "LabelName\n/m/d\n"])
+@pytest.mark.parametrize("content", ["", "LabelName\n/m/d\n", "/m/d,Dog\n/m/d,Cat\n"])
 def test_descriptions_that_are_refused(tmp_path: Path, csvs: tuple, content: str) -> None:
     names = tmp_path / "bad.csv"
     names.write_text(content)
@@ -152,6 +170,9 @@ def test_a_large_file_against_the_definition(
         ("007,1e3\n1,true\n", {"007": "1e3", "1": "true"}),
         ('/m/a,"Cat, small"\r\n/m/b,"two\nlines"\n', {"/m/a": "Cat, small", "/m/b": "two\nlines"}),
         ("/m/a, Cat \n\n/m/b,\n", {"/m/a": "Cat"}),
+        ("LabelName, DisplayName\n/m/a, Cat\n", {"/m/a": "Cat"}),
+        ("displayname,label_name\nCat,/m/a\n", {"/m/a": "Cat"}),
+        ("/m/a,Cat\n/m/b,\u200b\n/m/a,Cat\n", {"/m/a": "Cat"}),
     ],
 )
 def test_a_header_is_not_assumed(tmp_path: Path, content: str, names: dict[str, str]) -> None:

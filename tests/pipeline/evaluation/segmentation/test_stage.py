@@ -19,7 +19,7 @@ import legrad
 from legrad import HeatOrder
 from pipeline.demo.quality import bundled_scenes
 from pipeline.errors import ConfigError, Reject
-from pipeline.evaluation.segmentation.mat import MatReader, mat_shards
+from pipeline.evaluation.segmentation.mat import MatReader, mat_shards, read_wnids
 from pipeline.evaluation.segmentation.precision import average_precision, two_channel_precision
 from pipeline.evaluation.segmentation.scores import REGION_COUNTS, region_rows, segmentation_scores
 from pipeline.evaluation.segmentation.truth import ClassMasks, CocoTruth, IndexTruth
@@ -185,6 +185,7 @@ def region(image: int = 0, segmentation: Any = GOOD, **more: Any) -> dict[str, A
         (region(image=[0]), "no such image_id"),
         (region(category_id=5), "no such category_id"),
         ("nonsense", "no mapping"),
+        (region(iscrowd="0"), "iscrowd is neither 0 nor 1"),
     ],
 )
 def test_a_bad_annotation_takes_no_other_with_it(
@@ -227,6 +228,66 @@ def test_what_could_be_two_images_is_neither(tmp_path: Path) -> None:
         CocoTruth(coco_file(tmp_path / "twice.json", ["a.jpg", "./a.png"], []))
 
 
+@pytest.mark.parametrize(
+    ("what", "entry", "words"),
+    [
+        ("categories", {"id": 1, "name": "cat"}, "two categories have the id 1: dog and cat"),
+        (
+            "images",
+            {"id": 0, "file_name": "b.jpg", "height": 8, "width": 8},
+            r"two images have the id 0: \('a', ",
+        ),
+    ],
+)
+def test_two_things_with_one_id_are_refused(
+    tmp_path: Path, what: str, entry: dict[str, Any], words: str
+) -> None:
+    path = Path(coco_file(tmp_path / "coco.json", ["a.jpg"], [region()]))
+    content = json.loads(path.read_text("utf-8-sig"))
+    content["categories"][0] |= {"id": 1, "name": "dog"}
+    again = content | {what: content[what] * 2}  # the same again, as where files were merged
+    path.write_text(json.dumps(again))
+    CocoTruth(str(path))
+    path.write_text(json.dumps(content | {what: [*content[what], entry]}))
+    with pytest.raises(ConfigError, match=words):
+        CocoTruth(str(path))
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ["x", {"id": 3, "file_name": None, "height": 8, "width": 8},
+     {"id": 3, "file_name": "b.jpg", "height": 8}, {"id": 3, "file_name": "b.jpg", "height": 8,
+      "width": float("inf")}],
+)  # fmt: skip
+def test_an_image_that_is_none_is_named(tmp_path: Path, entry: Any) -> None:
+    path = Path(coco_file(tmp_path / "coco.json", ["a.jpg"], [region()]))
+    content = json.loads(path.read_text("utf-8-sig"))
+    path.write_text(json.dumps(content | {"images": [*content["images"], entry]}))
+    with pytest.raises(ConfigError, match=r"the image ({'id': 3|x).* has not an id, a file_name"):
+        CocoTruth(str(path))
+
+
+def test_a_mask_of_another_size_than_the_truth_is_a_reject(
+    write_predictions: Run, run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "classes.yaml").write_text("- {id: 1, name: dog}")
+    for name, side in (("a", 4), ("b", 6)):
+        image = Image.fromarray(np.ones((side, side), dtype=np.uint8))
+        image.save(tmp_path / "masks" / f"{name}.png")
+    square = {"dog": np.ones((4, 4), dtype=bool)}
+    found = run(
+        "segmentation",
+        *("--predictions", write_predictions({"a": square, "b": square})),
+        *("--masks", tmp_path / "masks", "--classes", tmp_path / "classes.yaml"),
+    )
+    assert found["rejected"] == {"other_size": 1}
+    assert found["scores"]["fixed"]["pixel_accuracy"] == 1.0
+    (tmp_path / "masks" / "c.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(OSError, match=r"c\.png: is a link to what is not there"):
+        IndexTruth(str(tmp_path / "masks"), "", str(tmp_path / "classes.yaml"))
+
+
 def test_masks_are_found_by_the_whole_key_first(tmp_path: Path) -> None:
     classes = tmp_path / "classes.yaml"
     classes.write_text("- {id: 1, name: dog}")
@@ -235,12 +296,22 @@ def test_masks_are_found_by_the_whole_key_first(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((4, 4), value, dtype=np.uint8)).save(path)
     truth = IndexTruth(str(tmp_path / "masks"), "", str(classes))
-    found = truth(RawSample(0, "sub/a", {}))
-    assert found is not None and found.image == "sub/a"
+    for key in ("sub/a", "train/sub/a"):
+        found = truth(RawSample(0, key, {}))
+        assert found is not None and found.image == "sub/a"
     assert truth(RawSample(0, "other/a", {})) is None  # only background
 
+    (tmp_path / "masks" / "other").mkdir()
+    (tmp_path / "masks" / "a.png").rename(tmp_path / "masks" / "other" / "a.png")
+    (tmp_path / "masks" / "._a.png").write_bytes(b"a Mac's notes")
+    truth = IndexTruth(str(tmp_path / "masks"), "", str(classes))
+    with pytest.raises(Reject, match="several_truths: a: could be other/a and sub/a"):
+        truth(RawSample(0, "a", {}))
 
-def test_index_masks(tmp_path: Path) -> None:
+
+def test_index_masks(
+    tmp_path: Path, picture: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "classes.yaml").write_text("- {id: 3, name: dog}\n- {id: 4, name: cat}\n")
     png = io.BytesIO()
     Image.fromarray(np.array([[0, 3, 255], [4, 4, 9]], dtype=np.uint8)).save(png, "PNG")
@@ -249,8 +320,22 @@ def test_index_masks(tmp_path: Path) -> None:
     assert found is not None and found.names == ["dog", "cat"]
     assert found.masks.sum((1, 2)).tolist() == [1, 2] and found.ignored.sum() == 1
     assert read(RawSample(0, "k", {})) is None
-    with pytest.raises(Reject, match="bad_mask"):
-        read(RawSample(0, "k", {"seg.png": png.getvalue()[:30]}))
+    for bad, why in (
+        (png.getvalue()[:30], "bad_mask: "),
+        (b"", "bad_mask: not a PNG$"),
+        (picture(size=(4, 4), format="PNG"), "bad_mask: 3 axes"),
+        (picture(size=(4, 4)), "bad_mask: not a PNG$"),
+    ):
+        with pytest.raises(Reject, match=why):
+            read(RawSample(0, "k", {"seg.png": bad}))
+    noted = io.BytesIO()  # by notes beside it, Pillow would refuse it
+    profile = np.random.default_rng(0).bytes(100) + bytes(2 << 20)
+    Image.open(png).save(noted, "PNG", icc_profile=profile)
+    again = read(RawSample(0, "k", {"seg.png": noted.getvalue()}))
+    assert again is not None and again.masks.sum((1, 2)).tolist() == [1, 2]
+    monkeypatch.setattr("pipeline.evaluation.segmentation.truth.MOST_PIXELS", 5)
+    with pytest.raises(Reject, match="bad_mask: 3x2 pixels"):
+        read(RawSample(0, "k", {"seg.png": png.getvalue()}))
 
 
 def test_a_mat_file_is_scored_as_its_images(run: Run, tmp_path: Path) -> None:
@@ -258,6 +343,7 @@ def test_a_mat_file_is_scored_as_its_images(run: Run, tmp_path: Path) -> None:
     scenes = bundled_scenes()[:5]
     names = [next(iter(scene.masks)) for scene in scenes]
     lines = [f"n{i:08d} {name}, also called so\n" for i, name in enumerate(names)]
+    lines[0] = f"\ufeff{lines[0]}"
     (tmp_path / "wnids.txt").write_text("".join(lines))
     (shard,) = mat_shards(str(tmp_path / "gtsegs.mat"))
     read = MatReader(str(tmp_path / "wnids.txt"), as_stored)
@@ -348,6 +434,11 @@ def test_heat_is_scored_as_it_was_made(write_predictions: Run, run: Run) -> None
         (("--mat", "a"), "--wnids"),
         (("--masks", "a", "--input", "b"), "need --classes"),
         (("--mask_field", "a", "--predictions", "b"), "has no samples"),
+        (("--coco", "a", "--predictions", "b", "--key_end", "last_dot"), "--key_end: has no eff"),
+        (("--coco", "a", "--predictions", "b", "--max_pixels", "9"), "--max_pixels: has no effect"),
+        (("--coco", "a", "--input", "b", "--classes", "c"), "--classes: has no effect without"),
+        (("--coco", "a", "--input", "b", "--wnids", "c"), "--wnids: has no effect without --mat"),
+        (("--mat", "a", "--wnids", "b", "--image_field", "png"), "has no effect beside --mat"),
     ],
 )
 def test_settings_that_are_refused(
@@ -356,3 +447,14 @@ def test_settings_that_are_refused(
     run("segmentation", *flags, code=2)
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"", "is empty"), (b"n01440764\n", "line 1: 'n01440764'"), (b"n1 \xff", "no text in UTF-8")],
+)
+def test_names_of_classes_that_are_none(tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "wnids.txt").write_bytes(content)
+    with pytest.raises(ConfigError, match=words) as caught:
+        read_wnids(str(tmp_path / "wnids.txt"))
+    assert "\n" not in str(caught.value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import posixpath
-from collections import defaultdict
 from collections.abc import Iterable
 
 from pipeline.errors import Reject
@@ -21,10 +20,16 @@ class Matcher:
     """Finds the entry that a key means; folders are never dropped where they tell entries apart."""
 
     def __init__(self, entries: Iterable[str]) -> None:
-        """Take the entries, as `as_key` makes them."""
-        self._by_base: dict[str, list[str]] = defaultdict(list)
+        """Take the entries: paths without extension, as `as_key` makes them, or bare names.
+
+        Of two million bare names it keeps no more than a dictionary.
+        """
+        self._first: dict[str, str] = {}
+        self._others: dict[str, list[str]] = {}
         for entry in entries:
-            self._by_base[posixpath.basename(entry)].append(entry)
+            base = posixpath.basename(entry)
+            if self._first.setdefault(base, entry) != entry:
+                self._others.setdefault(base, []).append(entry)
 
     def __call__(self, key: str) -> str | None:
         """The entry of a sample; None where there is none.
@@ -36,7 +41,10 @@ class Matcher:
             Reject: `several_truths`: several have its base name, and none its path.
         """
         key = posixpath.normpath(key).lstrip("/")
-        named = self._by_base.get(posixpath.basename(key), [])
+        base = posixpath.basename(key)
+        if base not in self._first:
+            return None
+        named = [self._first[base], *self._others.get(base, ())]
         if key in named:
             return key
         if within := [entry for entry in named if key.endswith(f"/{entry}")]:
@@ -45,7 +53,5 @@ class Matcher:
         for found in (around, named):
             if len(found) == 1:
                 return found[0]
-        if named:
-            both = f"{named[0]} and {named[1]}"
-            raise Reject(AMBIGUOUS, f"{key}: could be {both}: give keys or file names with folders")
-        return None
+        both = f"{named[0]} and {named[1]}"
+        raise Reject(AMBIGUOUS, f"{key}: could be {both}: give keys or file names with folders")
