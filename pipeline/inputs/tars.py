@@ -97,11 +97,11 @@ def read_samples(
             number = 0 if sample is None else sample.index + 1
             sample = RawSample(number, key, {}, naming=naming)
             size = 0
+        sample.members.setdefault(part, name)
         if content is None:
             sample.links.append(part)
             continue
         size += content.size
-        sample.members.setdefault(part, name)
         if size > max_bytes:
             sample.too_large = part
             continue
