@@ -28,7 +28,7 @@ ORDER = {
     ),
     "pipeline": (
         ITSELF, "errors", "storage", "config", "inputs", "cli", "models", "outputs", "run",
-        "evaluation", "calibration", "export", "loading", "report", "demo", "student",
+        "evaluation", "calibration", "export", "loading", "report", "figures", "demo", "student",
     ),
     "pipeline.evaluation": (ITSELF, "points", "segmentation", "perturbation", "layers", "funnybirds"),
 }  # fmt: skip

@@ -180,7 +180,4 @@ class BirdCounter:
         except FileNotFoundError as error:
             raise Reject("missing_file", storage.public(location)) from error
         except Reject as reject:
-            raise Reject(
-                reject.reason, f"{storage.public(location)}: {reject.detail}"
-            ) from reject
-
+            raise Reject(reject.reason, f"{storage.public(location)}: {reject.detail}") from reject

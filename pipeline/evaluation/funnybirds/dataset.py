@@ -166,9 +166,7 @@ class Files:
 
     def without_object(self, bird: Bird, number: int) -> str:
         """The image without one of its background objects."""
-        return storage.join(
-            self._interventions(bird), "background_interventions", f"{number}.png"
-        )
+        return storage.join(self._interventions(bird), "background_interventions", f"{number}.png")
 
     def shards(self, birds: Birds) -> list[Shard]:
         """A shard for the images of every class, in order."""

@@ -119,12 +119,13 @@ def test_images_to_which_the_model_is_not_sensitive_do_not_count() -> None:
 
 
 def test_where_no_two_classes_are_apart() -> None:
-    world = World(
-        [(0, 0, 0, 0, 0), (0, 0, 1, 1, 1), (0, 1, 0, 2, 2), (1, 0, 2, 0, 3)], [(0, 0)]
-    )
+    world = World([(0, 0, 0, 0, 0), (0, 0, 1, 1, 1), (0, 1, 0, 2, 2), (1, 0, 2, 0, 3)], [(0, 0)])
     birds = birds_of(world)
     taken = birds.rivals(0)
-    assert taken is not None and (taken.first, taken.second) == (2, 3)  # disjoint: beak foot, eye tail
+    assert taken is not None and (taken.first, taken.second) == (
+        2,
+        3,
+    )  # disjoint: beak foot, eye tail
     near = birds_of(replace(world, classes=world.classes[:3]))
     last = near.rivals(0)
     assert last is not None and (last.first, last.second) == (1, 2)  # both share the beak

@@ -94,9 +94,11 @@ def test_the_data_may_move(run: Run, flags: tuple[object, ...], tmp_path: Path) 
 def test_a_class_agnostic_method_is_not_sensitive(run: Run, flags: tuple[object, ...]) -> None:
     for method in ("rollout", "raw_attention"):
         found = run("funnybirds", *flags, "--method", method, output=method)["scores"]
-        assert found["ts"] in (0, None) and found["images"]["ts"] + found["images"].get(
-            "ts: the model is not sensitive", 0
-        ) == 2
+        assert (
+            found["ts"] in (0, None)
+            and found["images"]["ts"] + found["images"].get("ts: the model is not sensitive", 0)
+            == 2
+        )
 
 
 @pytest.mark.parametrize("method", sorted(set(legrad.METHODS) - {"text_span"}))
@@ -134,9 +136,7 @@ def test_images_and_maps_are_those_of_the_authors_code(weights: str) -> None:
     torch.testing.assert_close(maps["heat"], legrad.heatmap(raw, (64, 64)), rtol=1e-3, atol=1e-4)
     rollout, _ = opened(weights, method="rollout")
     raw_rollout, _ = opened(weights, method="rollout", maps="raw")
-    assert torch.equal(
-        rollout.attributions(image, [1])[0], raw_rollout.attributions(image, [1])[0]
-    )
+    assert torch.equal(rollout.attributions(image, [1])[0], raw_rollout.attributions(image, [1])[0])
 
 
 def test_our_own_preprocessing(weights: str) -> None:
