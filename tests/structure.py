@@ -30,7 +30,9 @@ ORDER = {
         ITSELF, "errors", "storage", "config", "inputs", "cli", "models", "outputs", "run",
         "evaluation", "calibration", "export", "loading", "report", "figures", "demo", "student",
     ),
-    "pipeline.evaluation": (ITSELF, "points", "segmentation", "perturbation", "layers", "funnybirds"),
+    "pipeline.evaluation": (
+        ITSELF, "points", "segmentation", "perturbation", "layers", "funnybirds",
+    ),
 }  # fmt: skip
 ROOMS = Path("pipeline", "inputs")  # in every checkout since there are rooms
 

@@ -12,7 +12,7 @@ from pipeline import storage
 from pipeline.errors import naming
 from pipeline.figures.config import LayersConfig, MethodsConfig
 from pipeline.figures.maps import Row, rows_of
-from pipeline.outputs.preview import CAPTION, CELL, INK, MARGIN, PAPER, cell, overlay
+from pipeline.outputs.preview import CAPTION, CELL, INK, MARGIN, PAPER, captioned, overlay
 
 NO_FORM = 235
 """Grey of a cell whose method has no form for the model."""
@@ -46,13 +46,13 @@ def sheet(rows: Sequence[Row]) -> Image.Image:
 
 
 def _strip(row: Row) -> Image.Image:
-    cells = [cell(row.pixels, row.prompt)]
+    cells = [captioned(row.pixels, row.prompt)]
     for title, heat in row.heats.items():
         if heat is None:
             empty = np.full_like(row.pixels, NO_FORM)
-            cells.append(cell(empty, f"{title}: no form"))
+            cells.append(captioned(empty, f"{title}: no form"))
         else:
-            cells.append(cell(overlay(row.pixels, heat), title))
+            cells.append(captioned(overlay(row.pixels, heat), title))
     size = (len(cells) * (CELL + MARGIN) + MARGIN, cells[0].height + CAPTION)
     strip = Image.new("RGB", size, PAPER)
     font = ImageFont.load_default(13)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pipeline.errors import Reject
 from pipeline.evaluation.funnybirds.dataset import PARTS, Bird, Birds, Files, Rivals
-from pipeline.evaluation.funnybirds.parts import important, importances, part_weights
+from pipeline.evaluation.funnybirds.parts import importances, important, part_weights
 
 Pixels: TypeAlias = UInt8[Tensor, "3 height width"]
 ReadAll: TypeAlias = Callable[[Sequence[str]], Sequence[Tensor]]

@@ -16,7 +16,7 @@ from pipeline.evaluation.counting import Merged, count_shards
 from pipeline.evaluation.funnybirds.counters import BirdCounter, MapKind, ModelSubject, Resize
 from pipeline.evaluation.funnybirds.dataset import FILES, Birds, Files
 from pipeline.evaluation.funnybirds.parts import THRESHOLDS
-from pipeline.evaluation.funnybirds.scores import BY_THRESHOLD, SUMMARY, bird_scores
+from pipeline.evaluation.funnybirds.scores import BY_THRESHOLD, bird_scores
 from pipeline.models.classifier import is_classifier
 from pipeline.storage import digests
 

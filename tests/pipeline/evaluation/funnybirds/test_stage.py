@@ -21,47 +21,21 @@ from pipeline.evaluation.funnybirds.counters import ModelSubject
 from pipeline.evaluation.funnybirds.dataset import Bird, Birds, Files
 from pipeline.evaluation.funnybirds.stage import FunnyBirdsConfig
 from pipeline.models.loading import LoadedClassifier, load
-from tests.pipeline.evaluation.funnybirds.birds import World
+from tests.pipeline.evaluation.funnybirds.birds import SMALL as WORLD
 
 Run = Callable[..., Any]
-WORLD = World(
-    [(0, 0, 0, 0, 0), (0, 0, 1, 1, 1), (1, 1, 0, 0, 2), (2, 2, 2, 2, 3)],
-    [(0, 1), (3, 0), (0, 2), (1, 0)],
-)
-
-
-@pytest.fixture(scope="session")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The birds above on the disk."""
-    root = tmp_path_factory.mktemp("birds") / "FunnyBirds"
-    WORLD.write(root)
-    return root
-
-
-@pytest.fixture(scope="session")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A checkpoint as the authors' training script writes it, of the smallest transformer."""
-    torch.manual_seed(1)
-    model = timm.create_model("test_vit", num_classes=len(WORLD.classes))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.2 * torch.randn_like(parameter)
-    path = tmp_path_factory.mktemp("weights") / "vit_final_1_checkpoint_best.pth.tar"
-    about = {"epoch": 99, "arch": "vit_b_16", "best_acc1": torch.tensor(99.8)}
-    torch.save(about | {"state_dict": model.state_dict(), "optimizer": {"state": {}}}, path)
-    return str(path)
 
 
 @pytest.fixture
-def flags(written: Path, weights: str) -> tuple[object, ...]:
+def flags(birds: Path, bird_weights: str) -> tuple[object, ...]:
     return (
-        *("--data", written, "--model.name", "timm/test_vit", "--model.pretrained", weights),
+        *("--data", birds, "--model.name", "timm/test_vit", "--model.pretrained", bird_weights),
         *("--engine.device", "cpu"),
     )
 
 
-def opened(weights: str, **changes: Any) -> tuple[ModelSubject, FunnyBirdsConfig]:
-    model = ModelConfig("timm/test_vit", weights)
+def opened(bird_weights: str, **changes: Any) -> tuple[ModelSubject, FunnyBirdsConfig]:
+    model = ModelConfig("timm/test_vit", bird_weights)
     own = {"data": "x", "model": model, "engine": ExecutionConfig(device="cpu", batch_size=2)}
     config = FunnyBirdsConfig(**own | changes)
     return ModelSubject(config, len(WORLD.classes), config.maps, config.resize), config
@@ -102,9 +76,9 @@ def test_a_class_agnostic_method_is_not_sensitive(run: Run, flags: tuple[object,
 
 
 @pytest.mark.parametrize("method", sorted(set(legrad.METHODS) - {"text_span"}))
-def test_every_method_explains(weights: str, method: str) -> None:
+def test_every_method_explains(bird_weights: str, method: str) -> None:
     try:
-        subject, _ = opened(weights, method=method)
+        subject, _ = opened(bird_weights, method=method)
     except ConfigError as error:  # the dense readings of CLIP are of CLIPs alone
         assert method in ("gem", "maskclip", "naclip", "sclip"), error
         return
@@ -114,11 +88,11 @@ def test_every_method_explains(weights: str, method: str) -> None:
     assert torch.equal(maps[0], maps[1]) == agnostic
 
 
-def test_images_and_maps_are_those_of_the_authors_code(weights: str) -> None:
-    subject, _ = opened(weights)
+def test_images_and_maps_are_those_of_the_authors_code(bird_weights: str) -> None:
+    subject, _ = opened(bird_weights)
     image = WORLD.at("test/0/000002.png")
     reference = timm.create_model("test_vit", num_classes=4).eval()
-    reference.load_state_dict(torch.load(weights, weights_only=True)["state_dict"])
+    reference.load_state_dict(torch.load(bird_weights, weights_only=True)["state_dict"])
     model_input = F.interpolate(image[None] / 255, (160, 160))  # nearest, and no normalisation
     with torch.no_grad():
         logits = reference(model_input)
@@ -127,22 +101,22 @@ def test_images_and_maps_are_those_of_the_authors_code(weights: str) -> None:
     rows = reference.head.weight.detach()[[1]]
     raw = legrad.build("legrad", reference)(model_input, rows, torch.tensor([0]))
     span = (raw - raw.min()) / (raw.max() - raw.min())
-    maps = {kind: opened(weights, maps=kind)[0].attributions(image, [1])[0] for kind in
+    maps = {kind: opened(bird_weights, maps=kind)[0].attributions(image, [1])[0] for kind in
             ("raw", "minmax", "heat")}  # fmt: skip
     assert torch.equal(subject.attributions(image, [1])[0], maps["minmax"])
     for kind, expected in (("raw", raw), ("minmax", span)):
         nearest = F.interpolate(expected[None], (64, 64))[0]
         torch.testing.assert_close(maps[kind], nearest, rtol=1e-3, atol=1e-5)
     torch.testing.assert_close(maps["heat"], legrad.heatmap(raw, (64, 64)), rtol=1e-3, atol=1e-4)
-    rollout, _ = opened(weights, method="rollout")
-    raw_rollout, _ = opened(weights, method="rollout", maps="raw")
+    rollout, _ = opened(bird_weights, method="rollout")
+    raw_rollout, _ = opened(bird_weights, method="rollout", maps="raw")
     assert torch.equal(rollout.attributions(image, [1])[0], raw_rollout.attributions(image, [1])[0])
 
 
-def test_our_own_preprocessing(weights: str) -> None:
+def test_our_own_preprocessing(bird_weights: str) -> None:
     image = WORLD.at("test/0/000002.png")
-    nearest, config = opened(weights)
-    own, _ = opened(weights, resize="model")
+    nearest, config = opened(bird_weights)
+    own, _ = opened(bird_weights, resize="model")
     model = load(config)
     assert isinstance(model, LoadedClassifier)
     assert torch.equal(own._fit(image), model.fit(image))
@@ -155,12 +129,12 @@ def test_our_own_preprocessing(weights: str) -> None:
 def test_what_is_broken_is_left_out_with_its_reason(
     run: Run,
     flags: tuple[object, ...],
-    written: Path,
+    birds: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     root = tmp_path / "broken"
-    shutil.copytree(written, root)
+    shutil.copytree(birds, root)
     interventions = root / "test_interventions"
     (interventions / "0" / "000000" / "body_beak_eye_foot_tail.png").unlink()
     (root / "test_part_map" / "0" / "000002.png").write_bytes(b"no image")
@@ -180,10 +154,10 @@ def test_what_is_broken_is_left_out_with_its_reason(
     assert "no image could be scored (4 missing_file" in capsys.readouterr().err
 
 
-def changed(written: Path, root: Path, name: str, content: object) -> Path:
+def changed(birds: Path, root: Path, name: str, content: object) -> Path:
     """The data set's lists, one of them another."""
     root.mkdir()
-    for path in written.glob("*.json"):
+    for path in birds.glob("*.json"):
         shutil.copy(path, root)
     text = content if isinstance(content, str) else json.dumps(content)
     (root / name).write_text(text)
@@ -210,10 +184,10 @@ SAMPLE = {"class_idx": 0, "bg_objects": ""}
     ],
 )
 def test_lists_that_are_not_those_of_the_data_set(
-    written: Path, tmp_path: Path, name: str, content: object, words: str
+    birds: Path, tmp_path: Path, name: str, content: object, words: str
 ) -> None:
-    with pytest.raises(ConfigError, match="--data .*: entry |--data .* is not that of") as raised:
-        Birds.load(str(changed(written, tmp_path / "lists", name, content)))
+    with pytest.raises(ConfigError, match=r"^--data .* is not that of FunnyBirds: ") as raised:
+        Birds.load(str(changed(birds, tmp_path / "lists", name, content)))
     assert words in str(raised.value) and "\n" not in str(raised.value)
 
 
@@ -245,9 +219,9 @@ def test_settings_that_are_refused(
     assert words in said and "\n" not in said
 
 
-def test_the_paper_stands_beside_its_own_settings(written: Path) -> None:
+def test_the_paper_stands_beside_its_own_settings(birds: Path) -> None:
     model = ModelConfig(f"{paper.BIRD_MODEL}.orig_in21k_ft_in1k", "weights.pth.tar")
-    usual = FunnyBirdsConfig(data=str(written), model=model)
+    usual = FunnyBirdsConfig(data=str(birds), model=model)
     assert usual.is_published
     for other in (
         replace(usual, maps="heat"),
