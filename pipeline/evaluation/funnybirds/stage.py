@@ -45,8 +45,8 @@ class FunnyBirdsConfig(EvaluationConfig):
     """Scoring by the parts of FunnyBirds."""
 
     data: str = ""
-    """The folder FunnyBirds, with classes.json, parts.json, dataset_test.json, test/,
-    test_part_map/ and test_interventions/."""
+    """The folder FunnyBirds, a path or an s3:// or gs:// prefix: classes.json, parts.json,
+    dataset_test.json, test/, test_part_map/ and test_interventions/."""
     maps: MapKind = "auto"
     """What an attribution is. raw: the map as it is; minmax: in 0..1 on the grid of patches; both
     with the nearest patch for a pixel. heat: what masks are made of, upsampled bilinearly. auto:
@@ -66,6 +66,11 @@ class FunnyBirdsConfig(EvaluationConfig):
         super().__post_init__()
         if not self.data:
             raise ConfigError("--data is needed: the folder FunnyBirds")
+        if storage.is_http(self.data):
+            raise ConfigError(
+                f"--data {storage.public(self.data)}: a web server cannot list a folder; give a "
+                "directory, or an s3:// or gs:// prefix"
+            )
         for name in UNUSED:
             if getattr(self, name) != getattr(EvaluationConfig(), name):
                 raise ConfigError(f"--{name}: FunnyBirds has no use for it; its images are --data")
@@ -114,7 +119,8 @@ def score_funnybirds(config: FunnyBirdsConfig) -> FunnyBirdsResult:
     identity = {"metric": "funnybirds", **config.identity(), "data": _digest(config.data)}
     make_subject = partial(_subject, config)
     make = partial(BirdCounter, config, config.data, config.corrected, make_subject)
-    shards = files.shards(birds)[: config.limit_shards]
+    with naming(f"--data {storage.public(config.data)}"):
+        shards = files.shards(birds)[: config.limit_shards]
     merged = count_shards(config, shards, identity, make)
     if not merged.table.num_rows:
         raise ConfigError(

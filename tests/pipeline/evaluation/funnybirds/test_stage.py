@@ -58,6 +58,29 @@ def test_a_run(run: Run, flags: tuple[object, ...], tmp_path: Path) -> None:
     assert run("funnybirds", *flags) == found  # all are committed
 
 
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.long  # what the evaluations share is seen with points
+def test_equal_counts_whoever_counts(
+    shared_ray: str, run: Run, flags: tuple[object, ...], tmp_path: Path
+) -> None:
+    alone = run("funnybirds", *flags, "--engine.threads", 1, output="alone")
+    engine = ("--engine.executor", "ray", "--engine.workers", 2, "--engine.threads", 1)
+    assert run("funnybirds", *flags, *engine, output="many") == alone
+    counts = sorted((tmp_path / "alone" / "counts").iterdir())
+    assert len(counts) == 3
+    for path in counts:
+        assert (tmp_path / "many" / "counts" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_what_decides_the_counts() -> None:
+    model = ModelConfig("timm/test_vit", "random")
+    found = FunnyBirdsConfig(data="x", model=model).identity()
+    assert found["model"]["mean"] == [0, 0, 0] and found["model"]["std"] == [1, 1, 1]
+    assert (found["maps"], found["resize"], found["corrected"]) == ("auto", "nearest", False)
+    assert not {"data", "input", "templates", "key_end"} & found.keys()
+
+
 def test_the_data_may_move(run: Run, flags: tuple[object, ...], tmp_path: Path) -> None:
     first = run("funnybirds", *flags, "--limit_shards", 1)
     shutil.copytree(flags[1], tmp_path / "elsewhere")
@@ -91,14 +114,14 @@ def test_every_method_explains(bird_weights: str, method: str) -> None:
 def test_images_and_maps_are_those_of_the_authors_code(bird_weights: str) -> None:
     subject, _ = opened(bird_weights)
     image = WORLD.at("test/0/000002.png")
-    reference = timm.create_model("test_vit", num_classes=4).eval()
+    reference = timm.create_model("test_vit", num_classes=4).eval().requires_grad_(False)
     reference.load_state_dict(torch.load(bird_weights, weights_only=True)["state_dict"])
     model_input = F.interpolate(image[None] / 255, (160, 160))  # nearest, and no normalisation
     with torch.no_grad():
         logits = reference(model_input)
     found, _ = subject.logits([image, image, image])
     torch.testing.assert_close(torch.from_numpy(found[2]).float(), logits[0], rtol=1e-4, atol=1e-4)
-    rows = reference.head.weight.detach()[[1]]
+    rows = reference.head.weight[[1]]
     raw = legrad.build("legrad", reference)(model_input, rows, torch.tensor([0]))
     span = (raw - raw.min()) / (raw.max() - raw.min())
     maps = {kind: opened(bird_weights, maps=kind)[0].attributions(image, [1])[0] for kind in
@@ -195,6 +218,7 @@ def test_lists_that_are_not_those_of_the_data_set(
     ("changes", "words"),
     [
         (("--data", ""), "--data is needed"),
+        (("--data", "https://x.org/FunnyBirds"), "a web server cannot list a folder"),
         (("--data", "nowhere"), "there is no classes.json in it; give the folder FunnyBirds"),
         (("--model.name", "legrad-demo", "--model.pretrained", "demo"), "give a classifier"),
         (("--model.pretrained", "random"), "4 classes in --data, but the head of timm/test_vit"),
