@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, UInt8
 from torch import Tensor
 
 import legrad
@@ -96,7 +96,7 @@ class ModelSubject:
             maps = F.interpolate(grid[None].float(), size, mode="nearest")[0]
         return maps.cpu(), explanation.degraded
 
-    def _fit(self, image: Pixels) -> Pixels:
+    def _fit(self, image: Pixels) -> UInt8[Tensor, "3 side side"]:
         if self._resize == "model":
             return self._model.fit(image)
         size = (self._model.size, self._model.size)
