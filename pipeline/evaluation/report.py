@@ -110,10 +110,12 @@ def plot_panels(
     rows = -(-len(panels) // PANELS_ACROSS)
     drawn = figure(2.2 * PANELS_ACROSS, 1.7 * rows + 0.3)
     grid = drawn.subplots(rows, PANELS_ACROSS, squeeze=False, sharex=True, sharey=True).flatten()
-    for axes, (title, values) in zip(grid, panels.items(), strict=False):
+    for position, (title, values) in enumerate(panels.items()):
+        axes = grid[position]
         axes.bar(range(1, len(values) + 1), values, width=0.9)
         axes.set_title(title, fontsize=8)
-        axes.tick_params(labelsize=7)
+        lowest = position + PANELS_ACROSS >= len(panels)
+        axes.tick_params(labelsize=7, labelbottom=lowest)
     for axes in grid[len(panels) :]:
         axes.axis("off")
     drawn.supxlabel(x_label, fontsize=9)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -13,6 +14,7 @@ from torch import Tensor
 
 import legrad
 from pipeline import storage
+from pipeline.config import ModelConfig
 from pipeline.errors import ConfigError, Reject, naming
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.figures.config import FigureConfig, LayersConfig, MethodsConfig
@@ -35,7 +37,7 @@ class Row:
     """An image, and what one model finds in it.
 
     Attributes:
-        model: that has found it.
+        model: that has found it, and its weights.
         prompt: that was looked for.
         pixels: of the image, as wide as a cell of the picture.
         heats: title → heat at the same size, 0..1; None where the method has no form.
@@ -60,10 +62,7 @@ def rows_of(config: LayersConfig | MethodsConfig) -> list[Row]:
         model = LoadedClip(_settings(config, number))
         columns = list(_columns(config, model))
         by_model.append(
-            [
-                _row(model, columns, prompt, images[location], model.config.model.name)
-                for location, prompt in config.pairs
-            ]
+            [_row(model, columns, prompt, images[location]) for location, prompt in config.pairs]
         )
     return [row for of_pair in zip(*by_model, strict=True) for row in of_pair]
 
@@ -127,7 +126,6 @@ def _row(
     columns: Sequence[Column],
     prompt: str,
     image: UInt8[Tensor, "3 height width"],
-    name: str,
 ) -> Row:
     pixels = _shown(image)
     size = (pixels.shape[0], pixels.shape[1])
@@ -141,7 +139,14 @@ def _row(
             (explanation,) = model.explain(explainer, [query])
         heat = heatmaps(explainer, explanation.raw, size)
         heats[title] = heat[0].cpu().numpy()
-    return Row(name, prompt, pixels, heats)
+    return Row(_label(model.config.model), prompt, pixels, heats)
+
+
+def _label(model: ModelConfig) -> str:
+    """A model and its weights, of a file its name."""
+    if model.in_place:
+        return model.name
+    return f"{model.name}, {posixpath.basename(storage.public(model.pretrained))}"
 
 
 def _shown(image: UInt8[Tensor, "3 height width"]) -> UInt8[np.ndarray, "rows columns 3"]:

@@ -71,6 +71,7 @@ def test_by_image_and_then_by_model(config: Callable[..., LayersConfig]) -> None
     made = config(MethodsConfig, models=models, methods=["rollout", "legrad"])
     rows = rows_of(made)
     assert [row.prompt for row in rows] == [p for _, p in made.pairs for _ in models]
+    assert [row.model for row in rows] == ["legrad-demo, demo", "legrad-demo, random"] * 2
     assert all(list(row.heats) == ["rollout", "legrad"] for row in rows)
     first, second, other = (rows[i].heats for i in (0, 1, 2))
     assert not np.allclose(first["legrad"], second["legrad"])  # another model

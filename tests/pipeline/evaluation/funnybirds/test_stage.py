@@ -225,7 +225,7 @@ def test_lists_that_are_not_those_of_the_data_set(
         (("--input", "x.tar"), "--input: FunnyBirds has no use for it"),
         (("--templates", '["a {}"]'), "--templates: FunnyBirds has no use for it"),
         (("--maps", "sideways"), "--maps sideways: has to be auto or raw or minmax or heat"),
-        (("--method", "gem"), "--method gem: "),
+        (("--empty_text", "a photo"), "timm/test_vit takes no texts"),
     ],
 )
 def test_settings_that_are_refused(
