@@ -135,9 +135,9 @@ def test_figure(
     demo = [{"name": "legrad-demo", "pretrained": "demo"}] * len(models)
     words[words.index("--models") + 1] = json.dumps(demo)
     assert figures.main([*words, "--device", "cpu"]) == 0
-    picture = Image.open(words[words.index("--output") + 1])
     rows = len(models) * len(places)
-    assert picture.height > rows * CELL and picture.width > 8 * CELL
+    with Image.open(words[words.index("--output") + 1]) as picture:
+        assert picture.height > rows * CELL and picture.width > 8 * CELL
 
 
 def test_the_speed_of_every_method(
