@@ -14,6 +14,7 @@ from typing import Any
 
 from pipeline import storage
 from pipeline.cli import ExitCode, run_command
+from pipeline.evaluation.funnybirds.stage import FunnyBirdsConfig, score_funnybirds
 from pipeline.evaluation.layers.stage import LayersConfig, study_layers
 from pipeline.evaluation.perturbation.stage import PerturbationConfig, score_perturbation
 from pipeline.evaluation.points.stage import PointsConfig, score_points
@@ -24,6 +25,7 @@ COMMANDS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "segmentation": (SegmentationConfig, score_segmentation),
     "perturbation": (PerturbationConfig, score_perturbation),
     "layers": (LayersConfig, study_layers),
+    "funnybirds": (FunnyBirdsConfig, score_funnybirds),
 }
 
 

@@ -28,9 +28,11 @@ ORDER = {
     ),
     "pipeline": (
         ITSELF, "errors", "storage", "config", "inputs", "cli", "models", "outputs", "run",
-        "evaluation", "calibration", "export", "loading", "report", "demo", "student",
+        "evaluation", "calibration", "export", "loading", "report", "figures", "demo", "student",
     ),
-    "pipeline.evaluation": (ITSELF, "points", "segmentation", "perturbation", "layers"),
+    "pipeline.evaluation": (
+        ITSELF, "points", "segmentation", "perturbation", "layers", "funnybirds",
+    ),
 }  # fmt: skip
 ROOMS = Path("pipeline", "inputs")  # in every checkout since there are rooms
 

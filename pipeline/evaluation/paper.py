@@ -121,6 +121,17 @@ ABLATION: dict[tuple[bool, bool], dict[str, tuple[float, float]]] = {
 }
 """(ReLU, score of every layer) → negative and positive AUC for the target class (table 9)."""
 
+FUNNYBIRDS: tuple[tuple[str, dict[str, Any], tuple[float, ...]], ...] = (
+    # FunnyBirds' GradCAM of a transformer is that of the attention map.
+    ("attention_cam", {"form": "te"}, (0.75, 0.67, 0.68, 0.91, 0.70, 0.48)),
+    ("rollout", {}, (0.86, 0.80, 0.82, 0.80, 0.76, 0.0)),
+    ("transformer_attribution", {}, (0.91, 0.92, 0.89, 0.90, 0.74, 0.95)),
+    ("legrad", {}, (0.90, 0.83, 0.92, 1.00, 0.77, 0.97)),
+)
+"""Method, its options, and CSDC, PC, DC, D, SD and TS on FunnyBirds (table 10)."""
+BIRD_MODEL = "timm/vit_base_patch16_224"
+BIRD_IMAGES, BIRD_CLASSES = 500, 50
+
 
 OPTIONS: dict[tuple[str, str], dict[str, Any]] = {("attention_cam", SUPERVISED): {"form": "te"}}
 """(method, model) → options of the paper's row, where they are not the method's defaults."""

@@ -18,6 +18,7 @@ matplotlib.use("Agg")
 
 Series = Mapping[str, tuple[Sequence[float | int], Sequence[float | int]]]
 """Name → x and y of a line."""
+PANELS_ACROSS = 5
 
 
 def header(merged: Merged) -> dict[str, Any]:
@@ -99,6 +100,26 @@ def plot_bars(output: str, name: str, values: Mapping[str, float], label: str) -
     axes.invert_yaxis()
     axes.set(xlabel=label)
     axes.grid(alpha=0.3, axis="x")
+    save(output, name, drawn)
+
+
+def plot_panels(
+    output: str, name: str, panels: Mapping[str, Sequence[float]], x_label: str, y_label: str
+) -> None:
+    """Write a small plot of bars, 1, 2, … on the x axis, for each name."""
+    rows = -(-len(panels) // PANELS_ACROSS)
+    drawn = figure(2.2 * PANELS_ACROSS, 1.7 * rows + 0.3)
+    grid = drawn.subplots(rows, PANELS_ACROSS, squeeze=False, sharex=True, sharey=True).flatten()
+    for position, (title, values) in enumerate(panels.items()):
+        axes = grid[position]
+        axes.bar(range(1, len(values) + 1), values, width=0.9)
+        axes.set_title(title, fontsize=8)
+        lowest = position + PANELS_ACROSS >= len(panels)
+        axes.tick_params(labelsize=7, labelbottom=lowest)
+    for axes in grid[len(panels) :]:
+        axes.axis("off")
+    drawn.supxlabel(x_label, fontsize=9)
+    drawn.supylabel(y_label, fontsize=9)
     save(output, name, drawn)
 
 

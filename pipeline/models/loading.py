@@ -108,8 +108,10 @@ class LoadedClassifier(LoadedModel):
                 "of its head, not texts"
             )
         device, dtype = choose_device(config.engine.device), DTYPES[config.model.precision]
-        model: Any = load_classifier(config.sized_model(), device, dtype)
-        preprocess = Preprocess.of_classifier(model, config.sized_model().image_size)
+        sized = config.sized_model()
+        model: Any = load_classifier(sized, device, dtype)
+        given = sized.weight_settings().values
+        preprocess = Preprocess.of_classifier(model, sized.image_size, given)
         super().__init__(config, model, device, dtype, preprocess)
 
     def caption(self, text: str) -> Float32[Tensor, " embed"]:

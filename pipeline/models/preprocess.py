@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +58,12 @@ class Preprocess:
         )
 
     @classmethod
-    def of_classifier(cls, model: nn.Module, image_size: int | None = None) -> Preprocess:
+    def of_classifier(
+        cls,
+        model: nn.Module,
+        image_size: int | None = None,
+        given: Mapping[str, Any] | None = None,
+    ) -> Preprocess:
         """That of a timm classifier: every image is squashed bilinearly.
 
         So did the code that Table 8's protocol is from (hila-chefer/Transformer-Explainability,
@@ -66,13 +72,15 @@ class Preprocess:
         Args:
             model: a model with `pretrained_cfg`.
             image_size: another side than the model's own.
+            given: `mean`, `std` and `interpolation` that somebody wrote down, which come first.
         """
-        settings: Any = model.pretrained_cfg
+        own: Any = model.pretrained_cfg
+        settings = {**own, "interpolation": "bilinear", **(given or {})}
         return cls(
             size=image_size or settings["input_size"][-1],
             mean=torch.tensor(settings["mean"]).view(3, 1, 1),
             std=torch.tensor(settings["std"]).view(3, 1, 1),
-            interpolation=InterpolationMode.BILINEAR,
+            interpolation=InterpolationMode(settings["interpolation"]),
         )
 
     def squash(

@@ -72,21 +72,21 @@ def _annotated(output: str, shard: Shard) -> Iterator[tuple[Pixels, Sequence[Row
 
 def _row(pixels: Pixels, annotations: Sequence[Row], order: HeatOrder) -> Image.Image:
     shown = sorted(annotations, key=lambda row: -row["score"])[:PROMPTS]
-    cells = [_cell(pixels, f"{len(annotations)} prompts")]
+    cells = [captioned(pixels, f"{len(annotations)} prompts")]
     for row in shown:
         title = f"{row['category'] or row['prompt']}  {row['score']:.2f}"
         heated = pixels
         if row["heat"] is not None:
             heated = overlay(pixels, stored_heatmap(row, order))
-        cells.append(_cell(heated, title))
-        cells.append(_cell(_cut_out(pixels, decode(row["segmentation"])), "mask"))
+        cells.append(captioned(heated, title))
+        cells.append(captioned(_cut_out(pixels, decode(row["segmentation"])), "mask"))
     strip = Image.new("RGB", (WIDTH, cells[0].height), PAPER)
     for position, cell in enumerate(cells):
         strip.paste(cell, (MARGIN // 2 + position * (CELL + MARGIN), 0))
     return strip
 
 
-def _cell(pixels: Pixels, title: str) -> Image.Image:
+def captioned(pixels: Pixels, title: str) -> Image.Image:
     """A picture scaled to the width of a cell, with a title below."""
     picture = Image.fromarray(pixels)
     height = max(1, round(picture.height * CELL / picture.width))

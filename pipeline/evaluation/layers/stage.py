@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any, ClassVar, Literal
 
 from pipeline import storage
@@ -40,6 +41,8 @@ class Variant:
     options: dict[str, Any]
 
 
+MOST_PANELS = 100
+"""Classes whose distributions are drawn."""
 WITHOUT_EXTRAS: dict[str, Any] = {"bootstrap": 0, "sweep": False, "gallery": False}
 LAST: dict[str, Any] = {"score_layer": "last"}
 AUTOGRAD: dict[str, Any] = {"algorithm": "autograd"}
@@ -60,7 +63,8 @@ class LayersConfig(EvaluationConfig):
 
     study: Literal["sweep", "gradient", "ablation"] = "sweep"
     """sweep: scores over the number of last layers (figure 4); gradient: where the gradient is
-    (figure 6); ablation: without ReLU, and with the last layer's score alone (table 9)."""
+    (figure 6; by class: 12 to 18); ablation: without ReLU, and with the last layer's score alone
+    (table 9)."""
     points: str = ""
     """sweep: CSV of point labels, for p-mIoU."""
     descriptions: str = ""
@@ -217,9 +221,14 @@ def _gradient(config: LayersConfig) -> tuple[dict[str, Any], list[Merged]]:
         ("layer", "mean inside the object", "min-max over layers"),
         ((layer, f"{raw:.3e}", value) for layer, raw, value in rows),
     )
-    report.write_markdown(config.output, "Gradient over the layers", [table])
+    drawn = dict(islice(found["classes"].items(), MOST_PANELS))
+    left_out = len(found["classes"]) - len(drawn)
+    note = f"classes.png has the first {MOST_PANELS} classes; metrics.json all." * (left_out > 0)
+    report.write_markdown(config.output, "Gradient over the layers", [table, note])
     series = {"all classes": (layers, found["layers"])}
-    report.plot_lines(config.output, "layers.png", series, "layer", "gradient inside the object")
+    y_label = "gradient inside the object"
+    report.plot_lines(config.output, "layers.png", series, "layer", y_label)
+    report.plot_panels(config.output, "classes.png", drawn, "layer", y_label)
     return found, [merged]
 
 

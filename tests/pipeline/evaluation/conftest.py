@@ -28,6 +28,7 @@ from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.masks import encode, measure
 from pipeline.outputs.records import Commit, file_record
 from pipeline.outputs.schema import image_id, to_files
+from tests.pipeline.evaluation.funnybirds.birds import SMALL
 
 LOCAL = ("--engine.executor", "local", "--engine.threads", "1", "--engine.log_seconds", "1000")
 NAMES = 'LabelName,DisplayName\r\n/m/d,Dog\r\n/m/c,Cat\r\n/m/b,"Bird, small"\r\n'
@@ -187,6 +188,28 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     path = tmp_path_factory.mktemp("classifier") / "test_vit.safetensors"
     save_file(model.state_dict(), path)
     return "timm/test_vit", str(path)
+
+
+@pytest.fixture(scope="session")
+def birds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small FunnyBirds in the real layout."""
+    root = tmp_path_factory.mktemp("birds") / "FunnyBirds"
+    SMALL.write(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def bird_weights(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A checkpoint as FunnyBirds' authors write theirs, of the smallest transformer."""
+    torch.manual_seed(1)
+    model = timm.create_model("test_vit", num_classes=len(SMALL.classes))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.2 * torch.randn_like(parameter)
+    path = tmp_path_factory.mktemp("weights") / "vit_final_1_checkpoint_best.pth.tar"
+    about = {"epoch": 99, "arch": "vit_b_16", "best_acc1": torch.tensor(99.8)}
+    torch.save(about | {"state_dict": model.state_dict(), "optimizer": {"state": {}}}, path)
+    return str(path)
 
 
 @pytest.fixture(scope="session")

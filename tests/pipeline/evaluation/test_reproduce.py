@@ -11,15 +11,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from benchmarks import methods
 from benchmarks import run as benchmark
 from benchmarks.published import install as published
-from jobs import evaluate
+from jobs import evaluate, figures
 from pipeline.demo.scenes import Scene
 from pipeline.demo.sprites import CLASSES
 from pipeline.models.demo import ASSETS
+from pipeline.outputs.preview import CELL
 from tests.benchmarks.stand_in import TINY, make_stand_in
 from tests.pipeline.evaluation.formats import index_mask, write_mat
 
@@ -27,6 +29,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "reproduce.md"
 BLOCKS = re.findall(r"^```\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
 COMMANDS = [line for block in BLOCKS for line in block.replace("\\\n", " ").splitlines()]
 EVALUATIONS = [line for line in COMMANDS if "jobs/evaluate.py" in line]
+FIGURES = [line for line in COMMANDS if "jobs/figures.py" in line]
 SMALL = ("--limit_samples", "3", "--engine.executor", "local", "--engine.threads", "1")
 SHARD = ASSETS / "shards" / "demo-00000.tar"
 
@@ -37,6 +40,8 @@ def data(
     imagenet_shard: str,
     classifier: tuple[str, str],
     csvs: tuple[str, str],
+    birds: Path,
+    bird_weights: str,
     write_predictions: Callable[..., str],
     scenes: list[Scene],
     monkeypatch: pytest.MonkeyPatch,
@@ -71,6 +76,9 @@ def data(
         "voc2012.tar": str(SHARD),
         "timm/vit_base_patch16_224.orig_in21k_ft_in1k": classifier[0],
         "timm": classifier[1],
+        "FunnyBirds": str(birds),
+        "timm/vit_base_patch16_224": "timm/test_vit",
+        "vit_base_patch16_224_final_1_checkpoint_best.pth.tar": bird_weights,
         "out": write_predictions({"scene00000": scene, "scene00001": scene}),
     }
 
@@ -113,10 +121,30 @@ def test_evaluation(command: str, data: dict[str, str], tmp_path: Path) -> None:
     shutil.rmtree(output)
 
 
+@pytest.mark.parametrize("command", FIGURES, ids=lambda line: shlex.split(line)[2])
+@pytest.mark.slow
+def test_figure(
+    command: str, scenes: list[Scene], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(command)[2:]
+    places = yaml.safe_load(words[words.index("--images") + 1])
+    for place, scene in zip(places, scenes, strict=False):
+        Image.fromarray(scene.image).save(place)
+    models = yaml.safe_load(words[words.index("--models") + 1])
+    demo = [{"name": "legrad-demo", "pretrained": "demo"}] * len(models)
+    words[words.index("--models") + 1] = json.dumps(demo)
+    assert figures.main([*words, "--device", "cpu"]) == 0
+    rows = len(models) * len(places)
+    with Image.open(words[words.index("--output") + 1]) as picture:
+        assert picture.height > rows * CELL and picture.width > 8 * CELL
+
+
 def test_the_speed_of_every_method(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (command,) = (shlex.split(line) for line in COMMANDS if line not in EVALUATIONS)
+    others = {*EVALUATIONS, *FIGURES}
+    (command,) = (shlex.split(line) for line in COMMANDS if line not in others)
     assert command[:2] == ["python", "benchmarks/run.py"]
     package = make_stand_in(tmp_path)
     monkeypatch.setattr(published, "find", lambda given: package)
@@ -129,5 +157,5 @@ def test_the_speed_of_every_method(
 
 def test_every_table_has_a_section() -> None:
     text = PAGE.read_text()
-    for table in (1, 2, 4, 5, 6, 7, 8, 9):
+    for table in (1, 2, 4, 5, 6, 7, 8, 9, 10):
         assert re.search(rf"^## .*\b{table}\b", text, re.MULTILINE), table

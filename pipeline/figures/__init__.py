@@ -1,0 +1,1 @@
+"""Pictures of maps, side by side: by layer, by method, by model."""
