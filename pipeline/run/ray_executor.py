@@ -358,4 +358,3 @@ def _is_alive(node: str) -> bool:
 def _nodes() -> list[dict[str, Any]]:
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     return nodes
-

@@ -28,7 +28,9 @@ def manifest(everything: bool = False) -> dict[str, Any]:
     text = MANIFEST.read_text()
     if everything:
         # A volume has one source, and rules of deletion stand instead of the simple way.
-        text = re.sub(r"^ *(emptyDir|shutdownAfter\w+|ttlSecondsAfter\w+):.*\n", "", text, flags=re.M)
+        text = re.sub(
+            r"^ *(emptyDir|shutdownAfter\w+|ttlSecondsAfter\w+):.*\n", "", text, flags=re.M
+        )
         text = OUT_COMMENTED.sub(r"\1", text)
     return yaml.safe_load(text)
 
@@ -132,7 +134,9 @@ def test_no_secret_is_written_into_it() -> None:
     cluster = manifest()["spec"]["rayClusterSpec"]
     pods = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
     containers = [each for pod in pods for each in pod["template"]["spec"]["containers"]]
-    assert all(each["envFrom"] == [{"secretRef": {"name": "object-storage"}}] for each in containers)
+    assert all(
+        each["envFrom"] == [{"secretRef": {"name": "object-storage"}}] for each in containers
+    )
     assert "AWS_SECRET" not in MANIFEST.read_text()
 
 

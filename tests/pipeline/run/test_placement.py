@@ -9,10 +9,16 @@ from pipeline.errors import ConfigError
 from pipeline.run.placement import Needs, choose, matches
 
 
-def node(cpu: float = 8.0, gpu: float = 0.0, alive: bool = True, **labels: str) -> dict[str, object]:
+def node(
+    cpu: float = 8.0, gpu: float = 0.0, alive: bool = True, **labels: str
+) -> dict[str, object]:
     """One of `ray.nodes()`."""
     resources = {"CPU": float(cpu), "GPU": float(gpu), "memory": 1e9}
-    return {"Alive": alive, "Resources": {k: v for k, v in resources.items() if v}, "Labels": labels}
+    return {
+        "Alive": alive,
+        "Resources": {k: v for k, v in resources.items() if v},
+        "Labels": labels,
+    }
 
 
 @pytest.mark.parametrize(
@@ -65,9 +71,7 @@ def test_what_is_missing_is_said() -> None:
     assert str(Needs(0.0, 1.0)) == "a CPU"
     assert str(Needs(2.0, 0.0)) == "2 GPUs and no CPU"
     others = [node(8, 4, accelerator="L4"), node(8, 4, accelerator="A100"), node(8)]
-    assert needs.missing(others) == (
-        "no node of 3 has accelerator H100; accelerator is A100, L4"
-    )
+    assert needs.missing(others) == ("no node of 3 has accelerator H100; accelerator is A100, L4")
     assert needs.missing([node(8)]) == "no node of 1 has accelerator H100"
     without = [*others, node(8, accelerator="H100"), node(4, accelerator="H100")]
     assert needs.missing(without) == (
