@@ -154,8 +154,8 @@ class ExecutionConfig:
         for name, wanted in self.labels.items():
             if not LABEL_NAME.fullmatch(name) or not LABEL_WANTED.fullmatch(wanted):
                 raise ConfigError(
-                    f"--engine.labels {{{name}: {wanted!r}}}: give {{name: value}}; a value is H100, "
-                    "!H100, in(H100, H200) or !in(T4, L4)"
+                    f"--engine.labels {{{name}: {wanted!r}}}: give {{name: value}}; a value is "
+                    "H100, !H100, in(H100, H200) or !in(T4, L4)"
                 )
         if NODE_ID in self.labels:
             raise ConfigError(

@@ -6,6 +6,7 @@ import gzip
 import json
 import re
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def strict(schema: Any) -> Any:
 def validator() -> Draft202012Validator:
     if not CRD.exists():
         pytest.skip("KubeRay's definition of a RayJob is not here")
-    definition = yaml.load(gzip.decompress(CRD.read_bytes()), getattr(yaml, "CSafeLoader"))
+    definition = yaml.load(gzip.decompress(CRD.read_bytes()), yaml.CSafeLoader)
     (version,) = (each for each in definition["spec"]["versions"] if each["name"] == "v1")
     return Draft202012Validator(strict(version["schema"]["openAPIV3Schema"]))
 
@@ -128,6 +129,20 @@ def test_image_user_and_places_are_those_of_the_dockerfile() -> None:
     assert template["terminationGracePeriodSeconds"] > int(
         drain["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"]
     )
+
+
+def test_the_pages_command_fills_in_every_name(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "cluster.md").read_text()
+    (command,) = re.findall(r"^ *(sed .*) > annotate.yaml$", page, re.MULTILINE)
+    ended = subprocess.run(
+        command, shell=True, cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    job = yaml.safe_load(ended.stdout)
+    assert not re.findall(r"\b(BUCKET|REGISTRY|TAG)\b", ended.stdout)
+    image = "registry.example/legrad-annotate:1"
+    assert head(job["spec"]["rayClusterSpec"])["image"] == image
+    assert f"--tag {image} " in page and f"docker push {image}\n" in page
+    assert "--output s3://my-bucket/masks " in job["spec"]["entrypoint"]
 
 
 def test_no_secret_is_written_into_it() -> None:

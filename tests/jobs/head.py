@@ -73,7 +73,7 @@ def running_head(environment: Mapping[str, str], *options: str) -> Iterator[Head
         options: more for `ray start`.
     """
     with ExitStack() as exit_, _folder() as folder:
-        # Whoever has activated the environment has these; a test may have no more than the interpreter.
+        # Who has activated an environment has these; a test may have the interpreter alone.
         for name, command in {"python": "", "ray": " -m ray.scripts.scripts"}.items():
             script = folder / "bin" / name
             script.parent.mkdir(exist_ok=True)
@@ -124,7 +124,7 @@ def until(true: Callable[[], object], what: str) -> None:
 @contextmanager
 def _folder() -> Iterator[Path]:
     """With a short name, for sockets lie in it."""
-    folder = Path(tempfile.mkdtemp(prefix="jobs-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="jobs-"))
     try:
         yield folder
     finally:

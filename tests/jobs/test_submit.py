@@ -1,4 +1,4 @@
-"""`ray job submit`, as README and docs/cluster.md have it: from a clean clone, to a head, with S3."""
+"""`ray job submit` as README and docs/cluster.md have it: a clean clone, a head, and S3."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.jobs.head import Head, running_head, until
 ROOT = Path(__file__).parents[2]
 COMMAND = re.compile(r"^ray job submit (?:.*\\\n)*.*", re.MULTILINE)
 UPLOAD = 13.0
-"""MiB that a job uploads at the most, as docs/cluster.md says: nine of them are the demo's model."""
+"""MiB that a job uploads at the most, as docs/cluster.md says; nine are the demo's model."""
 MANY = 24
 """Shards, so that a job can be stopped between two of them."""
 
@@ -105,7 +105,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 def of_the_page(page: str, shards: int, output: str) -> str:
-    """The first command of a page, over fewer shards, into another output, with the demo's model."""
+    """The first command of a page, made small."""
     command = COMMAND.search((ROOT / page).read_text())[0].replace("\\\n", " ")
     return small(command, shards, output)
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+from pathlib import Path
+
 import pytest
 
-from pipeline.config import ExecutionConfig
+from pipeline.cli import parse
+from pipeline.config import AnnotateConfig, ExecutionConfig
 from pipeline.errors import ConfigError
 from pipeline.run.placement import Needs, choose, matches
+
+ROOT = Path(__file__).parents[3]
 
 
 def node(
@@ -120,3 +127,26 @@ def test_left_out_nodes_come_on_top_of_the_labels() -> None:
         "kind": "!in(a, b)", "ray.io/node-id": "!in(1f,2e)",
     }  # fmt: skip
     assert Needs(0.0, 1.0).options() == {"num_cpus": 1, "num_gpus": 0}
+
+
+def test_the_pages_settings_are_read_as_meant() -> None:
+    page = (ROOT / "docs" / "cluster.md").read_text()
+    lines = re.findall(r"`(--engine\.\w+ [^`]*)`", page)
+    values: dict[str, object] = {}
+    for line in lines:
+        engine = parse(AnnotateConfig, "annotate.py", None, shlex.split(line)).engine
+        name = line.split()[0].removeprefix("--engine.")
+        values[name] = getattr(engine, name)
+    assert values == {
+        "workers": 8, "gpus_per_worker": 0.5, "cpus_per_worker": 4.0,
+        "labels": {"accelerator": "H100"}, "device": "cuda",
+    }  # fmt: skip
+    for wanted in re.findall(r'"(!?\w+\([^)"]*\)|!\w+)"', page):
+        assert ExecutionConfig(labels={"accelerator": wanted}).labels
+    both = parse(AnnotateConfig, "annotate.py", None, ["--engine.labels", '{a: "in(b, c)", d: e}'])
+    assert both.engine.labels == {"a": "in(b, c)", "d": "e"}
+
+
+def test_placement_is_no_part_of_what_a_run_is() -> None:
+    engine = ExecutionConfig(gpus_per_worker=0.5, cpus_per_worker=4.0, labels={"a": "b"})
+    assert AnnotateConfig(engine=engine).fingerprint() == AnnotateConfig().fingerprint()
