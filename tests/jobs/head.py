@@ -21,12 +21,12 @@ from urllib.request import Request, urlopen
 TOKEN = "of-these-tests"
 PATIENCE = 400.0
 """Seconds that a job may take on a machine that does much else."""
-PORTS = {
-    "port": "", "dashboard-port": "", "dashboard-agent-listen-port": "",
-    "dashboard-agent-grpc-port": "", "metrics-export-port": "", "ray-client-server-port": "",
-    "runtime-env-agent-port": "", "min-worker-port": "0", "max-worker-port": "0",
-}  # fmt: skip
-"""Of `ray start`; those that are empty here are any that are free."""
+PORTS = (
+    "dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port",
+    "runtime-env-agent-port",
+)  # fmt: skip
+RANDOM = {"min-worker-port": "0", "max-worker-port": "0"}
+"""What Ray then chooses for itself."""
 
 
 class Head:
@@ -35,11 +35,13 @@ class Head:
     Attributes:
         address: of its jobs, as RAY_ADDRESS.
         environment: of who uses it.
+        join: where nodes join it.
     """
 
-    def __init__(self, address: str, environment: Mapping[str, str]) -> None:
+    def __init__(self, address: str, environment: Mapping[str, str], join: str) -> None:
         self.address = address
         self.environment = {**environment, "RAY_ADDRESS": address}
+        self.join = join
 
     def run(self, command: Sequence[str], place: Path) -> str:
         """What a command of a user says, who is in a folder; it has to end well."""
@@ -63,6 +65,11 @@ class Head:
         with urlopen(request, timeout=30) as answer:
             return json.load(answer)
 
+    def listed(self, what: str) -> list[dict[str, Any]]:
+        """What `ray list` lists."""
+        found = self.ask(f"v0/{what}?detail=true&limit=1000")["data"]["result"]["result"]
+        return list(found)
+
 
 @contextmanager
 def running_head(environment: Mapping[str, str], *options: str) -> Iterator[Head]:
@@ -72,7 +79,7 @@ def running_head(environment: Mapping[str, str], *options: str) -> Iterator[Head
         environment: more of it.
         options: more for `ray start`.
     """
-    with ExitStack() as exit_, _folder() as folder:
+    with _folder() as folder:
         # Who has activated an environment has these; a test may have the interpreter alone.
         for name, command in {"python": "", "ray": " -m ray.scripts.scripts"}.items():
             script = folder / "bin" / name
@@ -83,30 +90,62 @@ def running_head(environment: Mapping[str, str], *options: str) -> Iterator[Head
         mine |= {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
         mine |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
         mine |= {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0", **environment}
-        ports = PORTS | dict(zip((p for p in PORTS if not PORTS[p]), _free_ports(7), strict=True))
-        log = exit_.enter_context((folder / "log").open("w+"))
+        join, dashboard, client = _free_ports(3)
+        head = Head(f"http://127.0.0.1:{dashboard}", mine, f"127.0.0.1:{join}")
+        own = ["--head", f"--port={join}", f"--temp-dir={folder / 'ray'}", "--disable-usage-stats"]
+        own += [f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"]
+        with _started(mine, folder / "log", [*own, "--num-cpus=2", *options]) as process:
+
+            def answers() -> bool:
+                assert process.poll() is None, (folder / "log").read_text()
+                try:
+                    return bool(head.ask("version"))
+                except URLError:
+                    return False
+
+            until(answers, "the head answers")
+            yield head
+
+
+@contextmanager
+def joined(head: Head, log: Path, *options: str) -> Iterator[None]:
+    """A further node of a head, on this machine, while the body runs.
+
+    Args:
+        head: of the cluster.
+        log: a file for what it says.
+        options: more for `ray start`.
+    """
+
+    def nodes() -> int:
+        return sum(node["state"] == "ALIVE" for node in head.listed("nodes"))
+
+    before = nodes()
+    with _started(head.environment, log, [f"--address={head.join}", *options]):
+        until(lambda: nodes() > before, "the node joins")
+        yield
+
+
+@contextmanager
+def _started(
+    environment: Mapping[str, str], log: Path, options: Sequence[str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """`ray start` on free ports while the body runs."""
+    ports = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True)) | RANDOM
+    command = ["ray", "start", "--block", "--node-ip-address=127.0.0.1", *options]
+    command += ["--object-store-memory=100000000"]
+    with log.open("w") as said:
         process = subprocess.Popen(
-            ["ray", "start", "--head", "--block", "--disable-usage-stats", "--num-cpus", "2"]
-            + [f"--temp-dir={folder / 'ray'}", "--object-store-memory=100000000", *options]
-            + [f"--{name}={port}" for name, port in ports.items()],
-            env=mine,
-            stdout=log,
-            stderr=log,
+            command + [f"--{name}={port}" for name, port in ports.items()],
+            env=environment,
+            stdout=said,
+            stderr=said,
             start_new_session=True,
         )
-        exit_.callback(_end, process)
-        head = Head(f"http://127.0.0.1:{ports['dashboard-port']}", mine)
-
-        def answers() -> bool:
-            if process.poll() is not None:
-                raise AssertionError((folder / "log").read_text())
-            try:
-                return bool(head.ask("version"))
-            except URLError:
-                return False
-
-        until(answers, "the head answers")
-        yield head
+        try:
+            yield process
+        finally:
+            _end(process)
 
 
 def until(true: Callable[[], object], what: str) -> None:
