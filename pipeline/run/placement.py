@@ -46,7 +46,9 @@ class Needs:
         Args:
             left_out: ids of nodes that are not to be taken.
         """
-        options: dict[str, Any] = {"num_cpus": self.cpus, "num_gpus": self.gpus}
+        options: dict[str, Any] = {"num_cpus": self.cpus}
+        if self.gpus:
+            options["num_gpus"] = self.gpus
         selector = dict(self.labels)
         if left_out:
             selector[NODE_ID] = f"!in({','.join(left_out)})"

@@ -126,7 +126,7 @@ def test_left_out_nodes_come_on_top_of_the_labels() -> None:
     assert needs.options(["1f", "2e"])["label_selector"] == {
         "kind": "!in(a, b)", "ray.io/node-id": "!in(1f,2e)",
     }  # fmt: skip
-    assert Needs(0.0, 1.0).options() == {"num_cpus": 1, "num_gpus": 0}
+    assert Needs(0.0, 1.0).options() == {"num_cpus": 1}
 
 
 def test_the_pages_settings_are_read_as_meant() -> None:
