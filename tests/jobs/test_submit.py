@@ -49,13 +49,13 @@ class Site:
         return self.head.run(shlex.split(command), self.clone)
 
     def tables(self, prefix: str) -> dict[str, bytes]:
-        """Name → bytes of all tables below a prefix."""
+        """Name → bytes of what has to be the same in every run, below a prefix."""
         return {
             name.removeprefix(prefix): self.client.get_object(Bucket="bucket", Key=name)[
                 "Body"
             ].read()
-            for name in self.names(prefix)
-            if name.endswith(".parquet")
+            for folder in ("annotations", "images")
+            for name in self.names(f"{prefix}{folder}/")
         }
 
     def names(self, prefix: str) -> list[str]:
