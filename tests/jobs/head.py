@@ -35,12 +35,16 @@ class Head:
         address: of its jobs, as RAY_ADDRESS.
         environment: of who uses it.
         join: where nodes join it.
+        files: its temporary folder.
     """
 
-    def __init__(self, address: str, environment: Mapping[str, str], join: str) -> None:
+    def __init__(
+        self, address: str, environment: Mapping[str, str], join: str, files: Path
+    ) -> None:
         self.address = address
         self.environment = {**environment, "RAY_ADDRESS": address}
         self.join = join
+        self.files = files
 
     def run(self, command: Sequence[str], place: Path) -> str:
         """What a command of a user says, who is in a folder; it has to end well."""
@@ -90,8 +94,8 @@ def running_head(environment: Mapping[str, str], *options: str) -> Iterator[Head
         mine |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
         mine |= {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0", **environment}
         join, dashboard, client = _free_ports(3)
-        head = Head(f"http://127.0.0.1:{dashboard}", mine, f"127.0.0.1:{join}")
-        own = ["--head", f"--port={join}", f"--temp-dir={folder / 'ray'}", "--disable-usage-stats"]
+        head = Head(f"http://127.0.0.1:{dashboard}", mine, f"127.0.0.1:{join}", folder / "ray")
+        own = ["--head", f"--port={join}", f"--temp-dir={head.files}", "--disable-usage-stats"]
         own += [f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"]
         with _started(mine, folder / "log", [*own, "--num-cpus=2", *options]) as process:
 

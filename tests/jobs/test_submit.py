@@ -127,8 +127,16 @@ def test_the_readmes_job(site: Site) -> None:
     summary = site.summary("masks")
     assert (summary["shards"], summary["samples"], summary["missing"]) == (3, 12, [])
     assert len(site.tables("masks/")) == 6
-    (size,) = re.findall(r"Pushing file package .* \((\d+\.\d+)MiB\)", said)
-    assert float(size) < UPLOAD
+    unpacked = site.head.files.glob("session_latest/runtime_resources/working_dir_files/*")
+    (uploaded,) = (each for each in unpacked if each.is_dir())
+    assert {each.name for each in uploaded.iterdir()} == {
+        "LICENSE", "Makefile", "README.md", "jobs", "legrad", "pipeline", "pyproject.toml",
+        "requirements.lock", ".dockerignore", ".gitignore", ".rayignore",
+    }  # fmt: skip
+    size = sum(
+        each.stat().st_size for each in uploaded.rglob("*") if "__pycache__" not in each.parts
+    )
+    assert size / 2**20 < UPLOAD
 
 
 @pytest.mark.long
