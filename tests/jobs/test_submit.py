@@ -129,10 +129,9 @@ def test_the_readmes_job(site: Site) -> None:
     assert len(site.tables("masks/")) == 6
     unpacked = site.head.files.glob("session_latest/runtime_resources/working_dir_files/*")
     (uploaded,) = (each for each in unpacked if each.is_dir())
-    assert {each.name for each in uploaded.iterdir()} == {
-        "LICENSE", "Makefile", "README.md", "jobs", "legrad", "pipeline", "pyproject.toml",
-        "requirements.lock", ".dockerignore", ".gitignore", ".rayignore",
-    }  # fmt: skip
+    names = {each.name for each in uploaded.iterdir()}
+    assert names >= {"jobs", "legrad", "pipeline", "requirements.lock"}
+    assert not names & {"benchmarks", "docker", "docs", "tests", ".ci", ".git"}
     size = sum(
         each.stat().st_size for each in uploaded.rglob("*") if "__pycache__" not in each.parts
     )
