@@ -89,7 +89,7 @@ class Needs:
             cpus = max(node["Resources"].get("CPU", 0.0) for node in labelled)
             return f"{of} has that much: {most:g} GPU and {cpus:g} CPU at the most"
         in_all = sum(self.room(node) for node in able)
-        return f"the cluster has room for {in_all:,} such workers, all of it taken"
+        return f"there is room for {in_all:,} of them: they are starting, or others have it"
 
     def _there(self, nodes: Sequence[Mapping[str, Any]]) -> str:
         """What the wanted labels are on the nodes that there are."""

@@ -85,7 +85,9 @@ def test_what_is_missing_is_said() -> None:
         "no node of 2 with these labels has that much: 0 GPU and 8 CPU at the most"
     )
     full = [*others, node(8, 4, accelerator="H100")]
-    assert needs.missing(full) == "the cluster has room for 4 such workers, all of it taken"
+    assert (
+        needs.missing(full) == "there is room for 4 of them: they are starting, or others have it"
+    )
     assert Needs(4.0, 1.0).missing([node(8, 2)]) == (
         "no node of 1 has that much: 2 GPU and 8 CPU at the most"
     )
