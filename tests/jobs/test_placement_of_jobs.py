@@ -43,14 +43,20 @@ def start(head: Head, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen
     with ExitStack() as exit_:
 
         def run(*settings: str) -> subprocess.Popen[str]:
-            command = ["ray", "job", "submit", "--working-dir", str(ROOT), "--", "python"]
-            command += [
-                "jobs/annotate.py",
-                "--input",
-                str(SHARDS),
-                "--output",
-                str(tmp_path / "out"),
+            # Nodes of one machine share a folder: the first that is done with a --working-dir deletes
+            # that of the others.
+            installed = json.dumps({"env_vars": {"PYTHONPATH": str(ROOT)}})
+            command = [
+                "ray",
+                "job",
+                "submit",
+                "--runtime-env-json",
+                installed,
+                "--",
+                "python",
+                "-m",
             ]
+            command += ["jobs.annotate", "--input", str(SHARDS), "--output", str(tmp_path / "out")]
             process = subprocess.Popen(
                 [*command, "--limit_samples", "4", "--engine.threads", "1", *settings],
                 env=head.environment,
