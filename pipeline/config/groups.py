@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +16,12 @@ from pipeline.errors import ConfigError
 from pipeline.storage import digests
 
 DEFAULT_TEMPLATES = ("a photo of a {}.",)
+NODE_ID = "ray.io/node-id"
+"""The label in which every node of Ray has its id."""
+_NAME = r"[a-zA-Z0-9](?:[\w.-]{0,61}[a-zA-Z0-9])?"
+LABEL_NAME = re.compile(rf"(?:{_NAME}/)?{_NAME}", re.ASCII)
+LABEL_WANTED = re.compile(rf"!?(?:{_NAME}|in\({_NAME}(?:, ?{_NAME})*\))", re.ASCII)
+"""What Ray takes for the name of a label, and for what a node's is to be."""
 NO_FILTER = -1.0
 """Level of presence that no cosine fails to exceed."""
 
@@ -101,7 +108,8 @@ class ExecutionConfig:
     executor: Literal["ray", "local"] = "ray"
     """ray: actors on a Ray cluster (a local one where none is running); local: this process."""
     workers: int = 0
-    """Ray actors; 0 means one per GPU of the cluster, or one where there is none."""
+    """Ray actors; 0 means as many as the GPUs of the cluster have room for, or one where there is
+    none."""
     shards_in_flight: int = 2
     """Shards that a worker reads at once, so that its model never waits for the next one."""
     device: str = "auto"
@@ -122,14 +130,37 @@ class ExecutionConfig:
     """What fails for want of storage or network is tried again for so long; it costs no attempt."""
     log_seconds: float = 10.0
     """Seconds between progress lines."""
+    gpus_per_worker: float = 1.0
+    """GPUs of each worker, where it has any: 0.5 puts two of them on a GPU."""
+    cpus_per_worker: float = 1.0
+    """CPUs that Ray sets aside for each worker on its node."""
+    labels: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Labels that the nodes of workers must have, as {ray.io/accelerator-type: H100}; instead of a
+    value also "!A100", "in(H100, H200)" or "!in(T4, L4)"."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            may_be_0 = field.name in ("workers", "threads")
+            may_be_0 = field.name in ("workers", "threads", "cpus_per_worker")
             if isinstance(value, int | float) and value < (0 if may_be_0 else 1e-9):
                 must = "must not be negative" if may_be_0 else "must be above 0"
                 raise ConfigError(f"--engine.{field.name} {value}: {must}")
+
+        if self.gpus_per_worker > 1 and self.gpus_per_worker % 1:
+            raise ConfigError(
+                f"--engine.gpus_per_worker {self.gpus_per_worker}: give a share of one GPU, as "
+                "0.5, or whole GPUs"
+            )
+        for name, wanted in self.labels.items():
+            if not LABEL_NAME.fullmatch(name) or not LABEL_WANTED.fullmatch(wanted):
+                raise ConfigError(
+                    f"--engine.labels {{{name}: {wanted!r}}}: give {{name: value}}; a value is "
+                    "H100, !H100, in(H100, H200) or !in(T4, L4)"
+                )
+        if NODE_ID in self.labels:
+            raise ConfigError(
+                f"--engine.labels: by {NODE_ID} broken nodes are left out; choose by another label"
+            )
 
     def cpu_threads(self) -> int:
         """Threads of each worker: the same for every executor, for torch splits sums by it."""

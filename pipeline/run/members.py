@@ -25,6 +25,7 @@ class Member:
         has_model: whether it has loaded.
         images: how many it has done, by the newest number there is.
         asked_at: when it was asked for that.
+        started_at: when it was started.
         doubted: refs that were not answered because it was out of reach.
         doubtful_since: when that was first.
     """
@@ -39,6 +40,7 @@ class Member:
     has_model: bool = False
     images: int = 0
     asked_at: float = field(default_factory=time.monotonic)
+    started_at: float = field(default_factory=time.monotonic)
     doubted: set[Any] = field(default_factory=set)
     doubtful_since: float | None = None
 

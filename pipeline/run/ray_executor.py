@@ -29,6 +29,7 @@ from pipeline.errors import ConfigError, ModelError, one_line, print_traceback
 from pipeline.outputs.ledger import Ledger
 from pipeline.run.loads import Loads
 from pipeline.run.members import Member
+from pipeline.run.placement import choose
 from pipeline.run.progress import Meter, shown
 from pipeline.run.queue import Outcome, ShardQueue, Trial
 from pipeline.run.tally import Tally
@@ -41,6 +42,8 @@ JOIN_SECONDS = 10.0
 """That the cluster which RAY_ADDRESS names may take to answer."""
 DOUBT_SECONDS = 60.0
 """That a worker may be out of reach; Ray needs about 15 to be sure that a node is lost."""
+PATIENT_SECONDS = 5.0
+"""That workers may wait for room before anybody asks why."""
 DIED_LOADING = (
     "the worker died (killed, out of memory, or without progress for --engine.stall_seconds); the "
     "job's log has the end of it"
@@ -54,14 +57,15 @@ class RayExecutor:
         """Join the cluster that RAY_ADDRESS names (as in a submitted job), or start one here."""
         _join()
         self._config, self._ledger, self._make_worker = config, ledger, make_worker
-        present = int(_cluster_resources().get("GPU", 0))
-        device = config.engine.device
-        self._on_gpu = device.startswith("cuda") or (device == "auto" and present > 0)
-        self._workers = config.engine.workers or (present if self._on_gpu else 1)
+        self._needs = choose(config.engine, _nodes())
+        self._on_gpu = self._needs.gpus > 0
+        room = sum(map(self._needs.room, _nodes()))
+        self._workers = config.engine.workers or (room if self._on_gpu else 1)
         if not self._workers:
             raise ConfigError(
-                f"--engine.device {device}: the cluster has no GPU yet; say with --engine.workers "
-                "how many it is to have"
+                f"--engine.device {config.engine.device}: the cluster has no room yet for a worker "
+                f"that needs {self._needs}: {self._needs.missing(_nodes())}; say with "
+                "--engine.workers how many it is to have"
             )
         if not self._on_gpu:
             print("No GPU is used: the models run on the CPU", flush=True)
@@ -109,20 +113,17 @@ class RayExecutor:
         missing = wanted - len(self._members)
         if missing <= 0 or not self._loads.may_start(any(m.is_loading for m in self._members)):
             return
-        options: dict[str, Any] = {"num_gpus": 1} if self._on_gpu else {}
-        if out := self._loads.left_out:
-            if not self._is_a_node_left():
-                if not self._members:
-                    raise ModelError(f"no node is left where it loads: {next(iter(out.values()))}")
-                return  # those that have it go on
-            options["label_selector"] = {"ray.io/node-id": f"!in({','.join(out)})"}
+        out = self._loads.left_out
+        if out and not self._is_a_node_left():
+            if not self._members:
+                raise ModelError(f"no node is left where it loads: {next(iter(out.values()))}")
+            return  # those that have it go on
         actor_class: Any = ray.remote(_ShardActor)
         of_class = actor_class.options(
-            num_cpus=1,
             max_restarts=0,
             # The further one is for the questions that are asked while shards are done.
             max_concurrency=self._config.engine.shards_in_flight + 1,
-            **options,
+            **self._needs.options(out),
         )
         for _ in range(missing):
             actor = of_class.remote(self._config, self._ledger, self._make_worker)
@@ -136,8 +137,7 @@ class RayExecutor:
 
     def _is_a_node_left(self) -> bool:
         """Whether there is one that could take a worker, or none yet at all."""
-        kind = "GPU" if self._on_gpu else "CPU"
-        usable = {n["NodeID"] for n in _nodes() if n["Alive"] and n["Resources"].get(kind, 0) >= 1}
+        usable = {node["NodeID"] for node in _nodes() if self._needs.room(node)}
         return not usable or bool(usable - self._loads.left_out.keys())
 
     def _take_what_ended(self, queue: ShardQueue) -> None:
@@ -247,13 +247,15 @@ class RayExecutor:
 
     def _waits_for(self) -> str:
         """What all of them wait for, if none can try shards."""
-        if any(member.is_ready for member in self._members):
-            return ""
-        waiting = sum(member.is_waiting for member in self._members)
-        if waiting == len(self._members) > 0:
-            needs = "a GPU" if self._on_gpu else "a CPU"
-            return f"waiting for the start of workers, each of which needs {needs}: {waiting}"
-        return "loading the model"
+        waiting = [member for member in self._members if member.is_waiting]
+        if not waiting or len(waiting) < len(self._members):
+            return "" if any(member.is_ready for member in self._members) else "loading the model"
+        line = f"waiting for the start of workers, each of which needs {self._needs}"
+        seconds = time.monotonic() - min(member.started_at for member in waiting)
+        if seconds < PATIENT_SECONDS:
+            return f"{line}: {len(waiting)}"
+        missing = self._needs.missing(_nodes())
+        return f"{line}: {len(waiting)}, for {seconds:.0f} s: {missing}"
 
 
 class _ShardActor:
@@ -367,8 +369,3 @@ def _is_alive(node: str) -> bool:
 def _nodes() -> list[dict[str, Any]]:
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     return nodes
-
-
-def _cluster_resources() -> dict[str, float]:
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return resources
