@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from tests.chaos.cases import LIMIT, Case
 from tests.chaos.drives import until
 from tests.chaos.kinds import kind
@@ -27,9 +29,11 @@ def removed(case: Case) -> None:
     on_ray(case)
     case.trouble = Trouble(seconds=0.3)
     drive = case.start()
-    case.wait_for_the_middle(drive)
-    case.bench.nodes.remove(a_node(case))
-    case.hit()
+    case.wait_for(case.draw.randrange(1, 5), drive)
+    with case.held():  # each worker has a shard, which it cannot end
+        time.sleep(case.draw.uniform(1, 2))
+        case.bench.nodes.remove(a_node(case))
+        case.hit()
     assert drive.wait(LIMIT) == 0, drive.log
     case.must_say(LOST)
     case.check()
@@ -40,9 +44,11 @@ def raylet(case: Case) -> None:
     on_ray(case)
     case.trouble = Trouble(seconds=0.3)
     drive = case.start()
-    case.wait_for_the_middle(drive)
-    case.bench.nodes.kill_raylet(a_node(case))
-    case.hit()
+    case.wait_for(case.draw.randrange(1, 5), drive)
+    with case.held():  # each worker has a shard, which it cannot end
+        time.sleep(case.draw.uniform(1, 2))
+        case.bench.nodes.kill_raylet(a_node(case))
+        case.hit()
     assert drive.wait(LIMIT) == 0, drive.log
     case.must_say(LOST)
     case.check()
