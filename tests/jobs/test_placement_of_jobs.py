@@ -43,8 +43,8 @@ def start(head: Head, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen
     with ExitStack() as exit_:
 
         def run(*settings: str) -> subprocess.Popen[str]:
-            # Nodes of one machine share a folder: the first that is done with a --working-dir deletes
-            # that of the others.
+            # Nodes of one machine share a folder: the first that is done with a working directory
+            # deletes that of the others.
             installed = json.dumps({"env_vars": {"PYTHONPATH": str(ROOT)}})
             command = [
                 "ray",
