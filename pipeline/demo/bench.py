@@ -20,10 +20,10 @@ from pipeline.inputs.prompts import Prompt, PromptedSample
 from pipeline.inputs.reader import ShardReader, Want, in_batches
 from pipeline.inputs.samples import Sample
 from pipeline.inputs.shards import Shard
+from pipeline.inputs.stages import StageClock
 from pipeline.models.explain import Maps, SampleExplainer
 from pipeline.outputs.refinement.guides import guide_maker
 from pipeline.run.annotator import Annotator
-from pipeline.run.stages import StageClock
 
 COVERAGE_LEVEL = 0.45
 """Threshold of the bound by bilinear coverage, where it is highest on the demo's scenes."""

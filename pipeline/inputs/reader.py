@@ -26,6 +26,7 @@ from pipeline.inputs.samples import (
     image_name,
 )
 from pipeline.inputs.shards import Shard
+from pipeline.inputs.stages import StageClock
 from pipeline.inputs.tars import RawSample, read_samples
 
 DECODE_THREADS = 2
@@ -115,19 +116,29 @@ class ShardReader(Generic[Wanted]):
             naming=Naming.of(identity),
         )
 
-    def __call__(self, shard: Shard) -> Iterator[Read[Wanted]]:
+    def __call__(self, shard: Shard, clock: StageClock | None = None) -> Iterator[Read[Wanted]]:
         """Every sample of the shard in order, or why it cannot be used.
+
+        Args:
+            shard: to read.
+            clock: is told the time that it takes.
 
         Raises:
             ShardError: after the last sample that could be read.
         """
+        told = clock or StageClock()
+
+        def read(marked: tuple[RawSample, bool]) -> Read[Wanted]:
+            with told.measure("decode"):
+                return self._read(marked)
+
         with (
             storage.open_read(shard.location) as stream,
             ThreadPoolExecutor(self.threads, thread_name_prefix="decode") as pool,
         ):
             raws = read_samples(stream, self.max_sample_bytes, self.naming)
-            raws = islice(raws, self.limit_samples)
-            yield from map_ahead(pool, self._read, _marked(raws), self.ahead)
+            raws = told.waiting("read", islice(raws, self.limit_samples))
+            yield from map_ahead(pool, read, _marked(raws), self.ahead)
 
     def _read(self, marked: tuple[RawSample, bool]) -> Read[Wanted]:
         raw, is_repeated = marked

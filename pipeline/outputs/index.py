@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 
 from pipeline.errors import ConfigError
 from pipeline.inputs.classes import stable_id
-from pipeline.outputs.records import STAGES, STATUSES, Commit
+from pipeline.inputs.stages import STAGES
+from pipeline.outputs.records import STATUSES, Commit
 from pipeline.storage import Found, parquet
 
 ROWS = 1000
@@ -39,6 +40,7 @@ SHARDS = pa.schema(
         pa.field("masks", pa.int64(), nullable=False),
         pa.field("seconds", pa.float64(), nullable=False),
         *(pa.field(f"{stage}_seconds", pa.float64()) for stage in STAGES),
+        *(pa.field(f"{stage}_processor_seconds", pa.float64()) for stage in STAGES),
         pa.field("attempt", pa.int32(), nullable=False),
         pa.field("degraded", pa.bool_(), nullable=False),
         pa.field("incomplete", pa.string(), nullable=False),
@@ -168,6 +170,7 @@ def _row(commit: Commit, stamp: Found | None) -> dict[str, Any]:
         "location": commit.uri,
         **{name: commit.statuses.get(name, 0) for name in STATUSES},
         **{f"{stage}_seconds": commit.stages.get(stage) for stage in STAGES},
+        **{f"{stage}_processor_seconds": commit.processor.get(stage) for stage in STAGES},
         "statuses": [{"status": name, "count": n} for name, n in commit.statuses.items()],
         "rejects": [{"reason": name, "count": n} for name, n in commit.rejects.items()],
         "names": commit.names,
@@ -181,9 +184,9 @@ def _commits(batch: pa.RecordBatch) -> Iterator[Commit]:
     """The commits of some rows; the opposite of `_row`."""
     columns = {name: batch[name].to_pylist() for name in (*PLAIN, "location", "names")}
     nested = zip(*(_tuples(batch[name]) for name in ("statuses", "rejects", "files")), strict=True)
-    stages = zip(*(batch[f"{stage}_seconds"].to_pylist() for stage in STAGES), strict=True)
-    for row, (statuses, rejects, files), seconds in zip(
-        zip(*columns.values(), strict=True), nested, stages, strict=True
+    stages, processor = _by_stage(batch, "seconds"), _by_stage(batch, "processor_seconds")
+    for row, (statuses, rejects, files), seconds, used in zip(
+        zip(*columns.values(), strict=True), nested, stages, processor, strict=True
     ):
         fields = dict(zip(columns, row, strict=True))
         yield Commit(
@@ -192,8 +195,16 @@ def _commits(batch: pa.RecordBatch) -> Iterator[Commit]:
             statuses=dict(statuses),
             rejects=dict(rejects),
             files={path: {"bytes": size, "sha256": digest} for path, size, digest in files},
-            stages={s: n for s, n in zip(STAGES, seconds, strict=True) if n is not None},
+            stages=seconds,
+            processor=used,
         )
+
+
+def _by_stage(batch: pa.RecordBatch, of: str) -> Iterator[dict[str, float]]:
+    """For every row, the stages of which something is known."""
+    columns = (batch[f"{stage}_{of}"].to_pylist() for stage in STAGES)
+    for row in zip(*columns, strict=True):
+        yield {stage: took for stage, took in zip(STAGES, row, strict=True) if took is not None}
 
 
 def _tuples(lists: pa.ListArray) -> Iterator[list[tuple[Any, ...]]]:

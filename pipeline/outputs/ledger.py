@@ -16,6 +16,7 @@ from pipeline import storage
 from pipeline.config import fingerprint
 from pipeline.errors import ConfigError
 from pipeline.inputs.shards import Shard
+from pipeline.inputs.stages import StageClock
 from pipeline.outputs import index, versions
 from pipeline.outputs.books import damages
 from pipeline.outputs.books.commits import INDEX, Commits
@@ -118,7 +119,9 @@ class Ledger:
         """Names of the shards that are done."""
         return self._commits.names()
 
-    def commit(self, commit: Commit, tables: Mapping[str, bytes]) -> None:
+    def commit(
+        self, commit: Commit, tables: Mapping[str, bytes], clock: StageClock | None = None
+    ) -> None:
         """Write the tables of a shard, then the record that it is done.
 
         A write for each of them, and one small request to see whose the output is.
@@ -126,17 +129,19 @@ class Ledger:
         Args:
             commit: the record.
             tables: path below the output → complete file.
+            clock: what it says goes into the record, with the time that the tables take.
 
         Raises:
             TakenOver: the run that is here now has other settings.
         """
         self.check_owner(commit.fingerprint)
         checked = time.monotonic()
-        for path, data in tables.items():
-            storage.write_bytes(self._files.path(path), data)
+        with (clock or StageClock()).measure("write"):
+            for path, data in tables.items():
+                storage.write_bytes(self._files.path(path), data)
         if time.monotonic() - checked > CHECK_SECONDS:
             self.check_owner(commit.fingerprint)
-        self._commits.write(commit)
+        self._commits.write(commit if clock is None else replace(commit, **clock.record()))
 
     def take_report(self, shard: str) -> str:
         """The record of a shard that was committed in this process, for the driver; once."""

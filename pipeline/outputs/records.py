@@ -12,9 +12,6 @@ from pipeline.storage import digests
 
 STATUSES = ("annotated", "empty", "rejected")
 """What can become of a sample."""
-STAGES = ("read", "model", "mask")
-"""What the seconds of a shard go into: waiting for images, explaining them, making masks."""
-
 
 TOTALS = ("samples", "prompts", "prompts_cut", "masks", "degraded")
 """What is added up over commits as it is."""
@@ -52,8 +49,10 @@ class Commit:
         degraded: batches were made smaller for want of memory; last digits may differ.
         incomplete: why the shard could only be read in part; empty when it was read whole.
         names: categories that were looked for and have their id from their name alone.
-        stages: seconds by `STAGES`; two of them may pass at once.
+        stages: seconds by stage; see `StageClock`. Before there was `decode` among them, `read` was
+            the wait for images, their decoding included; before that, there were none.
         modified: when the shard had been written, as `Shard.modified` says; empty where unknown.
+        processor: seconds of processor time by stage, where they were measured.
     """
 
     shard: str
@@ -74,6 +73,7 @@ class Commit:
     names: list[str] = field(default_factory=list)
     stages: dict[str, float] = field(default_factory=dict)
     modified: str = ""
+    processor: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

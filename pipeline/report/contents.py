@@ -11,10 +11,11 @@ import numpy as np
 
 from pipeline import storage
 from pipeline.config import fingerprint
+from pipeline.inputs.stages import STAGES
 from pipeline.outputs.books.ownership import flattened
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.predictions import Predictions
-from pipeline.outputs.records import STAGES, Commit, Summary
+from pipeline.outputs.records import Commit, Summary
 from pipeline.report.bins import AREA, HEAT, MASKS, RAW_MAX, SCORE, Bins
 from pipeline.report.statistics import Statistics
 
@@ -314,11 +315,15 @@ def _times(commits: Iterable[Commit]) -> Times:
     commits = list(commits)
     seconds = sum((commit.seconds for commit in commits), 0.0)
     samples = sum(commit.samples for commit in commits)
-    stages = {stage: sum((c.stages.get(stage, 0.0) for c in commits), 0.0) for stage in STAGES}
+    stages = {
+        stage: sum((commit.stages.get(stage, 0.0) for commit in commits), 0.0)
+        for stage in STAGES
+        if any(stage in commit.stages for commit in commits)
+    }
     slowest = sorted(commits, key=lambda commit: (-commit.seconds, commit.shard))[:SLOWEST]
     return Times(
         seconds=seconds,
-        stages=stages if any(commit.stages for commit in commits) else {},
+        stages=stages,
         images_per_second=samples / seconds if seconds else None,
         slowest=[
             {

@@ -13,13 +13,13 @@ import torch
 import legrad
 from pipeline.config import MaskConfig
 from pipeline.inputs.prompts import PromptedSample
+from pipeline.inputs.stages import StageClock
 from pipeline.models.explain import Maps, SampleExplainer
 from pipeline.models.halving import halves, in_halves
 from pipeline.outputs.annotations import Annotated, Annotation
 from pipeline.outputs.masks import Foreground, Mask, encode_masks
 from pipeline.outputs.thresholding import threshold_maps
 from pipeline.run.ordering import Priority, PriorityLock, no_op
-from pipeline.run.stages import StageClock
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from pipeline.inputs.prompts import Prompt, PromptReader
 from pipeline.inputs.reader import Read, ShardReader, in_batches
 from pipeline.inputs.samples import Rejected, Sample
 from pipeline.inputs.shards import Shard
+from pipeline.inputs.stages import StageClock
 from pipeline.models.explain import PromptExplainer, SampleExplainer
 from pipeline.outputs.annotations import Annotated
 from pipeline.outputs.ledger import Ledger
@@ -38,7 +39,6 @@ from pipeline.outputs.refinement.guides import guide_maker
 from pipeline.outputs.tables import ShardTables
 from pipeline.run.annotator import Annotator
 from pipeline.run.queue import Outcome, Trial
-from pipeline.run.stages import StageClock
 from pipeline.run.watchdog import Watchdog
 
 BATCHES_AT_ONCE = 2
@@ -105,7 +105,9 @@ class ShardWorker(ABC):
             print(f"the GPU no longer works, this worker ends: {error}", flush=True)
             os._exit(1)
 
-    def commit(self, commit: Commit, files: Mapping[str, bytes]) -> None:
+    def commit(
+        self, commit: Commit, files: Mapping[str, bytes], clock: StageClock | None = None
+    ) -> None:
         """Write the tables of a shard, and the record that it is done; see `Ledger.commit`.
 
         Raises:
@@ -113,7 +115,7 @@ class ShardWorker(ABC):
             TakenOver: it belongs to another run now.
         """
         try:
-            self.ledger.commit(commit, files)
+            self.ledger.commit(commit, files, clock)
         except OSError as error:
             raise NotWritten(f"the output: {one_line(error, kind=True)}") from error
 
@@ -172,7 +174,8 @@ class Worker(ShardWorker):
         incomplete = ""
         try:
             for batch, found in self._annotated(shard, alive, clock):
-                _add(batch, found, tables)
+                with clock.measure("write"):
+                    _add(batch, found, tables)
                 on_images(len(batch))
                 alive()
         except ShardError as error:
@@ -184,7 +187,8 @@ class Worker(ShardWorker):
         self._check_rejects(tables)
         if incomplete and not tables.images:
             raise ShardError(f"nothing to salvage: {incomplete}")
-        files = tables.files()
+        with clock.measure("write"):
+            files = tables.files()
         commit = make_commit(
             shard,
             self.config.fingerprint(),
@@ -195,9 +199,8 @@ class Worker(ShardWorker):
             degraded=tables.degraded,
             incomplete=incomplete,
             names=tables.names(),
-            stages=clock.seconds,
         )
-        self.commit(commit, files)
+        self.commit(commit, files, clock)
 
     def _annotated(
         self, shard: Shard, alive: Callable[[], None], clock: StageClock
@@ -218,9 +221,8 @@ class Worker(ShardWorker):
             return batch, self.annotator.annotate(samples, (begun, number), alive, clock)
 
         with ThreadPoolExecutor(BATCHES_AT_ONCE, thread_name_prefix="annotate") as pool:
-            batches = in_batches(self.read(shard), self.config.engine.batch_size)
-            arriving = enumerate(clock.waiting("read", batches))
-            yield from map_ahead(pool, annotate, arriving, BATCHES_AT_ONCE - 1)
+            batches = in_batches(self.read(shard, clock), self.config.engine.batch_size)
+            yield from map_ahead(pool, annotate, enumerate(batches), BATCHES_AT_ONCE - 1)
 
     def _check_rejects(self, tables: ShardTables) -> None:
         counts = tables.counts()

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 
 from pipeline import storage
 from pipeline.config import AnnotateConfig, MaskConfig
+from pipeline.inputs.stages import STAGES
 from pipeline.outputs.index import CommitTable
 from pipeline.outputs.ledger import Ledger
-from pipeline.outputs.records import STAGES, STATUSES, Commit
+from pipeline.outputs.records import STATUSES, Commit
 from pipeline.storage import Found, json_files, parquet
 
 CONFIG = AnnotateConfig(input="in")
@@ -46,6 +47,7 @@ FIELDS = st.fixed_dictionaries(
         "incomplete": TEXTS,
         "names": st.lists(TEXTS),
         "stages": st.dictionaries(st.sampled_from(STAGES), SECONDS),
+        "processor": st.dictionaries(st.sampled_from(STAGES), SECONDS),
         "modified": TEXTS,
     }
 )

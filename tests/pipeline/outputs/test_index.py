@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from pipeline.config import AnnotateConfig, PromptConfig
 from pipeline.errors import ConfigError
 from pipeline.inputs.classes import LARGEST_ID, stable_id
+from pipeline.inputs.stages import STAGES
 from pipeline.outputs.index import SHARDS, CommitTable, categories
 from pipeline.outputs.ledger import Ledger
-from pipeline.outputs.records import STAGES, Commit
+from pipeline.outputs.records import Commit
 from pipeline.run.annotation import annotate
 from pipeline.storage import Found
 
@@ -28,6 +29,7 @@ COMMIT = Commit(
     files={"images/a-12345678.parquet": {"bytes": 9, "sha256": "0f"}},
     seconds=2.5, attempt=2, degraded=True, incomplete="cut short",
     names=["dog"], stages={"read": 0.5, "model": 1.5, "mask": 0.25},
+    processor={"read": 0.25},
 )  # fmt: skip
 SAME_ID = ("n15265", "n27425")
 """The first of the numbers that meet."""
@@ -41,7 +43,9 @@ def test_a_row_says_where_a_shard_lies_and_what_became_of_it() -> None:
         {
             **dict(shard="a-12345678", location="s3://bucket/a.tar", bytes=10, samples=6),
             **dict(annotated=3, empty=1, rejected=2, prompts=9, prompts_cut=1, masks=5),
-            **dict(seconds=2.5, read_seconds=0.5, model_seconds=1.5, mask_seconds=0.25),
+            **dict(seconds=2.5, read_seconds=0.5, decode_seconds=None, model_seconds=1.5),
+            **dict(mask_seconds=0.25, write_seconds=None, read_processor_seconds=0.25),
+            **dict.fromkeys(f"{stage}_processor_seconds" for stage in STAGES[1:]),
             **dict(attempt=2, degraded=True, incomplete="cut short", modified="12"),
             "fingerprint": "f",
             "statuses": [
@@ -109,8 +113,9 @@ def test_a_run_ends_with_its_index(
     assert [row["location"] for row in table] == [f"{shards}/a.tar", f"{shards}/b.tar"]
     assert [(row["annotated"], row["rejected"]) for row in table] == [(1, 1), (1, 0)]
     for row in table:
-        assert all(row[f"{stage}_seconds"] >= 0 for stage in STAGES)
-        assert row["model_seconds"] > 0
+        for stage in STAGES:
+            assert row[f"{stage}_processor_seconds"] <= row[f"{stage}_seconds"] + 0.05
+        assert row["model_seconds"] > 0 and row["model_processor_seconds"] >= 0
     card = Path(ledger.output, "README.md").read_text().split("---\n")
     configs = yaml.safe_load(card[1])["configs"]
     assert [config["config_name"] for config in configs] == ["annotations", "images", "shards"]
