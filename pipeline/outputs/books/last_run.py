@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from pipeline.errors import ConfigError
+from pipeline.outputs.books.cost import Cost
 from pipeline.outputs.heartbeat import Driver
 from pipeline.outputs.records import Summary
 from pipeline.storage.json_files import JsonFiles
@@ -39,6 +41,14 @@ class LastRun:
         saved = self._files.find(FILE)
         missing: list[str] = [] if saved is None else saved["missing"]
         return missing
+
+    def cost(self) -> Cost:
+        """What the runs here have taken so far, as far as that was written down."""
+        try:
+            saved = self._files.find(FILE)
+            return Cost.of({} if saved is None else saved.get("cost", {}))
+        except (*DAMAGED, ConfigError, AttributeError):
+            return Cost()  # `read` says that it is damaged
 
     def driver(self) -> Driver | None:
         """Who works here, or died at it; nobody where the last run came to an end."""
