@@ -110,13 +110,6 @@ class ExecutionConfig:
     workers: int = 0
     """Ray actors; 0 means as many as the GPUs of the cluster have room for, or one where there is
     none."""
-    gpus_per_worker: float = 1.0
-    """GPUs of each worker, where it has any: 0.5 puts two of them on a GPU."""
-    cpus_per_worker: float = 1.0
-    """CPUs that Ray sets aside for each worker on its node."""
-    labels: dict[str, str] = dataclasses.field(default_factory=dict)
-    """Labels that the nodes of workers must have, as {ray.io/accelerator-type: H100}; instead of a
-    value also "!A100", "in(H100, H200)" or "!in(T4, L4)"."""
     shards_in_flight: int = 2
     """Shards that a worker reads at once, so that its model never waits for the next one."""
     device: str = "auto"
@@ -137,6 +130,13 @@ class ExecutionConfig:
     """What fails for want of storage or network is tried again for so long; it costs no attempt."""
     log_seconds: float = 10.0
     """Seconds between progress lines."""
+    gpus_per_worker: float = 1.0
+    """GPUs of each worker, where it has any: 0.5 puts two of them on a GPU."""
+    cpus_per_worker: float = 1.0
+    """CPUs that Ray sets aside for each worker on its node."""
+    labels: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Labels that the nodes of workers must have, as {ray.io/accelerator-type: H100}; instead of a
+    value also "!A100", "in(H100, H200)" or "!in(T4, L4)"."""
     price: float | None = None
     """What an hour of one GPU costs (of one worker, where there is no GPU), in any currency: what
     is printed and written down then says what the run costs in it."""

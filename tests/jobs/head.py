@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 TOKEN = "of-these-tests"
@@ -100,7 +99,7 @@ def running_head(environment: Mapping[str, str], *options: str) -> Iterator[Head
                 assert process.poll() is None, (folder / "log").read_text()
                 try:
                     return bool(head.ask("version"))
-                except URLError:
+                except OSError:
                     return False
 
             until(answers, "the head answers")
@@ -121,7 +120,8 @@ def joined(head: Head, log: Path, *options: str) -> Iterator[None]:
         return sum(node["state"] == "ALIVE" for node in head.listed("nodes"))
 
     before = nodes()
-    with _started(head.environment, log, [f"--address={head.join}", *options]):
+    environment = {k: v for k, v in head.environment.items() if k != "RAY_ADDRESS"}
+    with _started(environment, log, [f"--address={head.join}", *options]):
         until(lambda: nodes() > before, "the node joins")
         yield
 
