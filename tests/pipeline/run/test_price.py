@@ -12,14 +12,19 @@ import pytest
 from jobs.annotate import main
 from pipeline.config import AnnotateConfig, ExecutionConfig, MaskConfig, ModelConfig
 from pipeline.errors import ConfigError
-from pipeline.inputs.shards import find_shards
+from pipeline.inputs.shards import Shard, find_shards
 from pipeline.inputs.sizes import listed_sizes
 from pipeline.models.speeds import H100, MEASURED, PEAKS, Pace, paces
 from pipeline.outputs.books.busy import bound_by, busy
 from pipeline.outputs.books.cost import Cost
+from pipeline.outputs.ledger import Ledger
+from pipeline.outputs.records import Counts, make_commit
 from pipeline.run.accounts.work import Work
 
 PAGE = Path(__file__).parents[3] / "docs/performance.md"
+COUNTS = Counts(
+    samples=10, statuses={"annotated": 10}, rejects={}, prompts=10, prompts_cut=0, masks=10
+)
 BIGG = ModelConfig(name="ViT-bigG-14", pretrained="laion2b_s39b_b160k", precision="bfloat16")
 
 
@@ -187,3 +192,29 @@ def test_the_busiest_stage_bounds_a_run() -> None:
     assert bound_by(shares) == "model"
     assert bound_by(busy(stages | {"read": 199.0}, 200.0, 2, 4)) == "read"
     assert busy({"read": 1.0, "model": 2.0, "mask": 1.0}, 10.0, 2) == {}  # of an older release
+
+
+def test_a_summary_has_what_bounds_a_run_and_what_it_has_taken(tmp_path: Path) -> None:
+    """Two shards of 10 s with all stages, and one of an older release, which does not count."""
+    ledger = Ledger(str(tmp_path))
+    config = AnnotateConfig(engine=ExecutionConfig(shards_in_flight=2, threads=4))
+    ledger.open(config.identity(), config.public(), [])
+    older = {"read": 1.0, "model": 4.0, "mask": 1.0}
+    for number, stages in enumerate([older, *[older | {"decode": 2.0, "write": 0.5}] * 2]):
+        shard = Shard(f"/{number}.tar", f"/{number}.tar", 5)
+        commit = make_commit(
+            shard, ledger.fingerprint, COUNTS, {}, seconds=10.0, attempt=1, stages=stages
+        )
+        ledger.commit(commit, {})
+    spent = Cost(30, 100.0, 2.0, "GPU", 5.0)
+    summary = ledger.summarise(state="running", cost=spent)
+    assert summary.stages == {"read": 2.0, "decode": 4.0, "model": 8.0, "mask": 2.0, "write": 1.0}
+    assert summary.stage_seconds == 20.0
+    shares = {"read": 0.1, "decode": 0.05, "model": 0.8, "mask": 0.05, "write": 0.05}
+    assert (summary.busy, summary.bound_by) == (shares, "model")
+    reader = Ledger(str(tmp_path))
+    assert reader.cost() == spent and reader.summary().busy == shares
+    ledger.beat(summary, spent.plus(Cost(10, 10.0, 1.0, "GPU", 2.5)))
+    assert reader.cost() == Cost(40, 110.0, 3.0, "GPU", 7.5)
+    (tmp_path / "summary.json").write_text("{")
+    assert reader.cost() == Cost()  # what is damaged is said elsewhere, and written anew
