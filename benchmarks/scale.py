@@ -10,6 +10,7 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from benchmarks.simulation import Cluster, Simulation, Times
 from benchmarks.timing import table
@@ -69,8 +70,8 @@ def on_paper(factors: Factors) -> dict[str, float]:
 
 def scenarios(cluster: Cluster) -> dict[str, tuple[Cluster, float]]:
     """A cluster with one trouble after the other; the share of stragglers with each."""
-    spot = {"losses": 0.1, "replaced": 180.0}
-    away = {"outages": 1.0, "away": 60.0}
+    spot: dict[str, Any] = {"losses": 0.1, "replaced": 180.0}
+    away: dict[str, Any] = {"outages": 1.0, "away": 60.0}
     troubled = replace(cluster, **spot, **away, deaths=0.001)
     return {
         "nothing": (cluster, 0.0),
