@@ -105,7 +105,7 @@ def _run(
     planned: Plan,
     make_worker: MakeWorker,
     patient: Patient,
-    work: Work,
+    work: Work | None = None,
 ) -> None:
     """Do what is planned, and again what somebody else has spoiled by then."""
     todo = planned.todo
