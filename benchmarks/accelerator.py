@@ -15,8 +15,8 @@ from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from torch import nn
 
 import legrad
-from benchmarks.operations import Shape
 from benchmarks.timing import table
+from pipeline.models.operations import Shape
 
 Results = dict[str, Any]
 

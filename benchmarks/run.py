@@ -159,6 +159,28 @@ def driver(shards: list[int] | None = None, actors: int = 4, json: Path | None =
     return report(committers.markdown(results), results, json)
 
 
+def scale(
+    shards: int = 100_000,
+    images: int = 10_000,
+    actors: int = 1_000,
+    images_per_second: float = 211.0,
+    json: Path | None = None,
+) -> int:
+    """Reckon with a run of a billion images, and simulate what may happen to it.
+
+    Args:
+        shards: how many.
+        images: in each.
+        actors: of Ray, with a GPU each.
+        images_per_second: of one of them; `gpu` measures it.
+        json: also write the figures to this file.
+    """
+    from benchmarks import scale as paper
+
+    results = paper.measure(paper.Factors(shards, images, actors, images_per_second))
+    return report(paper.markdown(results), results, json)
+
+
 def vocabulary(
     classes: int = 1000, rounds: int = 5, threads: int = 2, json: Path | None = None
 ) -> int:
@@ -378,6 +400,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "gpu": gpu,
     "executors": executors,
     "driver": driver,
+    "scale": scale,
     "vocabulary": vocabulary,
     "masks": masks,
     "decode": decode,

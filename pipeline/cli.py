@@ -14,6 +14,7 @@ from typing import Any, NoReturn, TypeVar
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from legrad.errors import near
+from pipeline import log
 from pipeline.config import MethodConfig
 from pipeline.config.presets import Preset, settings_of
 from pipeline.errors import ConfigError, ModelError, StorageError, unwrapped, without_secrets
@@ -22,7 +23,7 @@ from pipeline.inputs.option_texts import with_names
 Config = TypeVar("Config")
 STDERR = 2
 PRESET = "--preset"
-STOPPING = b"Stopping, as told\n"
+STOPPING = log.Event("stopping", "Stopping, as told")
 KINDS = {
     "int": "a whole number",
     "float": "a number",
@@ -71,18 +72,20 @@ def run_command(
         goes_on: whether the same command goes on where it was stopped.
     """
     stop_when_terminated()
-    try:
-        return run(parse(config, command, description, arguments))
-    except (ConfigError, ModelError) as error:
-        print(f"{command}: {without_secrets(str(error))}", file=sys.stderr)
-        return ExitCode.BAD_SETTING
-    except StorageError as error:
-        print(f"{command}: {without_secrets(str(error))}", file=sys.stderr)
-        return ExitCode.SHARDS_MISSING
-    except KeyboardInterrupt:
-        then = "goes on" if goes_on else "begins again"
-        print(f"{command}: stopped; the same command {then}", file=sys.stderr)
-        return ExitCode.STOPPED
+    with log.restored():
+        try:
+            return run(parse(config, command, description, arguments))
+        except (ConfigError, ModelError, StorageError) as error:
+            line = f"{command}: {without_secrets(str(error))}"
+            cause = type(error).__name__
+            log.say(log.Event("ended", line, "error", cause=cause), sys.stderr)
+            away = isinstance(error, StorageError)
+            return ExitCode.SHARDS_MISSING if away else ExitCode.BAD_SETTING
+        except KeyboardInterrupt:
+            then = "goes on" if goes_on else "begins again"
+            line = f"{command}: stopped; the same command {then}"
+            log.say(log.Event("stopped", line, "warning"), sys.stderr)
+            return ExitCode.STOPPED
 
 
 def stop_when_terminated() -> None:
@@ -92,7 +95,8 @@ def stop_when_terminated() -> None:
     """
 
     def stop(*_: object) -> NoReturn:
-        os.write(STDERR, STOPPING)  # print might be in the middle of a line
+        line = log.as_line(STOPPING, "warning") if log.as_objects() else STOPPING
+        os.write(STDERR, f"{line}\n".encode())  # print might be in the middle of a line
         raise KeyboardInterrupt
 
     if threading.current_thread() is threading.main_thread():  # no other may set a handler
@@ -128,13 +132,15 @@ def parse(
         parser.add_argument(PRESET, type=str, help=f"settings to start from: {', '.join(presets)}")
     given = parser.with_values(list(sys.argv[1:] if arguments is None else arguments))
     parsed = parser.parse_args(given)
+    log.use(parsed.get("log", "text"))
     chosen = parsed.get("preset")
     defaults = parser.get_defaults()
     if chosen is not None:
         # As defaults, they come before every flag and every value of a file, wherever it stands.
         parser.set_defaults(dict(settings_of(chosen, presets)))
         parsed = parser.parse_args(given)
-        print(f"{command}: {_told(chosen, presets[chosen], parsed)}", flush=True)
+        log.use(parsed.get("log", "text"))
+        log.say(f"{command}: {_told(chosen, presets[chosen], parsed)}")
     _check_values(parsed, defaults)
     settings = vars(parser.instantiate(parsed))
     for name in ("config", "preset"):

@@ -88,6 +88,7 @@ def shared_ray() -> Iterator[str]:
         warnings.simplefilter("ignore")
         environment.setenv("PYTHONPATH", str(ROOT))  # of its workers
         environment.setenv("OMP_NUM_THREADS", "1")
+        environment.setenv("RAY_metrics_report_interval_ms", "500")
         ray.init(
             "local",
             num_cpus=4,

@@ -27,7 +27,7 @@ ORDER = {
         "engines", "baselines", "contrast", "build", ITSELF,
     ),
     "pipeline": (
-        ITSELF, "errors", "storage", "config", "inputs", "cli", "models", "outputs", "run",
+        ITSELF, "errors", "log", "storage", "config", "inputs", "cli", "models", "outputs", "run",
         "evaluation", "calibration", "export", "loading", "report", "figures", "demo", "student",
     ),
     "pipeline.evaluation": (

@@ -7,9 +7,9 @@ from itertools import chain
 from statistics import median
 from typing import Any, TypeAlias
 
-from benchmarks.operations import Shape
 from benchmarks.published.plan import FORMS, Plan
 from benchmarks.timing import Figures, Target, extra_prompt, table, target_table
+from pipeline.models.operations import Shape
 
 Results: TypeAlias = dict[str, Any]
 Turns: TypeAlias = dict[str, list[Figures]]

@@ -137,6 +137,12 @@ class ExecutionConfig:
     labels: dict[str, str] = dataclasses.field(default_factory=dict)
     """Labels that the nodes of workers must have, as {ray.io/accelerator-type: H100}; instead of a
     value also "!A100", "in(H100, H200)" or "!in(T4, L4)"."""
+    price: float | None = None
+    """What an hour of one GPU costs (of one worker, where there is no GPU), in any currency: what
+    is printed and written down then says what the run costs in it."""
+    gpu: str = ""
+    """GPU that --dry_run reckons with, such as H100; without it the one that --engine.labels asks
+    for as ray.io/accelerator-type, or that of this machine."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -161,6 +167,11 @@ class ExecutionConfig:
             raise ConfigError(
                 f"--engine.labels: by {NODE_ID} broken nodes are left out; choose by another label"
             )
+
+    def takes_gpu_here(self) -> bool:
+        """Whether a worker in this process has a GPU."""
+        wants_any = self.device == "auto" and torch.cuda.is_available()
+        return wants_any or self.device.startswith("cuda")
 
     def cpu_threads(self) -> int:
         """Threads of each worker: the same for every executor, for torch splits sums by it."""

@@ -70,6 +70,9 @@ class RunConfig(MethodConfig):
     verify: bool = False
     """Before anything else, read all that is committed and compare it with its checksums; what is
     damaged is named, and done again. With --dry_run or --status, it is only named."""
+    log: Literal["text", "json"] = "text"
+    """What is printed: lines for people, or every line as a JSON object with time, level, event,
+    message and what the event is about."""
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     engine: ExecutionConfig = dataclasses.field(default_factory=ExecutionConfig)
 
@@ -77,7 +80,7 @@ class RunConfig(MethodConfig):
     """Locations that worker processes read or write."""
     NO_RESULT: ClassVar[tuple[str, ...]] = (
         *("input", "output", "input_root"),
-        *("retry_failed", "allow_failed", "on_mismatch", "on_changed", "verify", "engine"),
+        *("retry_failed", "allow_failed", "on_mismatch", "on_changed", "verify", "log", "engine"),
     )
     IMAGE_SIZE: ClassVar[int | None] = None
     """Side of the square that images become, where --model.image_size does not say."""

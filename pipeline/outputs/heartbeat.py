@@ -6,12 +6,13 @@ import os
 import platform
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any
 
 from pipeline.errors import one_line
+from pipeline.log import Event, say
 
 BEAT_SECONDS = 30.0
 DEAD_SECONDS = 5 * BEAT_SECONDS
@@ -78,12 +79,6 @@ def now() -> datetime:
     return datetime.now(timezone.utc)
 
 
-def say(line: str) -> None:
-    """Print a line at once. A log that takes none, say on a full disk, is no reason to stop."""
-    with suppress(OSError):
-        print(line, flush=True)
-
-
 def spoken(seconds: float) -> str:
     """A time that has passed, for people."""
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
@@ -118,7 +113,8 @@ def trying(seconds: float, work: Callable[[], object], name: str, complaint: str
         try:
             work()
         except Exception as error:  # no reason to stop either the run or the next try
-            say(f"{complaint}: {one_line(error)}")
+            why = one_line(error)
+            say(Event("not_written", f"{complaint}: {why}", "warning", reason=why))
 
     with every(seconds, try_to, name):
         yield

@@ -20,6 +20,7 @@ from pipeline.inputs.stages import StageClock
 from pipeline.outputs import index, versions
 from pipeline.outputs.books import damages
 from pipeline.outputs.books.commits import INDEX, Commits
+from pipeline.outputs.books.cost import Cost
 from pipeline.outputs.books.failures import Failures
 from pipeline.outputs.books.last_run import LastRun
 from pipeline.outputs.books.ownership import Ownership, differences
@@ -52,6 +53,7 @@ class Ledger:
         self._last_run = LastRun(self._files)
         self.fingerprint = ""
         self.driver = Driver()
+        self._engine: Mapping[str, Any] | None = None
 
     def open(
         self,
@@ -75,6 +77,7 @@ class Ledger:
             ConfigError: what is here was made with settings that give other results.
         """
         self.fingerprint = fingerprint(identity)
+        self._engine = config.get("engine", {})
         changes = self.changes(identity)
         if changes and not redo and (self.committed() or self.other_driver()):
             raise ConfigError(
@@ -325,24 +328,39 @@ class Ledger:
         table = self.table() if commits is None else commits
         names = set(table.names)
         wanted = names | self.failed() if shards is None else set(shards)
-        return Summary.of(table.without(names - wanted), wanted - names, state)
+        totals = Summary.of(table.without(names - wanted), wanted - names, state)
+        return totals.with_busy(self.engine()) if totals.stages else totals
+
+    def engine(self) -> Mapping[str, Any]:
+        """How the work of the run here is done: the settings of its group --engine."""
+        if self._engine is None:
+            self._engine = self.run().get("config", {}).get("engine", {})
+        return self._engine
+
+    def cost(self) -> Cost:
+        """What the runs here have taken so far, as far as that was written down."""
+        return self._last_run.cost()
 
     def summarise(
         self,
         shards: Iterable[str] | None = None,
         state: str = "finished",
         commits: CommitTable | None = None,
+        cost: Cost | None = None,
     ) -> Summary:
         """The same, also written to `summary.json`, as long as the run here is this one."""
-        summary = replace(self.summary(shards, state, commits), driver=self.driver.record())
+        totals = self.summary(shards, state, commits)
+        spent = (cost or Cost()).record()
+        summary = replace(totals, driver=self.driver.record(), cost=spent)
         if not self.fingerprint or self.is_here():
             self._last_run.write(summary)
         return summary
 
-    def beat(self, summary: Summary) -> None:
-        """Give a sign of life: a summary again, with the time."""
+    def beat(self, summary: Summary, cost: Cost | None = None) -> None:
+        """Give a sign of life: a summary again, with the time, and what has been spent by now."""
         if self.is_here():
-            self._last_run.write(replace(summary, driver=self.driver.record()))
+            spent = cost.record() if cost else summary.cost
+            self._last_run.write(replace(summary, driver=self.driver.record(), cost=spent))
 
     def other_driver(self) -> Driver | None:
         """Who else is at work here, by its signs of life."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict
 
 from pipeline.inputs.shards import Shard
+from pipeline.inputs.stages import STAGES
+from pipeline.outputs.books.busy import bound_by, busy
 from pipeline.storage import digests
 
 STATUSES = ("annotated", "empty", "rejected")
@@ -144,6 +146,11 @@ class Summary:
         incomplete: shards that were read in part only, and why.
         seconds: sum over the shards, each on its worker.
         driver: who wrote this; see `heartbeat.Driver`. Empty where nobody drives a run.
+        stages: seconds by stage, of the shards whose commits have all of them.
+        stage_seconds: of `seconds`, those of these shards.
+        busy: part of its time for which each stage was busy; see `books.busy`. Empty if unknown.
+        bound_by: the stage with the largest part; empty if unknown.
+        cost: what the output has taken so far; see `books.cost`. Empty if unknown.
     """
 
     state: str
@@ -160,13 +167,18 @@ class Summary:
     incomplete: dict[str, str]
     seconds: float
     driver: dict[str, Any] = field(default_factory=dict)
+    stages: dict[str, float] = field(default_factory=dict)
+    stage_seconds: float = 0.0
+    busy: dict[str, float] = field(default_factory=dict)
+    bound_by: str = ""
+    cost: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, commits: Iterable[Commit], missing: Iterable[str], state: str) -> Summary:
         """The totals of some commits, each of which is looked at once."""
         statuses, rejects, totals = Counter[str](), Counter[str](), Counter[str]()
         incomplete: dict[str, str] = {}
-        seconds = 0.0
+        seconds, stage_seconds, stages = 0.0, 0.0, dict.fromkeys(STAGES, 0.0)
         for commit in commits:
             for status, count in commit.statuses.items():
                 statuses[status] += count
@@ -176,6 +188,10 @@ class Summary:
                 totals[name] += getattr(commit, name)
             totals["shards"] += 1
             seconds += commit.seconds
+            if commit.stages.keys() >= stages.keys():
+                stage_seconds += commit.seconds
+                for stage in STAGES:
+                    stages[stage] += commit.stages[stage]
             if commit.incomplete:
                 incomplete[commit.shard] = commit.incomplete
         absent = sorted(missing)
@@ -193,7 +209,17 @@ class Summary:
             degraded=totals["degraded"],
             incomplete=incomplete,
             seconds=round(seconds, 3),
+            stages={s: round(n, 3) for s, n in stages.items()} if stage_seconds else {},
+            stage_seconds=round(stage_seconds, 3),
         )
+
+    def with_busy(self, engine: Mapping[str, Any]) -> Summary:
+        """The same, and what bounds the run, by the settings of its engine where they are known."""
+        if not self.stages or "shards_in_flight" not in engine:
+            return self
+        threads = engine.get("threads", 0)
+        shares = busy(self.stages, self.stage_seconds, engine["shards_in_flight"], threads)
+        return replace(self, busy=shares, bound_by=bound_by(shares))
 
 
 def file_record(data: bytes) -> dict[str, int | str]:

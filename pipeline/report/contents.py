@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -194,7 +194,8 @@ def make_contents(predictions: Predictions, counted: Statistics) -> Contents:
     commits, ledger = predictions.commits, Ledger(predictions.location)
     missing = predictions.missing
     state, planned = ledger.last_run()
-    totals = Summary.of(commits, missing, state)
+    totals = Summary.of(commits, missing, state).with_busy(ledger.engine())
+    totals = replace(totals, cost=ledger.cost().record())
     levels = _levels(counted)
     rows = _class_rows(counted, levels)
     found = {

@@ -13,6 +13,7 @@ from importlib import resources
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from pipeline.outputs.books import busy, cost
 from pipeline.report.charts import Chart, draw_histogram
 from pipeline.report.contents import Contents
 from pipeline.report.gallery import Gallery
@@ -97,6 +98,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "count": count, "percent": percent, "decimals": decimals, "seconds": seconds, "rate": rate,
+        "spent": cost.spoken, "bound": busy.spoken,
     }  # fmt: skip
     return environment
 

@@ -13,6 +13,7 @@ from pipeline.inputs.calibration import load_calibration
 from pipeline.inputs.option_texts import names_of
 from pipeline.inputs.prompts import PromptReader
 from pipeline.inputs.shards import shards_of
+from pipeline.log import Event, say
 from pipeline.outputs.card import ANNOTATIONS_CARD
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.records import Summary
@@ -77,16 +78,18 @@ def print_status(output: str, thorough: bool = False) -> None:
     ledger = Ledger(output)
     with naming(f"--status {storage.public(output)}"):
         (state, planned), life = ledger.last_run(), ledger.life()
-        commits, failures = ledger.table(), ledger.failures()
+        commits, failures, spent = ledger.table(), ledger.failures(), ledger.cost()
         if state == FINISHED:  # what is missing is not merely to come
             failures = dict.fromkeys(set(ledger.left()) - set(commits.names), UNSAID) | failures
         summary = ledger.summary({*commits.names, *failures}, commits=commits)
         damaged = verify(ledger) if thorough else {}
-    print(f"the last run: {state}{f' ({life})' if life else ''}")
-    print_summary(replace(summary, planned=planned), output)
+    said = f"the last run: {state}{f' ({life})' if life else ''}"
+    say(Event("last_run", said, state=state, driver=life))
+    print_summary(replace(summary, planned=planned, cost=spent.record()), output)
     print_failures(failures, summary)
     for shard, wrong in sorted(damaged.items()):
-        print(f"damaged: {shard}: {wrong}", flush=True)
+        line = f"damaged: {shard}: {wrong}"
+        say(Event("damaged", line, "error", shard=shard, reason=wrong))
 
 
 def _read_settings(config: AnnotateConfig) -> list[dict[str, Any]]:

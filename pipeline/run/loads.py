@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from pipeline.errors import ModelError, StorageError
-from pipeline.outputs.heartbeat import say
+from pipeline.log import Event, say
 
 MOST_FAILURES = 3
 """So often in a row the model may fail to load on a node, or anywhere before it ever has."""
@@ -88,10 +88,12 @@ class Loads:
                 raise ModelError(self._told)
             if self._failures.total() >= MOST_FAILURES:
                 raise ModelError(f"the model did not load, {MOST_FAILURES} times: {cause}")
-        self.say(f"the model did not load on {host}, time {times}: {cause}")
+        line = f"the model did not load on {host}, time {times}: {cause}"
+        self.say(Event("not_loaded", line, "warning", host=host, times=times, reason=cause))
         if times >= MOST_FAILURES and node not in self.left_out:
             self.left_out[node] = cause
-            self.say(f"left out: {host}, where the model does not load: {cause}")
+            line = f"left out: {host}, where the model does not load: {cause}"
+            self.say(Event("left_out", line, "warning", host=host, reason=cause))
 
     def not_available(self, host: str, cause: str) -> None:
         """Take down that the storage was away as a worker loaded its model: nobody's fault.
@@ -104,10 +106,11 @@ class Loads:
         if now - self._away_since >= self.patience_seconds:
             raise StorageError(f"no worker could load its model: {cause}; the same command goes on")
         self._not_before = now + self._pause
-        self.say(
+        line = (
             f"not available: as the model was loaded on {host}: {cause}; tried again in "
             f"{self._pause:.0f} s"
         )
+        self.say(Event("not_available", line, "warning", host=host, reason=cause))
         self._pause = min(LONGEST_PAUSE, 2 * self._pause)
 
     def lost(self, what: str) -> None:
@@ -117,6 +120,6 @@ class Loads:
             ModelError: that happens again and again.
         """
         self._losses += 1
-        self.say(what)
+        self.say(Event("lost", what, "warning", times=self._losses))
         if self._losses >= MOST_LOSSES:
             raise ModelError(f"{self._losses} workers were lost in a row, the last: {what}")

@@ -20,6 +20,7 @@ class LocalExecutor:
 
     def __init__(self, config: RunConfig, make_worker: MakeWorker) -> None:
         """Make the worker, and raise what that raises."""
+        self._since = time.monotonic()
         self._worker = make_worker(config)
         self._engine = config.engine
 
@@ -27,9 +28,13 @@ class LocalExecutor:
         """Try what is in the queue until nothing is left of it."""
         tally = Tally()
         flying: dict[Future[Outcome], Trial] = {}
-        meter = Meter(queue, tally.total, str, gpus=0)
+        gpus = int(self._engine.takes_gpu_here())
+        meter = Meter(queue, tally.total, str, gpus)
+        work, unit = queue.work, "GPU" if gpus else "worker"
         in_flight = self._engine.shards_in_flight
-        with shown(meter, self._engine.log_seconds), ThreadPoolExecutor(in_flight) as pool:
+        showing = shown(meter, self._engine.log_seconds)
+        with showing, work.returned(), ThreadPoolExecutor(in_flight) as pool:
+            work.hold(1, unit, self._since)
             try:
                 while not queue.is_over:
                     for trial in queue.fill(flying.values(), in_flight):
@@ -44,6 +49,7 @@ class LocalExecutor:
                 raise
             finally:
                 pool.shutdown(cancel_futures=True)
+                self._since = time.monotonic()
 
     def close(self) -> None:
         """Nothing is left to be ended."""

@@ -7,8 +7,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol, runtime_checkable
 
 from rich.console import Console, RenderableType
 from rich.live import Live
@@ -18,9 +18,13 @@ from rich.table import Table
 import legrad
 from pipeline import storage
 from pipeline.config import AnnotateConfig
-from pipeline.outputs.heartbeat import every, say
+from pipeline.log import Event, as_objects, say
+from pipeline.outputs.books import busy, cost
+from pipeline.outputs.books.cost import MILLION
+from pipeline.outputs.heartbeat import every
 from pipeline.outputs.records import Summary
 from pipeline.outputs.schema import schemas
+from pipeline.run.accounts.price import price_lines
 from pipeline.run.plan import Plan
 from pipeline.run.queue import ShardQueue
 
@@ -49,12 +53,14 @@ class Meter:
         images: tells how many images are done, also of shards that are not yet.
         waits_for: tells what all workers wait for, if they do.
         gpus: busy in parallel, for the projection of GPU-hours; 0 for none.
+        workers: the same, for the price of hours where there is no GPU.
     """
 
     queue: ShardQueue
     images: Callable[[], int]
     waits_for: Callable[[], str]
-    gpus: int
+    gpus: int | float
+    workers: int | float = 1
 
     def __post_init__(self) -> None:
         self._started = time.monotonic()
@@ -67,7 +73,7 @@ class Meter:
             return self.queue.ended_bytes / self._total_bytes
         return self.queue.ended / len(self.queue.shards)
 
-    def line(self) -> str:
+    def line(self) -> Event:
         """The state in one line: shards, images, pace and, after the first shards, what is left."""
         images, ended = self.images(), self.queue.ended
         now = time.monotonic()
@@ -76,23 +82,45 @@ class Meter:
         waits_for = self.queue.state() or self.waits_for()
         if not images and not ended:
             self._started = now  # the time to load models is no measure of what is to come
-            return f"{shards}, {waits_for or 'loading the first images'}"
+            state = waits_for or "loading the first images"
+            return self._event([shards, state], ended, images, waits_for=state)
+        pace: dict[str, float] = {"images_per_second": images / elapsed} if elapsed else {}
         parts = [shards, f"{images:,} images", _pace(images, elapsed)]
         if waits_for:
-            return ", ".join([*parts, waits_for])
+            return self._event([*parts, waits_for], ended, images, **pace, waits_for=waits_for)
         if 0 < self.fraction < 1:
             hours = elapsed * (1 - self.fraction) / self.fraction / 3600
             parts.append(f"{_duration(hours)} left")
+            pace["hours_left"] = hours
             if self.gpus:
                 total = (elapsed / 3600 + hours) * self.gpus
                 parts.append(f"{total:.1f} GPU-hours in all")
-        return ", ".join(parts)
+                pace["gpu_hours"] = total
+            if self.queue.engine.price is not None:
+                pace |= self._price(images, elapsed / 3600, hours)
+                each = pace["price_per_million_images"]
+                parts.append(f"price {pace['price']:,.2f} in all, {each:,.2f} per million images")
+        return self._event(parts, ended, images, **pace)
+
+    def _price(self, images: int, spent: float, left: float) -> dict[str, float]:
+        """Of all that the queue has, and of a million images, by the hours that have passed."""
+        an_hour = (self.queue.engine.price or 0) * (self.gpus or self.workers)
+        each = an_hour * spent / images * MILLION if images else 0.0
+        return {"price": an_hour * (spent + left), "price_per_million_images": each}
+
+    def _event(self, parts: Sequence[str], ended: int, images: int, **fields: Any) -> Event:
+        shards: dict[str, Any] = {
+            "shards": ended,
+            "of_shards": len(self.queue.shards),
+            "images": images,
+        }
+        return Event("progress", ", ".join(parts), **shards, **fields)
 
 
 @contextmanager
 def shown(meter: Gauge, seconds: float) -> Iterator[None]:
     """Show `meter` while the body runs: a bar on a terminal, else a line every `seconds`."""
-    if sys.stdout.isatty():
+    if sys.stdout.isatty() and not as_objects():
         with Live(get_renderable=lambda: _bar(meter), refresh_per_second=2):
             yield
         return
@@ -110,43 +138,60 @@ def shown(meter: Gauge, seconds: float) -> Iterator[None]:
 def print_plan(plan: Plan) -> None:
     """What a run is going to do."""
     again = f", {len(plan.transient):,} of them again after outages" if plan.transient else ""
-    print(
+    line = (
         f"{len(plan.shards):,} shards: {len(plan.committed):,} committed, "
         f"{len(plan.given_up):,} given up before (--retry_failed tries them again), "
-        f"{len(plan.todo):,} to do{again}",
-        flush=True,
+        f"{len(plan.todo):,} to do{again}"
     )
+    numbers: dict[str, Any] = {
+        "shards": len(plan.shards),
+        "committed": len(plan.committed),
+        "given_up": len(plan.given_up),
+        "to_do": len(plan.todo),
+    }
+    say(Event("plan", line, **numbers))
     if plan.dated:
         first = ", ".join(plan.dated[:SHOWN]) + ", …" * (len(plan.dated) > SHOWN)
-        print(
+        line = (
             f"{len(plan.dated):,} shards have another date than when they were done, but the same "
-            f"size ({first}): --on_changed redo does them again",
-            flush=True,
+            f"size ({first}): --on_changed redo does them again"
         )
+        say(Event("dated", line, "warning", shards=len(plan.dated)))
     for name, why in sorted(plan.again.items()):
-        print(f"done again: {name}: {why}", flush=True)
+        say(Event("done_again", f"done again: {name}: {why}", "warning", shard=name, reason=why))
 
 
 def print_dry_run(config: AnnotateConfig, plan: Plan, changes: Sequence[str]) -> None:
     """The plan in full: shards, settings that change results, and the schemas."""
     print_plan(plan)
     for change in changes:
-        print(f"another configuration made what is in the output: {change}")
+        line = f"another configuration made what is in the output: {change}"
+        say(Event("other_settings", line, "warning", change=change))
+    for line in price_lines(config, plan):
+        say(line)
     names = {shard.name for shard in plan.todo}
     for shard in plan.shards:
         state = "to do" if shard.name in names else "skipped"
-        print(f"{state:8} {shard.name}  {shard.size:,} bytes  {storage.public(shard.location)}")
-    results = config.identity()
-    print(f"fingerprint {config.fingerprint()} of {json.dumps(results, indent=2)}")
+        at = storage.public(shard.location)
+        line = f"{state:8} {shard.name}  {shard.size:,} bytes  {at}"
+        say(Event("shard", line, shard=shard.name, state=state, bytes=shard.size, location=at))
+    results, made = config.identity(), config.fingerprint()
+    line = f"fingerprint {made} of {json.dumps(results, indent=2)}"
+    say(Event("identity", line, fingerprint=made, identity=results))
     titles = ("annotations", "images")
     for title, schema in zip(titles, schemas(results, legrad.clips(config.method)), strict=True):
-        print(f"\n{title}/<shard>.parquet")
-        print(schema.to_string(show_schema_metadata=False))
+        columns = schema.to_string(show_schema_metadata=False)
+        say(Event("schema", f"\n{title}/<shard>.parquet\n{columns}", table=title))
 
 
 def print_summary(summary: Summary, output: str, seconds: float | None = None) -> None:
     """The closing table: totals over what is committed in `output`."""
-    print(f"Results in {storage.shown(output)}", flush=True)  # a table would wrap it
+    where = storage.shown(output)
+    if as_objects():
+        totals = asdict(summary) | {"missing": len(summary.missing)}
+        say(Event("summary", f"Results in {where}", output=where, **totals))
+        return
+    say(f"Results in {where}")  # a table would wrap it
     table = Table(show_header=False)
     for name, value in _lines(summary):
         table.add_row(name, value)
@@ -158,9 +203,12 @@ def print_summary(summary: Summary, output: str, seconds: float | None = None) -
 def print_failures(failures: Mapping[str, str], summary: Summary) -> None:
     """A line for every shard that is missing or incomplete, with the reason."""
     for shard in summary.missing:
-        print(f"not committed: {shard}: {failures.get(shard, 'it was not reached')}", flush=True)
+        why = failures.get(shard, "it was not reached")
+        line = f"not committed: {shard}: {why}"
+        say(Event("not_committed", line, "error", shard=shard, reason=why))
     for shard, reason in summary.incomplete.items():
-        print(f"incomplete: {shard}: {reason}", flush=True)
+        line = f"incomplete: {shard}: {reason}"
+        say(Event("incomplete", line, "warning", shard=shard, reason=reason))
 
 
 def _bar(meter: Gauge) -> RenderableType:
@@ -182,6 +230,7 @@ def _duration(hours: float) -> str:
 def _lines(summary: Summary) -> Sequence[tuple[str, str]]:
     known = summary.shards + len(summary.missing)  # the last run's input may have been a part
     of_all = f"{summary.shards:,} of {max(summary.planned, known):,}"
+    bound = [("bound by", busy.spoken(summary.busy))] if summary.busy else []
     statuses = [(f"images {status}", f"{n:,}") for status, n in summary.statuses.items()]
     rejects = [(f"rejected: {reason}", f"{n:,}") for reason, n in summary.rejects.items()]
     cut = [("prompts cut at the context", f"{summary.prompts_cut:,}")]
@@ -193,4 +242,6 @@ def _lines(summary: Summary) -> Sequence[tuple[str, str]]:
         ("image-prompt pairs", f"{summary.prompts:,}"),
         *(cut if summary.prompts_cut else []),
         ("masks", f"{summary.masks:,}"),
+        *bound,
+        *cost.spoken(summary.cost),
     ]

@@ -27,7 +27,8 @@ from itertools import count
 from pipeline.config import ExecutionConfig
 from pipeline.errors import TakenOver
 from pipeline.inputs.shards import Shard
-from pipeline.outputs.heartbeat import say
+from pipeline.log import Event, say
+from pipeline.run.accounts.work import Work
 
 WORKER_DIED = (
     "its worker died (killed, out of memory, or without progress for --engine.stall_seconds); "
@@ -117,6 +118,7 @@ class ShardQueue:
         ended: how many shards are committed or given up.
         ended_bytes: of these.
         ran_out: whether the storage was away for too long, so that the run is to end.
+        work: is told of every shard that is committed.
     """
 
     engine: ExecutionConfig
@@ -129,6 +131,7 @@ class ShardQueue:
     ended: int = 0
     ended_bytes: int = 0
     ran_out: bool = False
+    work: Work = field(default_factory=Work)
 
     def __post_init__(self) -> None:
         self._fresh = deque(self.shards)
@@ -147,6 +150,11 @@ class ShardQueue:
     def is_over(self) -> bool:
         """Whether nothing is left to be tried, nor being tried."""
         return not (self._fresh or self._alone or self._later or self._flying)
+
+    @property
+    def in_flight(self) -> int:
+        """Shards that workers are trying."""
+        return self._flying
 
     @property
     def left(self) -> int:
@@ -220,6 +228,7 @@ class ShardQueue:
         self._storage_is_there()
         if not outcome.error:
             self.report(outcome.record)
+            self.work.add(outcome.record)
             self.done.add(trial.shard.name)
             self._histories.pop(trial.shard.name, None)
             self._over(trial.shard)
@@ -240,7 +249,8 @@ class ShardQueue:
             return
         names = ", ".join(trial.shard.name for trial in trials)
         if node_lost:
-            self.say(f"lost: {where}; tried again, which is no attempt: {names}")
+            line = f"lost: {where}; tried again, which is no attempt: {names}"
+            self.say(Event("lost", line, "warning", where=where, shards=names.split(", ")))
             for trial in reversed(trials):
                 history = self._history(trial)
                 history.since, history.pauses = None, 0
@@ -250,7 +260,8 @@ class ShardQueue:
                 else:
                     self._fresh.appendleft(trial.shard)
         elif len(trials) > 1:
-            self.say(f"died: {where}, with {len(trials)} shards; each is tried alone: {names}")
+            line = f"died: {where}, with {len(trials)} shards; each is tried alone: {names}"
+            self.say(Event("died", line, "warning", where=where, shards=names.split(", ")))
             for trial in trials:
                 history = self._history(trial)
                 history.since, history.pauses = None, 0
@@ -296,7 +307,10 @@ class ShardQueue:
             self._give_up(trial.shard, error, False)
             return
         at = f" ({where})" if where else ""
-        self.say(f"failed: {trial.shard.name}, attempt {history.attempts} of {most}{at}: {error}")
+        shard, attempt = trial.shard.name, history.attempts
+        line = f"failed: {shard}, attempt {attempt} of {most}{at}: {error}"
+        about = {"shard": shard, "attempt": attempt, "where": where, "reason": error}
+        self.say(Event("failed", line, "warning", **about))
         self._alone.append(trial.shard)
 
     def _wait(self, trial: Trial, error: str) -> None:
@@ -321,15 +335,19 @@ class ShardQueue:
     def _tell_of_wait(self, shard: Shard, error: str, pause: float) -> None:
         """A line for each shard; of an outage, one for all."""
         if self._failures < ALL_WAIT_FROM:
-            self.say(
+            line = (
                 f"not available: {shard.name}: {error}; tried again in {pause:.0f} s, which is no "
                 "attempt"
             )
-        elif self._failures == ALL_WAIT_FROM:
             self.say(
+                Event("not_available", line, "warning", shard=shard.name, reason=error, pause=pause)
+            )
+        elif self._failures == ALL_WAIT_FROM:
+            line = (
                 f"the storage is not available: {error}; all shards wait for it, at most "
                 f"{self.engine.patience_seconds:.0f} s (--engine.patience_seconds)"
             )
+            self.say(Event("storage_away", line, "warning", reason=error))
 
     def _pause(self, failures: int) -> float:
         """Seconds, with a part left to chance: a thousand drivers must not ask at once."""
@@ -342,7 +360,8 @@ class ShardQueue:
         """What has waited for it is tried at once."""
         if self._waiting_since is not None:
             waited = self.clock() - self._waiting_since
-            self.say(f"the storage is there again, after {waited:.0f} s")
+            line = f"the storage is there again, after {waited:.0f} s"
+            self.say(Event("storage_back", line, seconds=waited))
             for _, _, shard in self._later:
                 history = self._histories[shard.name]
                 history.since, history.pauses = None, 0
@@ -352,10 +371,11 @@ class ShardQueue:
 
     def _stop_waiting(self) -> None:
         """Give up what has failed, and leave what was not tried to the next run."""
-        self.say(
+        line = (
             f"the storage has not been there for {self.engine.patience_seconds:.0f} s "
             f"(--engine.patience_seconds): this run ends, the same command goes on"
         )
+        self.say(Event("storage_lost", line, "error", reason=self._cause))
         self.ran_out = True
         for _, _, shard in self._later:
             self._give_up(shard, self._cause, True)
@@ -364,7 +384,9 @@ class ShardQueue:
         self._alone.clear()
 
     def _give_up(self, shard: Shard, reason: str, transient: bool) -> None:
-        self.say(f"given up: {shard.name}: {reason}")
+        line = f"given up: {shard.name}: {reason}"
+        about = {"shard": shard.name, "reason": reason, "transient": transient}
+        self.say(Event("given_up", line, "error", **about))
         self._histories.pop(shard.name, None)
         self.give_up(shard, reason, transient)
         self._over(shard)

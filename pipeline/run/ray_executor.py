@@ -21,12 +21,15 @@ from typing import Any
 
 import ray
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError
+from ray.util.metrics import Counter, Gauge
 
 from pipeline import storage
 from pipeline.cli import ExitCode, stop_when_terminated
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError, ModelError, one_line, print_traceback
+from pipeline.log import Event, say
 from pipeline.outputs.ledger import Ledger
+from pipeline.run.accounts.metrics import Metric, Put, told
 from pipeline.run.loads import Loads
 from pipeline.run.members import Member
 from pipeline.run.placement import choose
@@ -68,7 +71,7 @@ class RayExecutor:
                 "--engine.workers how many it is to have"
             )
         if not self._on_gpu:
-            print("No GPU is used: the models run on the CPU", flush=True)
+            say(Event("no_gpu", "No GPU is used: the models run on the CPU", "warning"))
         self._members: list[Member] = []
         self._loads = Loads(config.engine.patience_seconds)
         self._images = 0  # of members that are gone
@@ -87,9 +90,12 @@ class RayExecutor:
             queue,
             lambda: self._counted() - before,
             self._waits_for,
-            gpus=wanted if self._on_gpu else 0,
+            gpus=wanted * self._needs.gpus,
+            workers=wanted,
         )
-        with shown(meter, engine.log_seconds):
+        unit = "GPU" if self._on_gpu else "worker"
+        showing = shown(meter, engine.log_seconds)
+        with showing, told(queue, _instrument), queue.work.returned():
             while not queue.is_over:
                 self._start(min(wanted, queue.left))
                 nodes = {member.node for member in self._members if member.is_ready}
@@ -98,6 +104,8 @@ class RayExecutor:
                         self._fill(member, queue, nodes - {member.node})
                     member.ask_for_count(engine.log_seconds / 2)
                 self._take_what_ended(queue)
+                placed = sum(not member.is_waiting for member in self._members)
+                queue.work.hold(placed * (self._needs.gpus or 1), unit)
 
     def close(self) -> None:
         """End the actors."""
@@ -306,7 +314,8 @@ def _join() -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     address = os.environ.get("RAY_ADDRESS", "")
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    print(f"Joining Ray at {address}" if address else "Starting Ray on this machine", flush=True)
+    line = f"Joining Ray at {address}" if address else "Starting Ray on this machine"
+    say(Event("ray", line, address=address))
     try:
         if host and port.isdecimal():
             # Ray itself asks a dead address for minutes, and says nothing.
@@ -355,6 +364,14 @@ def _exit_at_once() -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os._exit(ExitCode.STOPPED)
+
+
+def _instrument(metric: Metric) -> Put:
+    """Has Ray show a metric to Prometheus, at the metrics port of the driver's node."""
+    labels = (metric.label,) if metric.label else ()
+    if metric.kind == "counter":
+        return Counter(metric.name, metric.about, labels).inc
+    return Gauge(metric.name, metric.about, labels).set
 
 
 def _last_line(error: RayError) -> str:

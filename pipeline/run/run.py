@@ -11,10 +11,13 @@ from pipeline import storage
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError, one_line
 from pipeline.inputs.shards import Shard
-from pipeline.outputs.heartbeat import beating, say, trying
+from pipeline.log import Event, say
+from pipeline.outputs.books.cost import Cost
+from pipeline.outputs.heartbeat import beating, trying
 from pipeline.outputs.index import CommitTable
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.records import Summary
+from pipeline.run.accounts.work import Work
 from pipeline.run.executors import Executor, make_executor
 from pipeline.run.plan import Plan, plan
 from pipeline.run.progress import print_plan
@@ -61,7 +64,7 @@ def run_shards(
         TakenOver: a run with other settings works in the output now.
         StorageError: the output cannot be read or written.
     """
-    names = [shard.name for shard in shards]
+    names, work = [shard.name for shard in shards], Work(config.engine.price)
     patient: Patient = partial(
         patiently,
         what=f"--output {storage.public(config.output)}",
@@ -71,30 +74,38 @@ def run_shards(
     damaged: dict[str, str] = patient(check) if config.verify else {}
     planned: Plan = patient(lambda: plan(config, ledger, shards, damaged))
     for line in config.model.weight_settings().lines:
-        print(line, flush=True)
+        say(Event("weights", line))
     print_plan(planned)
     patient(lambda: ledger.forgive(planned.committed))
     if other := patient(ledger.other_driver):
-        print(f"{other} does the same run in this output; each does what is left", flush=True)
+        line = f"{other} does the same run in this output; each does what is left"
+        say(Event("other_driver", line, "warning", driver=str(other)))
+    before: Cost = patient(ledger.cost)
     try:
         if planned.todo:
-            running = patient(lambda: ledger.summarise(names, "running", planned.known))
+            running = patient(lambda: ledger.summarise(names, "running", planned.known, before))
             failure = "shards.parquet could not be written"
             writing = trying(TABLE_SECONDS, ledger.write_table, "shards.parquet", failure)
-            with beating(lambda: ledger.beat(running)), writing:
-                _run(config, ledger, planned, make_worker, patient)
+            with beating(lambda: ledger.beat(running, before.plus(work.cost()))), writing:
+                _run(config, ledger, planned, make_worker, patient, work)
         commits = patient(ledger.write_table)
         patient(lambda: ledger.check_owner(ledger.fingerprint))
-        summary: Summary = patient(lambda: ledger.summarise(names, "finished", commits))
+        spent = before.plus(work.cost())
+        summary: Summary = patient(lambda: ledger.summarise(names, "finished", commits, spent))
         patient(lambda: finish(commits))
     except BaseException:
-        _leave(ledger, names)
+        _leave(ledger, names, before.plus(work.cost()))
         raise
     return summary
 
 
 def _run(
-    config: RunConfig, ledger: Ledger, planned: Plan, make_worker: MakeWorker, patient: Patient
+    config: RunConfig,
+    ledger: Ledger,
+    planned: Plan,
+    make_worker: MakeWorker,
+    patient: Patient,
+    work: Work | None = None,
 ) -> None:
     """Do what is planned, and again what somebody else has spoiled by then."""
     todo = planned.todo
@@ -104,7 +115,7 @@ def _run(
                 print_plan(planned)
             patient(lambda: ledger.check_owner(ledger.fingerprint))
             patient(partial(ledger.forget, planned.again))
-            goes_on = do_all(config, ledger, todo, executor, patient)
+            goes_on = do_all(config, ledger, todo, executor, patient, work)
             patient(lambda: ledger.check_owner(ledger.fingerprint))
             if not goes_on:
                 return
@@ -122,8 +133,17 @@ def do_all(
     todo: Sequence[Shard],
     executor: Executor,
     patient: Patient,
+    work: Work | None = None,
 ) -> bool:
     """Try every shard until it is committed, or record why it was given up.
+
+    Args:
+        config: of the run.
+        ledger: its output.
+        todo: the shards.
+        executor: has them tried.
+        patient: for what is written here.
+        work: is told what is done and held; without it, nobody wants to know.
 
     Returns:
         Whether the run may go on: the storage has not been away for too long.
@@ -143,18 +163,22 @@ def do_all(
             patient(record)
 
     queue = ShardQueue(config.engine, todo, give_up, ledger.report)
+    queue.work = work or queue.work
     executor.run(queue)
     unseen = queue.done - patient(ledger.committed)
     for shard in todo:
         if shard.name in unseen:
-            say(f"given up: {shard.name}: {UNSEEN}")
+            line = f"given up: {shard.name}: {UNSEEN}"
+            say(Event("given_up", line, "error", shard=shard.name, reason=UNSEEN))
             give_up(shard, UNSEEN, True)
     return not queue.ran_out
 
 
-def _leave(ledger: Ledger, names: Sequence[str]) -> None:
+def _leave(ledger: Ledger, names: Sequence[str], spent: Cost) -> None:
     """Say in the summary that the run has stopped, if that can be written."""
     try:
-        ledger.summarise(names, "stopped", ledger.write_table())
+        ledger.summarise(names, "stopped", ledger.write_table(), spent)
     except (OSError, ConfigError) as error:  # what has stopped the run is more important
-        print(f"summary.json could not be written: {one_line(error)}", flush=True)
+        why = one_line(error)
+        line = f"summary.json could not be written: {why}"
+        say(Event("not_written", line, "warning", reason=why))

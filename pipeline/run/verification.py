@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pipeline.config import ExecutionConfig
 from pipeline.inputs.look_ahead import map_ahead
+from pipeline.log import Event
 from pipeline.outputs.ledger import Ledger
 from pipeline.run.progress import shown
 
@@ -33,9 +34,10 @@ class Verified:
         """How much is done, 0 to 1."""
         return self.done / self.shards if self.shards else 1.0
 
-    def line(self) -> str:
+    def line(self) -> Event:
         """The state in one line."""
-        return f"verified {self.done:,} of {self.shards:,} shards, {self.damaged:,} damaged"
+        line = f"verified {self.done:,} of {self.shards:,} shards, {self.damaged:,} damaged"
+        return Event("verified", line, shards=self.done, of=self.shards, damaged=self.damaged)
 
 
 def verify(ledger: Ledger, seconds: float = ExecutionConfig.log_seconds) -> dict[str, str]:

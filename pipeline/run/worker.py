@@ -34,6 +34,7 @@ from pipeline.inputs.stages import StageClock
 from pipeline.models.explain import PromptExplainer, SampleExplainer
 from pipeline.models.malloc import keep_freed_memory
 from pipeline.outputs.annotations import Annotated
+from pipeline.outputs.books.busy import BATCHES_AT_ONCE
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.records import Commit, make_commit
 from pipeline.outputs.refinement.guides import guide_maker
@@ -41,9 +42,6 @@ from pipeline.outputs.tables import ShardTables
 from pipeline.run.annotator import Annotator
 from pipeline.run.queue import Outcome, Trial
 from pipeline.run.watchdog import Watchdog
-
-BATCHES_AT_ONCE = 2
-"""Of one shard: while masks are made of the maps of one, the model has the next."""
 
 Batch = list[Read[list[Prompt]]]
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from pipeline.errors import ConfigError, StorageError, one_line
+from pipeline.log import Event, say
 from pipeline.storage.faults import is_transient
 
 Result = TypeVar("Result")
@@ -43,6 +44,7 @@ def patiently(work: Callable[[], Result], what: str, seconds: float) -> Result:
                     raise
                 raise StorageError(f"{said}; the same command goes on") from error
             wait = min(pause * random.uniform(0.5, 1.0), left)
-            print(f"not available: {said}; tried again in {wait:.0f} s", flush=True)
+            line = f"not available: {said}; tried again in {wait:.0f} s"
+            say(Event("not_available", line, "warning", reason=said))
             time.sleep(wait)
             pause = min(LONGEST_PAUSE, 2 * pause)

@@ -8,10 +8,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import accelerator
 from benchmarks import run as benchmark
-from benchmarks.operations import Shape
 from legrad.engines.folded import FoldedBlock
 from legrad.towers.attention import attention, block_output, fused_step
 from legrad.towers.open import open_tower
+from pipeline.models.operations import Shape
 from tests.benchmarks.stand_in import TINY
 
 SHAPE = Shape.of(TINY)

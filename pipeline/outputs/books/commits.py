@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from pipeline import storage
 from pipeline.errors import one_line
+from pipeline.log import Event, say
 from pipeline.outputs.index import CommitTable
 from pipeline.outputs.records import Commit
 from pipeline.storage import Found
@@ -139,7 +140,8 @@ class Commits:
             return CommitTable.from_bytes(data)
         except (OSError, pa.ArrowException) as error:
             why = one_line(error)
-            print(f"{INDEX} cannot be read ({why}): every commit is read instead", flush=True)
+            line = f"{INDEX} cannot be read ({why}): every commit is read instead"
+            say(Event("no_index", line, "warning", reason=why))
             return None
 
     def _read(

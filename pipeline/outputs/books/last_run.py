@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from pipeline.errors import one_line
+from pipeline.errors import ConfigError, one_line
+from pipeline.outputs.books.cost import Cost
 from pipeline.outputs.heartbeat import Driver
 from pipeline.outputs.records import Summary
 from pipeline.storage.json_files import JsonFiles
@@ -42,6 +43,14 @@ class LastRun:
             return [] if saved is None else [str(name) for name in saved["missing"]]
         except DAMAGED as error:
             raise self._files.damaged(FILE, one_line(error, kind=True)) from error
+
+    def cost(self) -> Cost:
+        """What the runs here have taken so far, as far as that was written down."""
+        try:
+            saved = self._files.find(FILE)
+            return Cost.of({} if saved is None else saved.get("cost", {}))
+        except (*DAMAGED, ConfigError, AttributeError):
+            return Cost()  # `read` says that it is damaged
 
     def driver(self) -> Driver | None:
         """Who works here, or died at it; nobody where the last run came to an end."""

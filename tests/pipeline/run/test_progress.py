@@ -120,3 +120,17 @@ def test_what_all_workers_wait_for_is_said_at_any_time(clock: Clock) -> None:
     run.images = 40
     run.finish(0)
     assert run.meter.line() == "1 of 2 shards, 40 images, 4.0 images/s, waiting for nodes"
+
+
+def test_a_price_is_projected_as_the_hours_are(clock: Clock) -> None:
+    """8 GPUs, half an hour for a tenth: 40 GPU-hours, at 2.5 each; 36,000 images took 4 of them."""
+    run = Run([100, 900], gpus=8)
+    run.queue.engine = ExecutionConfig(price=2.5)
+    run.meter.line()
+    clock.now += 1800
+    run.images = 36_000
+    run.finish(0)
+    line = run.meter.line()
+    assert line.endswith("40.0 GPU-hours in all, price 100.00 in all, 277.78 per million images")
+    assert line.fields["price"] == pytest.approx(100.0)
+    assert line.fields["price_per_million_images"] == pytest.approx(4 * 2.5 / 0.036)
