@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,7 +90,7 @@ class _Profile:
         self._ledger.open(config.identity(), config.public(), [])
         self._worker = pace.worker()(config)
         self._explain = Sleeper(pace)
-        self._used = Counter[str]()
+        self._used: defaultdict[str, float] = defaultdict(float)
 
     def turn(self) -> dict[str, float]:
         """Milliseconds of a core for an image, by step; `together` for the worker's threads."""

@@ -36,9 +36,10 @@ from pipeline.inputs.samples import Guide, Sample, image_bytes
 from pipeline.inputs.shards import Shard, find_shards
 from pipeline.inputs.tars import read_samples
 from pipeline.models.explain import PromptExplainer
+from pipeline.outputs.annotations import Annotated
 from pipeline.outputs.masks import Mask
 from pipeline.outputs.refinement.guides import make_guide
-from pipeline.run.annotator import Annotated, Annotator
+from pipeline.run.annotator import Annotator
 
 JPEG_QUALITY = 90
 FEW = 0.95
@@ -214,8 +215,9 @@ def _enlarged(shard: Shard, longer: int, most: int | None) -> Iterator[tuple[str
 def _iou(one: Mask | None, other: Mask | None) -> float:
     if one is None or other is None:
         return 0.0
-    pair: Any = ([one.segmentation], [other.segmentation])  # the stubs want bytes
-    return float(coco.iou(*pair, [0])[0][0])
+    mine: Any = [one.segmentation]  # the stubs want bytes
+    theirs: Any = [other.segmentation]
+    return float(coco.iou(mine, theirs, [0])[0][0])
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -44,7 +44,7 @@ class Matcher:
         base = posixpath.basename(key)
         if base not in self._first:
             return None
-        named = [self._first[base], *self._others.get(base, ())]
+        named: list[str] = [self._first[base], *self._others.get(base, ())]
         if key in named:
             return key
         if within := [entry for entry in named if key.endswith(f"/{entry}")]:

@@ -106,7 +106,7 @@ class Picture:
         difference to all pixels that a scale of 1/2 makes itself.
         """
         box = (0, 0, self.width / scale, self.height / scale)
-        if image.size == box[2:]:
+        if (self.width % scale, self.height % scale) == (0, 0):
             return image
         return image.resize(image.size, Image.Resampling.BICUBIC, box)
 

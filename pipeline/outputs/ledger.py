@@ -144,7 +144,10 @@ class Ledger:
                 storage.write_bytes(self._files.path(path), data)
         if time.monotonic() - checked > CHECK_SECONDS:
             self.check_owner(commit.fingerprint)
-        self._commits.write(commit if clock is None else replace(commit, **clock.record()))
+        if clock is not None:
+            times = clock.record()
+            commit = replace(commit, stages=times["stages"], processor=times["processor"])
+        self._commits.write(commit)
 
     def take_report(self, shard: str) -> str:
         """The record of a shard that was committed in this process, for the driver; once."""

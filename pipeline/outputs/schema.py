@@ -160,11 +160,9 @@ def to_files(
         order: of the steps from raw maps to heat.
     """
     of_masks, of_images = schemas(results, order.clips)
-    tables = (
-        pa.Table.from_pylist(list(some), schema=schema)
-        for some, schema in ((rows, of_masks), (images, of_images))
-    )
-    return files_of(shard, *tables, results, order)
+    masks = pa.Table.from_pylist(list(rows), schema=of_masks)
+    pictures = pa.Table.from_pylist(list(images), schema=of_images)
+    return files_of(shard, masks, pictures, results, order)
 
 
 def files_of(

@@ -241,14 +241,14 @@ class RayExecutor:
     def _not_loaded(self, member: Member, cause: str, died: bool) -> None:
         others = any(other.is_loading for other in self._members)
         before = len(self._loads.left_out)
-        waiting = any(other.is_waiting for other in self._members)
+        waiting = [other for other in self._members if other.is_waiting]
         self._loads.failed(
-            member.node, member.host, cause, died=died, others=others, waiting=waiting
+            member.node, member.host, cause, died=died, others=others, waiting=bool(waiting)
         )
         if len(self._loads.left_out) > before:
-            for waiting in [m for m in self._members if m.is_waiting]:  # they might be put there
-                self._members.remove(waiting)
-                ray.kill(waiting.actor)
+            for other in waiting:  # they might be put there
+                self._members.remove(other)
+                ray.kill(other.actor)
 
     def _counted(self) -> int:
         return self._images + sum(member.images for member in self._members)

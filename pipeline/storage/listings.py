@@ -151,7 +151,8 @@ def _dangling(
     """The first wanted link to what is not there; empty without one, and on object stores."""
     if isinstance(filesystem, fs.LocalFileSystem):
         for folder, _, names in os.walk(selector.base_dir):
-            for path in (os.path.join(folder, name) for name in names):
+            for name in names:
+                path: str = os.path.join(folder, name)
                 if wanted(path) and os.path.islink(path) and not os.path.exists(path):
                     return path
             if not selector.recursive:

@@ -92,6 +92,7 @@ class Answers:
     def to_image(self, image: Pixels) -> Logits:
         """The logits of an image that has been read."""
         (logits,), self.degraded = self._subject.logits([image])
+        assert isinstance(logits, np.ndarray)
         return logits
 
     def to(self, locations: Iterable[str]) -> list[Logits]:

@@ -79,7 +79,7 @@ def _numbers(table: pa.Table) -> dict[str, int]:
 
 
 def _count(column: pa.ChunkedArray) -> int:
-    return len(column) - column.null_count
+    return len(column) - int(column.null_count)
 
 
 def _sum(column: pa.ChunkedArray) -> Float64[np.ndarray, " threshold"]:

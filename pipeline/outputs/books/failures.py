@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 
 from pipeline.errors import one_line
 from pipeline.inputs.shards import Shard
-from pipeline.outputs.heartbeat import say
+from pipeline.log import Event, say
 from pipeline.outputs.records import Failure
 from pipeline.storage import is_transient
 from pipeline.storage.json_files import JsonFiles
@@ -50,7 +50,8 @@ class Failures:
                 raise
             self._unwritten[shard.name] = failure
             why = one_line(error, kind=True)
-            say(f"not recorded: {shard.name}: {why}; the next run tries this shard again")
+            line = f"not recorded: {shard.name}: {why}; the next run tries this shard again"
+            say(Event("not_recorded", line, "warning", shard=shard.name, reason=why))
         else:
             self._unwritten.pop(shard.name, None)
 
@@ -67,7 +68,8 @@ class Failures:
                 if is_transient(error):
                     raise
                 why = one_line(error, kind=True)
-                say(f"not removed: {FOLDER}/{shard}.json, though the shard is committed: {why}")
+                line = f"not removed: {FOLDER}/{shard}.json, though the shard is committed: {why}"
+                say(Event("not_removed", line, "warning", shard=shard, reason=why))
 
     def remove(self, shard: str) -> None:
         """Take the record away, if there is one."""

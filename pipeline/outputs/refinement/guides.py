@@ -97,7 +97,8 @@ def _shrunk_of(picture: Picture, config: MaskConfig, scaled: bool) -> Guide:
 def _shrunk(
     pixels: UInt8[Tensor, "3 rows columns"], config: MaskConfig, stored: tuple[int, int] | None
 ) -> Guide:
-    size = working_size(*(stored or pixels.shape[1:]), config.refine_size)
+    height, width = stored or pixels.shape[1:]
+    size = working_size(height, width, config.refine_size)
     if size != pixels.shape[1:]:
         pixels = transforms.resize(pixels, list(size), InterpolationMode.BILINEAR, antialias=True)
     return Guide(pixels.contiguous())

@@ -151,7 +151,8 @@ def test_shuffled_attributions_agree_with_half_on_average() -> None:
     def shuffled(image: torch.Tensor, classes: object) -> tuple[torch.Tensor, bool]:
         drawn = torch.zeros(1, SIDE, SIDE)
         for part, mass in zip(PARTS, next(orders), strict=True):
-            drawn[(0, *centre(PLACES[part][0]))] = float(mass)
+            row, column = centre(PLACES[part][0])
+            drawn[0, row, column] = float(mass)
         return drawn, False
 
     subject.attributions = shuffled  # type: ignore[method-assign]
