@@ -17,6 +17,8 @@ from pipeline.cli import ExitCode, run_command
 from pipeline.evaluation.layers.stage import LayersConfig, study_layers
 from pipeline.evaluation.perturbation.stage import PerturbationConfig, score_perturbation
 from pipeline.evaluation.points.stage import PointsConfig, score_points
+from pipeline.evaluation.prompted.config import PromptedConfig
+from pipeline.evaluation.prompted.stage import score_prompted
 from pipeline.evaluation.segmentation.stage import SegmentationConfig, score_segmentation
 
 COMMANDS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
@@ -24,6 +26,7 @@ COMMANDS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "segmentation": (SegmentationConfig, score_segmentation),
     "perturbation": (PerturbationConfig, score_perturbation),
     "layers": (LayersConfig, study_layers),
+    "prompted": (PromptedConfig, score_prompted),
 }
 
 

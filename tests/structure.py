@@ -30,7 +30,9 @@ ORDER = {
         ITSELF, "errors", "storage", "config", "inputs", "cli", "models", "outputs", "run",
         "evaluation", "calibration", "export", "loading", "report", "demo", "student",
     ),
-    "pipeline.evaluation": (ITSELF, "points", "segmentation", "perturbation", "layers"),
+    "pipeline.evaluation": (
+        ITSELF, "points", "segmentation", "perturbation", "layers", "prompted",
+    ),
 }  # fmt: skip
 ROOMS = Path("pipeline", "inputs")  # in every checkout since there are rooms
 

@@ -200,7 +200,7 @@ for main, own in ((annotate.main, []), *((evaluate.main, [name]) for name in eva
 """
     python = [sys.executable, "-c", program]
     ended = subprocess.run(python, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert ended.stdout.split() == ["True"] * len(COMMANDS)
+    assert ended.stdout.split() == ["True"] * (1 + len(evaluate.COMMANDS))
 
 
 @pytest.mark.parametrize("kind", [AnnotateConfig, EvaluationConfig])
