@@ -12,6 +12,7 @@ from torch import Tensor
 
 import legrad
 from pipeline.config import ModelConfig
+from pipeline.config.weights import LICENCE
 from pipeline.errors import ConfigError, ModelError
 from pipeline.inputs.resampling import resample
 from pipeline.inputs.sounds import RATE, Sound
@@ -20,6 +21,7 @@ from pipeline.models.audio.spectrum import clips
 from pipeline.models.audio.tower import AudioTower
 from pipeline.models.clip import load_audio, load_model
 from pipeline.models.sounds import SoundEncoder
+from pipeline.outputs.card import annotations_card
 from tests.reference.make_imagebind_reference import SOUNDS, pixels, sound, weights
 
 REFERENCE = Path(__file__).parents[3] / "reference" / "published_imagebind.npz"
@@ -185,6 +187,16 @@ def test_an_audio_tower_of_another_size_is_refused(
 def test_a_model_without_audio_tower_is_refused() -> None:
     with pytest.raises(ConfigError, match="legrad-demo: it has no audio tower"):
         load_audio(ModelConfig())
+
+
+def test_the_licence_is_said_once_and_in_the_card(checkpoint: Path) -> None:
+    config = ModelConfig(SMALL, str(checkpoint))
+    assert config.weight_settings().lines.count(LICENCE) == 1
+    assert ModelConfig(SMALL, "random").weight_settings().lines == ()
+    for pretrained, said in ((str(checkpoint), 1), ("random", 0)):
+        card = annotations_card({"name": SMALL, "pretrained": pretrained}).decode()
+        assert card.count(LICENCE) == said
+    assert LICENCE not in annotations_card({"name": "ViT-H-14", "pretrained": "x"}).decode()
 
 
 def test_legrad_explains_a_sound_without_autograd_as_with_it(
