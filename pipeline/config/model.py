@@ -79,7 +79,8 @@ class ModelConfig:
     @property
     def hears(self) -> bool:
         """Whether the model has an audio tower."""
-        return self.name.startswith(IMAGEBIND)
+        is_demo = self.name == DEMO_MODEL and self.pretrained == "demo"
+        return is_demo or self.name.startswith(IMAGEBIND)
 
     @property
     def folder(self) -> Path | None:

@@ -19,7 +19,7 @@ import torch
 
 from legrad.errors import near
 from pipeline import storage
-from pipeline.config import ModelConfig
+from pipeline.config import DEMO_MODEL, ModelConfig
 from pipeline.config.weights import CLASSIFIERS, FOLDER, HUB
 from pipeline.errors import ConfigError, ModelError, one_line
 from pipeline.models import converted, demo, imagebind, locks
@@ -103,6 +103,8 @@ def load_audio(config: ModelConfig) -> AudioTower:
             f"--model.name {config.name}: it has no audio tower; sounds are for "
             f"{', '.join(imagebind.SIZES)}"
         )
+    if config.name == DEMO_MODEL:
+        return demo.create_audio()
     register()
     weights = _weights(config)
     file = None if weights is None else Path(weights)

@@ -112,8 +112,8 @@ def test_a_sound_of_a_class_that_cannot_be_used_is_an_error(classes: Path) -> No
 
 def test_sounds_need_a_model_that_hears() -> None:
     prompts = PromptConfig(source="audio")
-    with pytest.raises(ConfigError, match="legrad-demo has no audio tower"):
-        AnnotateConfig(prompts=prompts)
+    with pytest.raises(ConfigError, match="ViT-B-32 has no audio tower"):
+        AnnotateConfig(prompts=prompts, model=ModelConfig("ViT-B-32", "random"))
     AnnotateConfig(prompts=prompts, model=ModelConfig("imagebind_small", "random"))
 
 

@@ -108,7 +108,7 @@ def test_a_table_without_columns_or_rows_is_an_error(write_ade: Write, tmp_path:
             "--model.image_size 56: --maps tokens has 224",
         ),
         ({"input": "a.tar"}, "--input: the images are those of --root"),
-        ({"model": ModelConfig()}, "legrad-demo has no audio tower"),
+        ({"model": ModelConfig("ViT-B-32", "random")}, "ViT-B-32 has no audio tower"),
     ],
 )
 def test_settings_that_do_not_go_together(settings: dict[str, Any], said: str) -> None:

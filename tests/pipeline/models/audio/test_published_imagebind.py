@@ -185,8 +185,8 @@ def test_an_audio_tower_of_another_size_is_refused(
 
 
 def test_a_model_without_audio_tower_is_refused() -> None:
-    with pytest.raises(ConfigError, match="legrad-demo: it has no audio tower"):
-        load_audio(ModelConfig())
+    with pytest.raises(ConfigError, match="ViT-B-32: it has no audio tower"):
+        load_audio(ModelConfig("ViT-B-32", "random"))
 
 
 def test_the_licence_is_said_once_and_in_the_card(checkpoint: Path) -> None:
