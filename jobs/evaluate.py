@@ -18,6 +18,8 @@ from pipeline.evaluation.funnybirds.stage import FunnyBirdsConfig, score_funnybi
 from pipeline.evaluation.layers.stage import LayersConfig, study_layers
 from pipeline.evaluation.perturbation.stage import PerturbationConfig, score_perturbation
 from pipeline.evaluation.points.stage import PointsConfig, score_points
+from pipeline.evaluation.prompted.config import PromptedConfig
+from pipeline.evaluation.prompted.stage import score_prompted
 from pipeline.evaluation.segmentation.stage import SegmentationConfig, score_segmentation
 
 COMMANDS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
@@ -26,6 +28,7 @@ COMMANDS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "perturbation": (PerturbationConfig, score_perturbation),
     "layers": (LayersConfig, study_layers),
     "funnybirds": (FunnyBirdsConfig, score_funnybirds),
+    "prompted": (PromptedConfig, score_prompted),
 }
 
 

@@ -31,7 +31,7 @@ ORDER = {
         "evaluation", "calibration", "export", "loading", "report", "figures", "demo", "student",
     ),
     "pipeline.evaluation": (
-        ITSELF, "points", "segmentation", "perturbation", "layers", "funnybirds",
+        ITSELF, "points", "segmentation", "perturbation", "layers", "funnybirds", "prompted",
     ),
 }  # fmt: skip
 ROOMS = Path("pipeline", "inputs")  # in every checkout since there are rooms

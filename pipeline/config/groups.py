@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 
 from pipeline import storage
+from pipeline.config.heard import named_in
 from pipeline.config.identity import identity_of, since
 from pipeline.errors import ConfigError
 from pipeline.storage import digests
@@ -40,14 +41,16 @@ def check_templates(flag: str, templates: list[str]) -> None:
 class PromptConfig:
     """Where the prompts of an image come from."""
 
-    source: Literal["labels", "caption", "cls", "vocabulary", "embeddings"] = "labels"
+    source: Literal["labels", "caption", "cls", "vocabulary", "embeddings", "audio"] = "labels"
     """labels: a list of class names in the sample's .json; caption: the sample's text; cls: the
     class id in .cls; vocabulary: the most similar classes of the class file; embeddings: vectors
-    in .npy with their names in the .json."""
+    in .npy with their names in the .json; audio: its .wav, .flac, .mp3 or .ogg files, for models
+    that hear."""
     field: str = ""
     """The json field with the list of names (default labels) or the caption (default: the .txt)."""
     classes: str = ""
-    """Class file: YAML list of id, name and, if wanted, prompts (synonyms), threshold, presence."""
+    """Class file: YAML list of id, name and, if wanted, prompts (synonyms), sounds (files),
+    threshold, presence."""
     templates: list[str] = dataclasses.field(default_factory=lambda: list(DEFAULT_TEMPLATES))
     """Sentences that a class name is put into; several are averaged as embeddings."""
     max_per_image: int = 1000
@@ -61,6 +64,8 @@ class PromptConfig:
     calibration: str = since("", "")
     """calibration.json of jobs/calibrate.py: masks get the probability that they are of something
     that is there."""
+    max_seconds: float = since(300.0, 300.0)
+    """audio: samples with a longer sound are rejected."""
 
     def __post_init__(self) -> None:
         check_templates("--prompts.templates", self.templates)
@@ -72,6 +77,8 @@ class PromptConfig:
             raise ConfigError(
                 f"--prompts.presence {self.presence}: a cosine, from -1 (no filter) to 1"
             )
+        if not self.max_seconds > 0:
+            raise ConfigError(f"--prompts.max_seconds {self.max_seconds}: must be above 0")
         for name in ("top_k", "max_per_image"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"--prompts.{name} {getattr(self, name)}: must be at least 1")
@@ -90,12 +97,24 @@ class PromptConfig:
             return self.source == "vocabulary"
         return self.presence > NO_FILTER
 
+    @property
+    def hears(self) -> bool:
+        """Whether sounds may be looked for; the class file is read for it."""
+        return self.source == "audio" or bool(self._sounds())
+
+    def _sounds(self) -> list[str]:
+        if not self.classes:
+            return []
+        return named_in(self.classes, storage.read_bytes(self.classes))
+
     def identity(self) -> dict[str, Any]:
         """The settings as JSON values, with files by their contents, so that they can move."""
         identity = identity_of(self)
         for name in ("classes", "calibration"):
             if getattr(self, name):
                 identity[name] = digests.of_bytes(storage.read_bytes(getattr(self, name)))
+        if sounds := self._sounds():
+            identity["sounds"] = [digests.of_bytes(storage.read_bytes(sound)) for sound in sounds]
         # A filter was for vocabularies only, and left nothing in the tables; -1 stood for none.
         identity["presence"] = NO_FILTER if self.presence is None else self.presence
         return identity | ({"absent": "stored"} if self.filters else {})

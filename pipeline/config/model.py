@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pipeline import storage
 from pipeline.config.beside import check
 from pipeline.config.identity import identity_of, since
-from pipeline.config.weights import CLASSIFIERS, FOLDER, HUB, WeightSettings, settle
+from pipeline.config.weights import CLASSIFIERS, FOLDER, HUB, IMAGEBIND, WeightSettings, settle
 from pipeline.errors import ConfigError, naming
 from pipeline.storage import digests
 
@@ -29,7 +29,7 @@ class ModelConfig:
     """The model that is explained."""
 
     name: str = DEMO_MODEL
-    """A CLIP as open_clip lists it (or the bundled legrad-demo), hf-hub:ORG/REPO or
+    """A CLIP as open_clip lists it (or the bundled legrad-demo), imagebind_huge, hf-hub:ORG/REPO or
     local-dir:FOLDER with open_clip's files; for evaluate.py perturbation and layers also a
     classifier, timm/NAME with a name that timm lists."""
     pretrained: str = "demo"
@@ -75,6 +75,12 @@ class ModelConfig:
     def in_place(self) -> bool:
         """Whether the name says where the weights are, too."""
         return self.name.startswith((HUB, FOLDER))
+
+    @property
+    def hears(self) -> bool:
+        """Whether the model has an audio tower."""
+        is_demo = self.name == DEMO_MODEL and self.pretrained == "demo"
+        return is_demo or self.name.startswith(IMAGEBIND)
 
     @property
     def folder(self) -> Path | None:

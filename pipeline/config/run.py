@@ -188,6 +188,11 @@ class AnnotateConfig(RunConfig):
             raise ConfigError(
                 f"--max_reject_fraction {self.max_reject_fraction}: must not be negative"
             )
+        if self.prompts.source == "audio" and not self.model.hears:
+            raise ConfigError(
+                f"--prompts.source audio: {self.model.name} has no audio tower; give --model.name "
+                "imagebind_huge"
+            )
 
     @property
     def name_templates(self) -> Sequence[str]:

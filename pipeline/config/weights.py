@@ -19,6 +19,12 @@ from pipeline.config.beside import Values, found_beside, plain
 
 CLASSIFIERS = "timm/"
 """How the names of classifiers begin; see `pipeline.models.classifier`."""
+IMAGEBIND = "imagebind_"
+"""How the names of models begin that hear; see `pipeline.models.imagebind`."""
+LICENCE = (
+    "The weights of ImageBind are under CC-BY-NC-SA 4.0: not for commercial use, and what is made "
+    "of them is passed on under the same licence."
+)
 HUB, FOLDER = "hf-hub:", "local-dir:"
 """How names begin that say where open_clip finds a model's configuration and weights."""
 
@@ -32,7 +38,7 @@ class WeightSettings:
             brings its own, those only that the settings change.
         before: what would be done if nobody looked beyond the name and the tag.
         sources: where each value is from.
-        lines: what to say of it in a log; none where the tag says all.
+        lines: what to say of it in a log, a licence too; none where the tag says all.
     """
 
     values: Values
@@ -78,6 +84,8 @@ def settle(name: str, pretrained: str, given: Mapping[str, Any]) -> WeightSettin
     sources |= dict.fromkeys(agreed, f"the tags of {name}") | beside | said
     guessed = [key for key in differing if key not in found and key not in given]
     lines = [_described(pretrained, values, sources)]
+    if name.startswith(IMAGEBIND):
+        lines.append(LICENCE)
     if guessed:
         lines.append(_guess(name, pretrained, guessed, values))
     return WeightSettings(values, before, sources, tuple(lines))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from torch import Tensor
 
 import legrad
 from pipeline.demo.scenes import Scene, sample_points
@@ -17,6 +18,8 @@ from pipeline.evaluation.points.definition import PointCounts
 from pipeline.evaluation.segmentation.precision import average_precision
 from pipeline.models.loaded import Query, heatmaps
 from pipeline.models.loading import LoadedClip
+
+Embed: TypeAlias = Callable[[Sequence[str]], Float[Tensor, "name embed"]]
 
 THRESHOLD = 0.5
 LEVELS = np.arange(2, 81) / 100
@@ -57,12 +60,15 @@ class Quality:
         )
 
 
-def measure(model: LoadedClip, scenes: Sequence[Scene], **settings: Any) -> Quality:
+def measure(
+    model: LoadedClip, scenes: Sequence[Scene], embed: Embed | None = None, **settings: Any
+) -> Quality:
     """Score a method's maps of `model` on `scenes`, for every class that is present.
 
     Args:
         model: the demo's CLIP.
         scenes: with the masks of what is in them.
+        embed: from names of classes to what is looked for; None: their texts.
         settings: of `MethodConfig`, where they are not the model's own.
     """
     explainer = model.explainer(**settings)
@@ -74,7 +80,7 @@ def measure(model: LoadedClip, scenes: Sequence[Scene], **settings: Any) -> Qual
     other_hits: list[bool] = []
     for index, scene in enumerate(scenes):
         names = list(scene.masks)
-        query = _query(model, scene, names)
+        query = _query(model, scene, names, embed or model.text)
         started = time.process_time()
         heat = _heatmaps(model, explainer, query, scene)
         seconds.append(time.process_time() - started)
@@ -116,9 +122,9 @@ def ious_at(
     return found
 
 
-def _query(model: LoadedClip, scene: Scene, names: list[str]) -> Query:
+def _query(model: LoadedClip, scene: Scene, names: list[str], embed: Embed) -> Query:
     pixels = torch.from_numpy(scene.image).permute(2, 0, 1)
-    return Query(model.squash(pixels), model.text(names))
+    return Query(model.squash(pixels), embed(names))
 
 
 def _heatmaps(

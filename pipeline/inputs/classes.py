@@ -11,10 +11,11 @@ from typing import Any
 import yaml
 
 from pipeline import storage
+from pipeline.config import heard
 from pipeline.errors import ConfigError, unwrapped
 from pipeline.storage import digests
 
-FIELDS = {"id", "name", "prompts", "threshold", "presence"}
+FIELDS = {"id", "name", "prompts", "threshold", "presence", heard.FIELD}
 LARGEST_ID = 2**31 - 1
 """COCO's readers and Parquet's int32 take no more."""
 EXAMPLE = "- {id: 1, name: dog}"
@@ -37,6 +38,7 @@ class Category:
         prompts: names that are looked for; where they differ, the stronger map counts.
         threshold: heat that a foreground pixel exceeds; None for the run's.
         presence: score above which the class is there; None for the run's.
+        sounds: sound files that are looked for beside the names, as the class file has them.
     """
 
     id: int
@@ -44,6 +46,7 @@ class Category:
     prompts: tuple[str, ...]
     threshold: float | None
     presence: float | None = None
+    sounds: tuple[str, ...] = ()
 
 
 def stable_id(name: str) -> int:
@@ -138,19 +141,16 @@ def _category(entry: Any, place: str) -> Category:
     if not isinstance(entry, dict) or not {"id", "name"} <= entry.keys() <= FIELDS:
         there = ", ".join(map(str, entry)) if isinstance(entry, dict) else repr(entry)
         raise ConfigError(
-            f"{place}: needs id and name, and may have prompts, threshold and presence; it has "
-            f"{there}"
+            f"{place}: needs id and name, and may have prompts, sounds, threshold and presence; "
+            f"it has {there}"
         )
     number, name = entry["id"], entry["name"]
-    prompts, threshold = entry.get("prompts", [name]), entry.get("threshold")
     if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= LARGEST_ID:
         raise ConfigError(f"{place}: id {number!r} is not a whole number from 0 to {LARGEST_ID}")
     if not is_text(name):
         raise ConfigError(f"{place}: name {name!r} is not a text; {QUOTES}")
-    if not isinstance(prompts, list) or not prompts or not all(is_text(p) for p in prompts):
-        raise ConfigError(
-            f"{place}: prompts {prompts!r} is not a list of texts, such as [dog, puppy]; {QUOTES}"
-        )
+    texts, sounds = _prompts(entry, place)
+    threshold = entry.get("threshold")
     if threshold is not None and not (_is_number(threshold) and 0 <= threshold < 1):
         raise ConfigError(
             f"{place}: threshold {threshold!r} is not in [0, 1); leave it out for --mask.threshold"
@@ -161,8 +161,20 @@ def _category(entry: Any, place: str) -> Category:
             f"{place}: presence {presence!r} is not in [-1, 1]; leave it out for --prompts.presence"
         )
     own, level = (None if value is None else float(value) for value in (threshold, presence))
-    texts = dict.fromkeys(prompt.strip() for prompt in prompts)
-    return Category(number, name.strip(), tuple(texts), own, level)
+    return Category(number, name.strip(), texts, own, level, sounds)
+
+
+def _prompts(entry: dict[str, Any], place: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Texts and files of sounds that stand for a class, each of them once."""
+    texts, sounds = entry.get("prompts", [entry["name"]]), entry.get(heard.FIELD, [])
+    if not isinstance(sounds, list) or not all(is_text(sound) for sound in sounds):
+        raise ConfigError(f"{place}: sounds {sounds!r} is not a list of files, such as [bark.ogg]")
+    is_some = isinstance(texts, list) and bool(texts or sounds)
+    if not is_some or not all(is_text(text) for text in texts):
+        raise ConfigError(
+            f"{place}: prompts {texts!r} is not a list of texts, such as [dog, puppy]; {QUOTES}"
+        )
+    return tuple(dict.fromkeys(text.strip() for text in texts)), tuple(dict.fromkeys(sounds))
 
 
 def is_blank(value: Any) -> bool:

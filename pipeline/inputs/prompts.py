@@ -12,10 +12,12 @@ from typing import Any, TypeAlias
 import numpy as np
 from jaxtyping import Float32
 
-from pipeline.config import PromptConfig
+from pipeline import storage
+from pipeline.config import PromptConfig, heard
 from pipeline.errors import ConfigError, Reject, one_line
 from pipeline.inputs.classes import Category, is_blank, is_text, load_classes, stable_id
 from pipeline.inputs.samples import Sample
+from pipeline.inputs.sounds import FIELDS, Sound, read_sound
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Prompt:
         category: class name; None for a caption.
         category_id: the class file's number, or `stable_id` of the name; None for a caption.
         texts: what to encode: the names of a class, of which the strongest counts, or a caption.
+        sounds: what to encode beside the texts, likewise.
         threshold: the class's own; None for the run's.
         presence: the class's own level; None for the run's.
         embedding: a vector in the joint space, where the sample brings one instead of a text.
@@ -39,6 +42,12 @@ class Prompt:
     threshold: float | None = None
     presence: float | None = None
     embedding: Float32[np.ndarray, " embed"] | None = field(default=None, compare=False)
+    sounds: tuple[Sound, ...] = ()
+
+    @property
+    def wordings(self) -> tuple[str, ...]:
+        """A name for each of its embeddings: the texts, and then those of the sounds."""
+        return (*self.texts, *(sound.name for sound in self.sounds))
 
 
 @dataclass(frozen=True)
@@ -78,7 +87,7 @@ class PromptReader:
         Raises:
             ConfigError: the class file is not as it should be, or nothing says when a class of a
                 vocabulary is there.
-            FileNotFoundError: there is no such file.
+            FileNotFoundError: there is no such file, or no sound file that it names.
         """
         self.config, self.embed_width = config, embed_width
         self.classes = load_classes(config.classes) if config.classes else []
@@ -89,6 +98,7 @@ class PromptReader:
                 "class is there, or a presence in the class file: every image would get masks of "
                 "what is not in it; jobs/calibrate.py finds levels, -1 says no filter"
             )
+        self._sounds = {category.id: self._heard(category) for category in self.classes}
         self.by_name = {category.name: category for category in self.classes}
         self.by_id = {category.id: category for category in self.classes}
         sources = {
@@ -97,6 +107,7 @@ class PromptReader:
             "cls": self._class,
             "vocabulary": self._none,
             "embeddings": self._embeddings,
+            "audio": self._audio,
         }
         self._read = sources[config.source]
 
@@ -104,7 +115,8 @@ class PromptReader:
         """The prompts of a sample; none for `vocabulary`, which asks the image.
 
         Raises:
-            Reject: `missing_field`, `bad_prompts` or `too_many_prompts`.
+            Reject: `missing_field`, `bad_prompts` or `too_many_prompts`; of a sound `bad_sound`,
+                `empty_sound` or `long_sound`.
         """
         prompts = self._read(fields)
         if len(prompts) > self.config.max_per_image:
@@ -114,7 +126,35 @@ class PromptReader:
     def named(self, index: int, name: str) -> Prompt:
         """The prompt for a class name, with what the class file says about it."""
         category = self.by_name.get(name)
-        return of_category(index, category or Category(stable_id(name), name, (name,), None))
+        return self.of(index, category or Category(stable_id(name), name, (name,), None))
+
+    def of(self, index: int, category: Category) -> Prompt:
+        """The prompt for an entry of the class file."""
+        return Prompt(
+            index,
+            category.name,
+            category.id,
+            category.prompts,
+            category.threshold,
+            category.presence,
+            sounds=self._sounds.get(category.id, ()),
+        )
+
+    def _heard(self, category: Category) -> tuple[Sound, ...]:
+        """The sounds of a class, from the files that the class file names."""
+        found = []
+        for name in category.sounds:
+            location = heard.locate(name, self.config.classes)
+            try:
+                found.append(
+                    read_sound(storage.read_bytes(location), name, self.config.max_seconds)
+                )
+            except Reject as reject:
+                raise ConfigError(
+                    f"--prompts.classes {storage.public(self.config.classes)}, class "
+                    f"{category.name}: {reject.detail}"
+                ) from reject
+        return tuple(found)
 
     def _labels(self, fields: Mapping[str, bytes]) -> list[Prompt]:
         names = _names(fields, self.config.field or "labels")
@@ -139,7 +179,7 @@ class PromptReader:
             return []
         if not re.fullmatch("[0-9]{1,18}", text) or int(text) not in self.by_id:
             raise Reject("bad_prompts", f".cls {text[:40]!r} is not an id of the class file")
-        return [of_category(0, self.by_id[int(text)])]
+        return [self.of(0, self.by_id[int(text)])]
 
     def _none(self, fields: Mapping[str, bytes]) -> list[Prompt]:
         return []
@@ -156,22 +196,38 @@ class PromptReader:
             raise Reject("bad_prompts", f"{len(names)} names for {len(vectors)} vectors")
         pairs = [(n.strip(), v) for n, v in zip(names, vectors, strict=True) if not is_blank(n)]
         prompts = (
-            replace(self.named(index, name), texts=(name,), embedding=vector)
+            replace(self.named(index, name), texts=(name,), sounds=(), embedding=vector)
             for index, (name, vector) in enumerate(pairs)
         )
         return Prompts(prompts, blank=len(names) - len(pairs))
 
+    def _audio(self, fields: Mapping[str, bytes]) -> list[Prompt]:
+        files = [name for name in fields if name.rpartition(".")[2] in FIELDS]
+        if not files:
+            raise Reject("missing_field", f"no sound: .{', .'.join(FIELDS)}")
+        names = self._names_of(files, fields)
+        pairs = [(n.strip(), f) for n, f in zip(names, files, strict=True) if not is_blank(n)]
+        prompts = [
+            replace(
+                self.named(index, name),
+                texts=(),
+                sounds=(read_sound(fields[file], name, self.config.max_seconds),),
+            )
+            for index, (name, file) in enumerate(pairs)
+        ]
+        return Prompts(prompts, blank=len(names) - len(pairs))
 
-def of_category(index: int, category: Category) -> Prompt:
-    """The prompt for an entry of the class file."""
-    return Prompt(
-        index,
-        category.name,
-        category.id,
-        category.prompts,
-        category.threshold,
-        category.presence,
-    )
+    def _names_of(self, files: Sequence[str], fields: Mapping[str, bytes]) -> Sequence[Any]:
+        """Names of sounds: those in the .json, or what stands before `.wav` in each one's field."""
+        try:
+            names = _names(fields, self.config.field or "labels")
+        except Reject as reject:
+            if self.config.field or reject.reason != "missing_field":
+                raise
+            return [file.rpartition(".")[0] or file for file in files]
+        if len(names) != len(files):
+            raise Reject("bad_prompts", f"{len(names)} names for {len(files)} sounds")
+        return names
 
 
 def _names(fields: Mapping[str, bytes], field: str) -> Sequence[Any]:

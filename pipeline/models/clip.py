@@ -19,10 +19,11 @@ import torch
 
 from legrad.errors import near
 from pipeline import storage
-from pipeline.config import ModelConfig
+from pipeline.config import DEMO_MODEL, ModelConfig
 from pipeline.config.weights import CLASSIFIERS, FOLDER, HUB
-from pipeline.errors import ModelError, one_line
-from pipeline.models import converted, demo, locks
+from pipeline.errors import ConfigError, ModelError, one_line
+from pipeline.models import converted, demo, imagebind, locks
+from pipeline.models.audio.tower import AudioTower
 from pipeline.models.checkpoints import check_file, explained
 from pipeline.storage import digests
 
@@ -62,14 +63,17 @@ def load_model(config: ModelConfig, device: torch.device, dtype: torch.dtype) ->
     Raises:
         ModelError: with the cause, in one line.
     """
-    demo.register()
+    register()
     weights = _weights(config)
     told = _told(config)
     file = Path(weights) if weights is not None and os.path.isfile(weights) else None
     with loading(config, "open_clip", file):
         if file is not None:
             check_file(file)
-        if weights is not None and os.path.isdir(weights):
+        if config.name in imagebind.SIZES:
+            with silent():
+                model = imagebind.load_clip(config.name, file, told)
+        elif weights is not None and os.path.isdir(weights):
             with silent():
                 model = converted.load(config.name, Path(weights), told)
         else:
@@ -79,6 +83,33 @@ def load_model(config: ModelConfig, device: torch.device, dtype: torch.dtype) ->
                 model = open_clip.create_model(config.name, pretrained=weights, **told)
         # One parameter at a time: float32 weights of a large model and a copy would not fit.
         return model.eval().requires_grad_(False).to(device=device, dtype=dtype)
+
+
+def register() -> None:
+    """Make open_clip know the names that are not its own."""
+    demo.register()
+    imagebind.register()
+
+
+def load_audio(config: ModelConfig) -> AudioTower:
+    """The audio tower of a run's model, in float32 and evaluation mode on the CPU.
+
+    Raises:
+        ModelError: with the cause, in one line.
+        ConfigError: the model has none.
+    """
+    if not config.hears:
+        raise ConfigError(
+            f"--model.name {config.name}: it has no audio tower; sounds are for "
+            f"{', '.join(imagebind.SIZES)}"
+        )
+    if config.name == DEMO_MODEL:
+        return demo.create_audio()
+    register()
+    weights = _weights(config)
+    file = None if weights is None else Path(weights)
+    with loading(config, "open_clip", file):
+        return imagebind.load_audio(config.name, file)
 
 
 def _told(config: ModelConfig) -> dict[str, Any]:
@@ -114,7 +145,7 @@ def clip_skeleton(name: str) -> Clip:
     Raises:
         ModelError: open_clip has no such model.
     """
-    demo.register()
+    register()
     _check_name(name)
     with silent(), torch.device("meta"):
         return open_clip.create_model(name, device="meta", load_weights=False)

@@ -7,13 +7,18 @@ from pathlib import Path
 import open_clip
 from jaxtyping import Float, Int
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from safetensors.torch import load_file
 from torch import Tensor
 
 from pipeline.config import DEMO_MODEL
+from pipeline.models.audio.tower import AudioSizes, AudioTower
 
 ASSETS = Path(__file__).parents[1] / "demo" / "assets"
 CONFIG = ASSETS / f"{DEMO_MODEL}.json"
 WEIGHTS = ASSETS / f"{DEMO_MODEL}.safetensors"
+AUDIO_WEIGHTS = ASSETS / f"{DEMO_MODEL}-audio.safetensors"
+AUDIO_SIZES = AudioSizes(embed=128, width=48, layers=2, heads=4, stride=16)
+"""Of the demo's audio tower."""
 TEMPLATE = "a photo of a {}."
 """The one sentence the model was trained with."""
 
@@ -28,6 +33,13 @@ def create(pretrained: str | Path | None = WEIGHTS) -> open_clip.CLIP:
     register()
     model = open_clip.create_model(DEMO_MODEL, pretrained=pretrained and str(pretrained))
     return model.eval()
+
+
+def create_audio() -> AudioTower:
+    """The demo's audio tower, in float32 and evaluation mode."""
+    tower = AudioTower(AUDIO_SIZES)
+    tower.load_state_dict(load_file(AUDIO_WEIGHTS))
+    return tower.eval().requires_grad_(False)
 
 
 def tokenize(texts: list[str]) -> Int[Tensor, "text context"]:

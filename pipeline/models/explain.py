@@ -12,7 +12,7 @@ from torch import Tensor
 
 import legrad
 from pipeline.config import NO_FILTER, AnnotateConfig, PromptConfig
-from pipeline.inputs.prompts import Absent, Prompt, PromptedSample, PromptReader, of_category
+from pipeline.inputs.prompts import Absent, Prompt, PromptedSample, PromptReader
 from pipeline.models.loading import LoadedClip
 from pipeline.models.text import TextEncoder
 
@@ -25,7 +25,8 @@ class Maps:
         prompts: what was looked for, but for what is absent.
         raw: their maps on the patch grid.
         scores: cosines of the image's embedding with those of the texts.
-        texts: the text of each prompt that fits the image best, as it was encoded.
+        texts: the text of each prompt that fits the image best, as it was encoded, or the name of
+            its sound.
         cut: prompts that were longer than the model's context, absent ones too.
         absent: what was looked for, and scores too low for a map.
     """
@@ -106,6 +107,8 @@ class PromptExplainer:
         """
         self._model = LoadedClip(config)
         self._encode_text = self._model.encode_text
+        if config.prompts.hears:
+            _ = self._model.encode_sound  # to find out now, and not at the first sound
         self._explainer = self._model.explainer()
         self._vocabulary = (
             _Vocabulary(config, self._encode_text)
@@ -154,7 +157,7 @@ class PromptExplainer:
         present = _present(self._prompts, asked, best)
         if not all(present):
             flags = zip((prompt for prompts in asked for prompt in prompts), present, strict=True)
-            rows = [is_there for prompt, is_there in flags for _ in prompt.texts]
+            rows = [is_there for prompt, is_there in flags for _ in prompt.wordings]
             which = torch.tensor(rows, device=text.device)
             text, owner = text[which], owner[which]
         raw = self._explainer.maps(encoding, text, owner)
@@ -164,7 +167,7 @@ class PromptExplainer:
         self, asked: Sequence[Sequence[Prompt]]
     ) -> tuple[Float[Tensor, "text embed"], Int[Tensor, " text"], list[bool]]:
         """Embeddings of all texts of all prompts, the image of each, and which prompts are cut."""
-        owner = [i for i, prompts in enumerate(asked) for p in prompts for _ in p.texts]
+        owner = [i for i, prompts in enumerate(asked) for p in prompts for _ in p.wordings]
         text, cut = self._encode_text([prompt for prompts in asked for prompt in prompts])
         return text, torch.tensor(owner, device=self._model.device, dtype=torch.long), cut
 
@@ -189,7 +192,7 @@ class PromptExplainer:
         places = [[next(numbered) for _ in of_sample] for of_sample in asked]
         prompts = [prompt for of_sample in asked for prompt in of_sample]
         kept = [[place for place in of_sample if present[place]] for of_sample in places]
-        texts = [len(prompts[place].texts) for of_sample in kept for place in of_sample]
+        texts = [len(prompts[place].wordings) for of_sample in kept for place in of_sample]
         joined = raw  # on a GPU, an operation per prompt would cost more than the maps
         if max(texts, default=1) > 1:
             joined = torch.stack([part.amax(0) for part in _split(raw, texts)])
@@ -211,17 +214,18 @@ class PromptExplainer:
         ]
 
     def _shown(self, prompt: Prompt, which: int) -> str:
-        return self._encode_text.shown(prompt, prompt.texts[which])
+        wording = prompt.wordings[which]
+        return self._encode_text.shown(prompt, wording) if which < len(prompt.texts) else wording
 
 
 class _Vocabulary:
     """All classes of the class file, to choose from by the embedding of an image."""
 
     def __init__(self, config: AnnotateConfig, encode_text: TextEncoder) -> None:
-        classes = PromptReader(config.prompts).classes
-        self._prompts = [of_category(index, category) for index, category in enumerate(classes)]
+        reader = PromptReader(config.prompts)
+        self._prompts = [reader.of(index, each) for index, each in enumerate(reader.classes)]
         self._text, _ = encode_text(self._prompts)
-        owner = [i for i, prompt in enumerate(self._prompts) for _ in prompt.texts]
+        owner = [i for i, prompt in enumerate(self._prompts) for _ in prompt.wordings]
         self._owner = torch.tensor(owner, device=self._text.device)
         self._top_k = config.prompts.top_k
 
@@ -245,7 +249,7 @@ def _best(
     scores: Float[Tensor, " text"], asked: Sequence[Sequence[Prompt]]
 ) -> list[tuple[int, float]]:
     """Of every prompt the text with the highest score, and that score."""
-    texts = [len(prompt.texts) for prompts in asked for prompt in prompts]
+    texts = [len(prompt.wordings) for prompts in asked for prompt in prompts]
     return [max(enumerate(part.tolist()), key=_score) for part in _split(scores.cpu(), texts)]
 
 

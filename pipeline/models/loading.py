@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,9 +19,10 @@ from pipeline.models.classifier import (
     is_classifier,
     load_classifier,
 )
-from pipeline.models.clip import choose_device, clip_skeleton, load_model
+from pipeline.models.clip import choose_device, clip_skeleton, load_audio, load_model
 from pipeline.models.loaded import DTYPES, ClassHead, LoadedModel
 from pipeline.models.preprocess import Preprocess
+from pipeline.models.sounds import SoundEncoder
 from pipeline.models.text import TextEncoder
 
 
@@ -60,7 +62,22 @@ class LoadedClip(LoadedModel):
         model = load_model(config.model, device, dtype)
         preprocess = Preprocess.of_clip(model, config.sized_model().image_size)
         super().__init__(config, model, device, dtype, preprocess)
-        self.encode_text = TextEncoder(model, config.model.name, config.name_templates)
+        self.encode_text = TextEncoder(
+            model,
+            config.model.name,
+            config.name_templates,
+            lambda sounds: self.encode_sound(sounds),
+        )
+
+    @functools.cached_property
+    def encode_sound(self) -> SoundEncoder:
+        """What embeds sounds; it is loaded when it is asked for first.
+
+        Raises:
+            ModelError: the weights do not load.
+            ConfigError: the model has no audio tower.
+        """
+        return SoundEncoder(load_audio(self.config.model), self.device)
 
     def text(self, names: Sequence[str]) -> Float32[Tensor, "name embed"]:
         """L2-normalised embeddings of class names, put into the templates."""
@@ -83,6 +100,17 @@ class LoadedClip(LoadedModel):
         """L2-normalised image embeddings."""
         embeddings: Tensor = self.model.encode_image(images, normalize=True)
         return embeddings.float()
+
+    @torch.inference_mode()
+    def patches(
+        self, images: Float[Tensor, "batch 3 h w"]
+    ) -> Float32[Tensor, "batch row column embed"]:
+        """Patch tokens of the last layer in the joint space, projected as the class token is."""
+        visual = self.model.visual
+        (tokens,) = visual.forward_intermediates(
+            images, 1, normalize_intermediates=True, intermediates_only=True
+        )["image_intermediates"]
+        return (tokens.movedim(1, -1) @ visual.proj).float()
 
     def head(self, ids: Sequence[int], names: Sequence[str]) -> ClassHead:
         """The most similar name, zero-shot."""

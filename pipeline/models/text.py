@@ -1,11 +1,11 @@
-"""From texts to embeddings in the joint space of a CLIP."""
+"""From texts, and sounds beside them, to embeddings in the joint space of a CLIP."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import open_clip
 import torch
@@ -13,9 +13,12 @@ import torch.nn.functional as F
 from jaxtyping import Float32
 from torch import Tensor
 
-from pipeline.errors import ModelError, one_line
+from pipeline.errors import ConfigError, ModelError, one_line
 from pipeline.inputs.prompts import Prompt
+from pipeline.inputs.sounds import Sound
 from pipeline.models.clip import Clip
+
+Hear: TypeAlias = Callable[[Sequence[Sound]], Float32[Tensor, "sound embed"]]
 
 TEXT_BATCH = 32
 """Rows of every text forward pass, padded when there are fewer: a text's embedding must not
@@ -47,27 +50,37 @@ def _tokenizer(name: str) -> Any:
 class TextEncoder:
     """Embeds texts with a CLIP's text tower, each distinct one once. Not thread-safe."""
 
-    def __init__(self, model: Clip, name: str, templates: Sequence[str]) -> None:
+    def __init__(
+        self, model: Clip, name: str, templates: Sequence[str], hear: Hear | None = None
+    ) -> None:
         """Take the tokenizer of the open_clip model called `name`.
+
+        Args:
+            model: a CLIP.
+            name: of it.
+            templates: sentences for names of classes.
+            hear: what embeds sounds, where any are asked for.
 
         Raises:
             ModelError: it does not load.
         """
         self._model, self._templates = model, tuple(templates)
         self._tokenizer = _tokenizer(name)
+        self._hear = hear
         self._known: dict[tuple[bool, str], _Encoded] = {}
 
     def __call__(
         self, prompts: Sequence[Prompt]
     ) -> tuple[Float32[Tensor, "text embed"], list[bool]]:
-        """Embed every text of every prompt.
+        """Embed every text of every prompt, and then every sound of it.
 
         The name of a class is put into every template, and the embeddings are averaged and
         normalised again. A caption is encoded as it is. A vector is taken as it is.
 
         Returns:
             L2-normalised embeddings on the model's device, in the order of prompts and their
-            texts; and of every prompt, whether a text of it did not fit into the model's context.
+            `wordings`; and of every prompt, whether a text of it did not fit into the model's
+            context.
         """
         self._learn(prompts)
         rows: list[Tensor] = []
@@ -79,12 +92,19 @@ class TextEncoder:
                 continue
             encoded = [self._known[self._key(prompt, text)] for text in prompt.texts]
             rows += [one.embedding for one in encoded]
+            if prompt.sounds:
+                rows += self._heard(prompt.sounds)
             cut.append(any(one.cut for one in encoded))
         for key in list(self._known)[: max(0, len(self._known) - KEPT)]:
             del self._known[key]
         if not rows:
             return torch.empty(0, self.embed_width, device=self._device), cut
         return F.normalize(torch.stack(rows), dim=-1), cut
+
+    def _heard(self, sounds: Sequence[Sound]) -> list[Tensor]:
+        if self._hear is None:
+            raise ConfigError("sounds are looked for, and nothing here embeds them")
+        return list(self._hear(sounds))
 
     def caption(self, text: str) -> Float32[Tensor, " embed"]:
         """The embedding of one text as it is, without a template."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
+
+from pipeline.config.weights import IMAGEBIND, LICENCE
 
 
 def card(tables: Mapping[str, str], title: str, text: str) -> bytes:
@@ -19,14 +22,23 @@ def card(tables: Mapping[str, str], title: str, text: str) -> bytes:
     return f"---\nconfigs:\n{configs}---\n\n# {title}\n\n{text}".encode()
 
 
-ANNOTATIONS_CARD = card(
-    {
-        "annotations": "annotations/*.parquet",
-        "images": "images/*.parquet",
-        "shards": "shards.parquet",
-    },
-    "Pseudo-masks",
-    """\
+def annotations_card(model: Mapping[str, Any]) -> bytes:
+    """The card of a run, with the licence of its weights where that binds what is made with them.
+
+    Args:
+        model: the settings of the run's model.
+    """
+    name, random = str(model["name"]), model["pretrained"] == "random"
+    bound = name.startswith(IMAGEBIND) and not random
+    return card(TABLES, "Pseudo-masks", f"{TEXT}\n{LICENCE}\n" if bound else TEXT)
+
+
+TABLES = {
+    "annotations": "annotations/*.parquet",
+    "images": "images/*.parquet",
+    "shards": "shards.parquet",
+}
+TEXT = """\
 Made by a model, not by people: masks of what it was asked for, by the gradient of the similarity of
 image and text. Their shapes are coarse, and a mask is there even where the thing is not: look at
 `score`.
@@ -46,5 +58,4 @@ for row in load_dataset("PATH/OF/THIS/FOLDER", "annotations", split="train"):
 ```
 
 `run.json` has the settings, `categories.json` the ids.
-""",
-)
+"""

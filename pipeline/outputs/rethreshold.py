@@ -26,7 +26,7 @@ from pipeline.config.unused import refuse_given
 from pipeline.errors import ConfigError, naming
 from pipeline.inputs.classes import load_classes
 from pipeline.inputs.samples import Guide
-from pipeline.outputs.card import ANNOTATIONS_CARD
+from pipeline.outputs.card import annotations_card
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.masks import RLE, Mask, encode_masks, stored_heat
 from pipeline.outputs.predictions import Predictions
@@ -130,7 +130,7 @@ def rethreshold(config: RethresholdConfig) -> float:
         categories = _listed(before)
     with naming(f"--output {storage.public(config.output)}"):
         after.open(results, config.public(), categories)
-        after.write_card(ANNOTATIONS_CARD)
+        after.write_card(annotations_card(made_with["model"]))
     ious: list[float] = []
     for commit in before.commits:
         ious += _rewrite(config, recipes, results, commit, before, after)

@@ -14,7 +14,7 @@ from pipeline.inputs.option_texts import names_of
 from pipeline.inputs.prompts import PromptReader
 from pipeline.inputs.shards import shards_of
 from pipeline.log import Event, say
-from pipeline.outputs.card import ANNOTATIONS_CARD
+from pipeline.outputs.card import annotations_card
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.records import Summary
 from pipeline.run.plan import plan
@@ -56,7 +56,7 @@ def annotate(config: AnnotateConfig) -> Summary:
         with naming(output):
             redo = config.on_mismatch == "redo"
             ledger.open(config.identity(), config.recorded(), categories, redo=redo)
-            ledger.write_card(ANNOTATIONS_CARD)
+            ledger.write_card(annotations_card(config.public()["model"]))
 
     patiently(begin, output, START_SECONDS)
     summary = run_shards(config, ledger, shards, Worker, ledger.write_categories)

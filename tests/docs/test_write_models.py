@@ -33,7 +33,7 @@ def test_the_page_lists_every_name_once() -> None:
     surveyed = Path(PAGE).read_text().partition("## Weights from a file")[0]
     rows = [line.split("|")[1].strip() for line in surveyed.splitlines() if "|" in line]
     for name in open_clip.list_models():
-        if name != "legrad-demo":
+        if name != "legrad-demo" and not name.startswith("imagebind_"):
             assert rows.count(name) == 1, name
 
 

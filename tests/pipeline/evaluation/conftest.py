@@ -28,6 +28,7 @@ from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.masks import encode, measure
 from pipeline.outputs.records import Commit, file_record
 from pipeline.outputs.schema import image_id, to_files
+from tests.pipeline.evaluation import ade
 from tests.pipeline.evaluation.funnybirds.birds import SMALL
 
 LOCAL = ("--engine.executor", "local", "--engine.threads", "1", "--engine.log_seconds", "1000")
@@ -232,3 +233,13 @@ def imagenet_shard(tmp_path: Path, scenes: list[Scene]) -> str:
                 member.size = len(data)
                 archive.addfile(member, io.BytesIO(data))
     return str(path)
+
+
+@pytest.fixture
+def write_ade(tmp_path: Path) -> Callable[..., str]:
+    """`write_ade(rows=None)` → the root of a small ADE20K Sound and Speech Prompted."""
+
+    def write(rows: list[dict[str, object]] | None = None) -> str:
+        return ade.write_ade(tmp_path / "ADE20KPrompted", rows)
+
+    return write

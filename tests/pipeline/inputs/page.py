@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
 import torch
 from PIL import Image
 
@@ -152,7 +153,7 @@ def prompts() -> Iterator[Row]:
     def read(source: Any, fields: dict[str, bytes], **settings: Any) -> str:
         found = PromptReader(PromptConfig(source=source, **settings))(fields)
         left_out = found.blank if isinstance(found, Prompts) else 0
-        names = ", ".join(f"`{prompt.texts[0]}`" for prompt in found) or "no prompt"
+        names = ", ".join(f"`{prompt.wordings[0]}`" for prompt in found) or "no prompt"
         return names + (f"; {left_out} `blank`" if left_out else "")
 
     lists: list[Any] = [["dog", "cat", "dog"], ["dog", None, " "], [], None, "dog", ["dog", 1]]
@@ -175,6 +176,34 @@ def prompts() -> Iterator[Row]:
         )
     yield "prompt", "`caption`: not UTF-8", outcome(lambda: read("caption", {"txt": b"\xff"}))
     yield "prompt", "`caption`: no `.txt`", outcome(lambda: read("caption", {}))
+    yield from sounds(read)
+
+
+def sounds(read: Callable[..., str]) -> Iterator[Row]:
+    """Sounds of samples."""
+    second = wav(16_000)
+    listed = json.dumps({"labels": ["dog"]}).encode()
+    for example, fields in {
+        "`a.dog.wav`": {"dog.wav": second},
+        '`a.wav`, `{"labels": ["dog"]}`': {"wav": second, "json": listed},
+        "`a.wav`": {"wav": second},
+        "`a.dog.wav` `a.cat.ogg`": {"dog.wav": second, "cat.ogg": wav(8_000, "OGG")},
+        'two sounds, `{"labels": ["dog"]}`': {"wav": second, "ogg": second, "json": listed},
+        "no sound": {"txt": b"dog"},
+        "a file that is none": {"mp3": b"GET / HTTP/1.1"},
+        "nothing": {"ogg": b""},
+        "less than 25 ms": {"wav": wav(399)},
+        "more than `--prompts.max_seconds`": {"flac": wav(16_000 * 301, "FLAC")},
+    }.items():
+        result = outcome(lambda fields=fields: read("audio", fields))
+        yield "prompt", f"`audio`: {example}", result
+
+
+def wav(samples: int, format: str = "WAV") -> bytes:
+    """A sound at 16 kHz."""
+    file = io.BytesIO()
+    soundfile.write(file, np.zeros(samples), 16_000, format=format)
+    return file.getvalue()
 
 
 def files(folder: Path) -> Iterator[Row]:

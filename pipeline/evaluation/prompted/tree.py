@@ -1,0 +1,167 @@
+"""The folders of ADE20K Sound Prompted and Speech Prompted, as DenseAV's authors pack them.
+
+ROOT/prompted_segmentation.csv has a row per image and class; ROOT/frames/ has the images,
+ROOT/annotations/ the classes of their pixels, ROOT/audio/ the sounds. A class is a shard, with
+`ROOT#NUMBER` for a location: its score needs all of its rows, and no others.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import posixpath
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, UInt8
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as transforms
+
+from pipeline import storage
+from pipeline.errors import ConfigError, Reject, one_line
+from pipeline.inputs.shards import Shard
+from pipeline.storage import digests
+
+TABLE = "prompted_segmentation.csv"
+COLUMNS = {"speech": "speech_prompt_file", "sound": "vggsound_file"}
+"""The column that names the sound, by kind of prompt."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """An image, a class in it, and a sound of that class.
+
+    Attributes:
+        image: below `frames`, with folders if it lies in one.
+        number: of the class, in the full ADE20K.
+        sound: below `audio`.
+        timing: seconds at which the class is said, begin and end; None where that is not known.
+    """
+
+    image: str
+    number: int
+    sound: str
+    timing: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Table:
+    """What the .csv says.
+
+    Attributes:
+        rows: by class, in the order of the file.
+        left_out: rows that are not scored, by reason.
+        digest: of the file.
+    """
+
+    rows: dict[int, list[Row]]
+    left_out: dict[str, int]
+    digest: str
+
+
+def read_table(root: str, kind: str) -> Table:
+    """The rows that have a class and a sound of this kind.
+
+    Args:
+        root: the folder of the data set.
+        kind: one of `COLUMNS`.
+
+    Raises:
+        ConfigError: there is no such table, a column is missing, or a row says something else.
+    """
+    location = storage.join(root, TABLE)
+    shown = f"--root {storage.public(root)}: {TABLE}"
+    try:
+        data = storage.read_bytes(location)
+        entries = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""))
+        wanted = ("image_location", "ade_class_id", COLUMNS[kind])
+        missing = [column for column in wanted if column not in (entries.fieldnames or ())]
+        if missing:
+            raise ConfigError(f"{shown}: has no column {', '.join(missing)}")
+        rows: dict[int, list[Row]] = {}
+        left_out: Counter[str] = Counter()
+        for line, entry in enumerate(entries, 2):
+            try:
+                number = int(float(entry["ade_class_id"]))
+                sound = posixpath.basename(entry[COLUMNS[kind]] or "")
+                timing = _timing(entry.get("timing")) if kind == "speech" else None
+            except (TypeError, ValueError) as error:
+                raise ConfigError(f"{shown}, row {line}: {one_line(error)}") from error
+            if number == 0 or not sound:
+                left_out["no class" if number == 0 else f"no {kind}"] += 1
+                continue
+            rows.setdefault(number, []).append(Row(entry["image_location"], number, sound, timing))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{shown}: there is no such file") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"{shown}: not a table: {one_line(error)}") from error
+    if not rows:
+        raise ConfigError(f"{shown}: no row has a class and a {kind}")
+    return Table(dict(sorted(rows.items())), dict(left_out), digests.of_bytes(data))
+
+
+def _timing(text: str | None) -> tuple[float, float] | None:
+    if not text:
+        return None
+    begin, end = json.loads(text)
+    return float(begin), float(end)
+
+
+def class_shards(root: str, table: Table) -> list[Shard]:
+    """A shard for every class."""
+    uri = storage.normalise(root)
+    return [
+        Shard(f"{root}#{number}", f"{uri}/class-{number:04d}", len(rows))
+        for number, rows in table.rows.items()
+    ]
+
+
+def class_of(shard: Shard) -> int:
+    """The class of a shard."""
+    return int(shard.location.rpartition("#")[2])
+
+
+def fit(pixels: UInt8[Tensor, "3 height width"], size: int) -> UInt8[Tensor, "3 {size} {size}"]:
+    """The middle of an image whose shorter side becomes `size`, bilinear."""
+    resized = transforms.resize(pixels, [size], InterpolationMode.BILINEAR, antialias=True)
+    middle: Tensor = transforms.center_crop(resized, [size, size])
+    return middle
+
+
+def read_label(data: bytes, number: int, size: int) -> Bool[Tensor, "{size} {size}"]:
+    """Where a class is, in the part of an image that `fit` keeps; nearest pixel.
+
+    The number of a pixel's class is a tenth of its red, without the rest, times 256, and its green.
+
+    Args:
+        data: a PNG of ADE20K's `_seg.png`.
+        number: of the class.
+        size: side of the square.
+
+    Raises:
+        Reject: `bad_mask`.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as opened:
+            image = opened.convert("RGB")
+    except Exception as error:  # damaged files lead Pillow's decoders to raise almost anything
+        raise Reject("bad_mask", one_line(error, kind=True)) from error
+    image = transforms.resize(image, [size], InterpolationMode.NEAREST)
+    colours = np.array(transforms.center_crop(image, [size, size]), dtype=np.int64)
+    return torch.from_numpy(class_numbers(colours) == number)
+
+
+def class_numbers(colours: np.ndarray) -> np.ndarray:
+    """Numbers of classes from the last axis, red, green, blue; 0 is none."""
+    numbers: np.ndarray = colours[..., 0] // 10 * 256 + colours[..., 1]
+    return numbers
+
+
+def label_name(image: str) -> str:
+    """Where the classes of an image are, below `annotations`."""
+    return image.replace(".jpg", "_seg.png")

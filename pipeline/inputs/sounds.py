@@ -1,0 +1,87 @@
+"""Sounds that are looked for in images: from an encoded file to a waveform at one rate."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+
+import numpy as np
+import soundfile
+from jaxtyping import Float32
+
+from pipeline.errors import Reject, one_line
+from pipeline.inputs.resampling import resample
+from pipeline.storage import digests
+
+RATE = 16_000
+"""Samples per second that audio towers take."""
+FIELDS = ("wav", "flac", "mp3", "ogg")
+"""Fields of a sample that are sounds."""
+SHORTEST = 400
+"""Samples at `RATE`: 25 ms, the one frame without which there is no spectrum."""
+RATES = (1_000, 192_000)
+"""Samples per second that a file may have."""
+BLOCK = 1 << 16
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A sound to look for.
+
+    Attributes:
+        name: what is shown for it.
+        digest: of the encoded file; what tells sounds apart.
+        waveform: its first channel at `RATE`, about -1..1.
+    """
+
+    name: str
+    digest: str
+    waveform: Float32[np.ndarray, " sample"] = field(compare=False, repr=False)
+
+    @property
+    def seconds(self) -> float:
+        """How long it is."""
+        return len(self.waveform) / RATE
+
+
+def read_sound(data: bytes, name: str, max_seconds: float) -> Sound:
+    """Decode a sound: its first channel, at 16 kHz.
+
+    ImageBind takes the mean over all channels off and then reads the first; as every frame of the
+    spectrum loses its own mean, the first channel alone says the same.
+
+    Args:
+        data: an encoded WAV, FLAC, MP3 or Ogg file.
+        name: what is shown for it.
+        max_seconds: a longer one is rejected. No more of it is decoded.
+
+    Raises:
+        Reject: `bad_sound`, `empty_sound` or `long_sound`.
+    """
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            rate = file.samplerate
+            if not RATES[0] <= rate <= RATES[1]:
+                low, high = RATES
+                raise Reject("bad_sound", f"{name}: {rate} samples a second, not {low} to {high}")
+            blocks, length = [], 0
+            for block in file.blocks(BLOCK, dtype="float32", always_2d=True):
+                length += len(block)
+                if length > max_seconds * rate:
+                    raise Reject(
+                        "long_sound",
+                        f"{name}: more than {max_seconds:g} s, see --prompts.max_seconds",
+                    )
+                blocks.append(block[:, 0].copy())
+    except Reject:
+        raise
+    except Exception as error:  # libsndfile and its decoders raise whatever they like
+        raise Reject("bad_sound", f"{name}: does not decode: {one_line(error)}") from error
+    waveform = np.concatenate(blocks) if blocks else np.empty(0, np.float32)
+    if not np.isfinite(waveform).all():
+        raise Reject("bad_sound", f"{name}: samples that are no numbers")
+    waveform = resample(waveform, rate, RATE)
+    if len(waveform) < SHORTEST:
+        least = 1000 * SHORTEST // RATE
+        raise Reject("empty_sound", f"{name}: {length} samples, less than {least} ms")
+    return Sound(name, digests.of_bytes(data), waveform)

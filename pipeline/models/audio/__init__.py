@@ -1,0 +1,1 @@
+"""Hearing: from a waveform to a vector in the joint space of a CLIP."""

@@ -1,0 +1,150 @@
+"""`evaluate.py prompted` on a small data set in the real layout."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from jobs import evaluate
+from pipeline.config import ModelConfig
+from pipeline.errors import ConfigError, Reject
+from pipeline.evaluation.prompted.config import PromptedConfig
+from pipeline.evaluation.prompted.hearing import counted_times
+from pipeline.evaluation.prompted.tree import read_label, read_table
+from tests.pipeline.evaluation.ade import CLASSES, label, tone
+
+MODEL = ("--model.name", "imagebind_small", "--model.pretrained", "random")
+LOCAL = ("--engine.executor", "local", "--engine.threads", "1")
+SMALL = ("--model.image_size", "56")
+Write = Callable[..., str]
+
+
+def scored(output: Path, root: str, *flags: str) -> dict[str, Any]:
+    arguments = ["prompted", "--root", root, "--output", str(output), *MODEL, *LOCAL, *flags]
+    arguments += [] if "tokens" in flags else SMALL
+    assert evaluate.main(arguments) == 0
+    found: dict[str, Any] = json.loads((output / "metrics.json").read_text())
+    return found
+
+
+def test_every_class_is_scored(write_ade: Write, tmp_path: Path) -> None:
+    found = scored(tmp_path / "sound", write_ade())
+    assert list(found["classes"]) == [str(number) for number in CLASSES]
+    assert [found["classes"][str(number)]["rows"] for number in CLASSES] == [4, 4, 2]
+    assert found["left_out"] == {"no class": 1}
+    assert found["images"] == {"scored": 10}
+    aps = [entry["ap"] for entry in found["classes"].values()]
+    assert found["scores"]["map"] == pytest.approx(np.mean(aps))
+    page = (tmp_path / "sound" / "metrics.md").read_text()
+    assert "| 48.00 |" in page and "10 pairs of image and class, 3 classes" in page
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--kind", "speech", "--crop", "true"),
+        ("--kind", "speech", "--maps", "tokens"),
+        ("--normalisation", "image", "--heard", "clips", "--engine.batch_size", "3"),
+    ],
+    ids=["crop", "tokens", "image"],
+)
+def test_other_ways_to_score(write_ade: Write, tmp_path: Path, flags: tuple[str, ...]) -> None:
+    found = scored(tmp_path / "out", write_ade(), *flags)
+    speech = "speech" in flags
+    assert found["images"]["scored"] == (8 if speech else 10)
+    assert found["left_out"].get("no speech", 0) == (2 if speech else 0)
+    assert all(0 < entry["iou"] <= 1 for entry in found["classes"].values())
+
+
+def test_what_cannot_be_scored_is_counted(write_ade: Write, tmp_path: Path) -> None:
+    root = Path(write_ade())
+    (root / "frames" / "street" / "0.jpg").unlink()
+    (root / "annotations" / "street" / "1_seg.png").write_bytes(b"no image")
+    (root / "audio" / "3000.wav").write_bytes(tone(300, 0.3))
+    found = scored(tmp_path / "out", str(root))
+    assert found["rejected"] == {"bad_mask": 3, "missing_file": 2, "short_sound": 1}
+    assert found["images"] == {"rejected": 6, "scored": 4}
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.long
+def test_ray_counts_the_same(write_ade: Write, tmp_path: Path) -> None:
+    root = write_ade()
+    alone = scored(tmp_path / "alone", root)
+    ray = ("--engine.executor", "ray", "--engine.workers", "2")
+    assert scored(tmp_path / "ray", root, *ray) == alone
+    for table in (tmp_path / "alone" / "counts").iterdir():
+        assert (tmp_path / "ray" / "counts" / table.name).read_bytes() == table.read_bytes()
+
+
+def test_a_table_without_columns_or_rows_is_an_error(write_ade: Write, tmp_path: Path) -> None:
+    root = write_ade([])
+    with pytest.raises(ConfigError, match="no row has a class and a sound"):
+        read_table(root, "sound")
+    table = Path(root, "prompted_segmentation.csv")
+    table.write_text("image_location,word\na.jpg,dog\n")
+    with pytest.raises(ConfigError, match="has no column ade_class_id, vggsound_file"):
+        read_table(root, "sound")
+    table.write_text("image_location,ade_class_id,vggsound_file\na.jpg,dog,b.wav\n")
+    with pytest.raises(ConfigError, match="row 2: could not convert"):
+        read_table(root, "sound")
+    table.unlink()
+    with pytest.raises(ConfigError, match="there is no such file"):
+        read_table(root, "sound")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"root": ""}, "--root is needed"),
+        ({"crop": True}, "--crop is for --kind speech"),
+        (
+            {"maps": "tokens", "model": ModelConfig("imagebind_small", "random", image_size=56)},
+            "--model.image_size 56: --maps tokens has 224",
+        ),
+        ({"input": "a.tar"}, "--input: the images are those of --root"),
+        ({"model": ModelConfig("ViT-B-32", "random")}, "ViT-B-32 has no audio tower"),
+    ],
+)
+def test_settings_that_do_not_go_together(settings: dict[str, Any], said: str) -> None:
+    usual = {"root": "x", "model": ModelConfig("imagebind_small", "random")}
+    with pytest.raises(ConfigError, match=said):
+        PromptedConfig(**(usual | settings))
+
+
+def test_labels_are_cropped_as_images_are() -> None:
+    """Of 40 x 30 pixels the middle 30 columns are seen; classes begin at 13 and 26."""
+    found = read_label(label(17, 517), 517, 30)
+    assert found.shape == (30, 30)
+    assert found[0].nonzero()[:, 0].tolist() == list(range(21, 30))
+    with pytest.raises(Reject, match="bad_mask"):
+        read_label(b"no", 17, 30)
+
+
+def test_which_times_of_a_sound_count() -> None:
+    assert counted_times(164_200, None, 95).all()
+    half = counted_times(82_100, None, 95)
+    assert half.sum() == 48 and half[:48].all()
+    # From (1 - 0.2) / 10.2625 * 95 = 7.4 to (2 + 0.2) / 10.2625 * 95 = 20.4.
+    said = counted_times(164_200, (1.0, 2.0), 95)
+    assert said.nonzero()[:, 0].tolist() == list(range(7, 21))
+    assert counted_times(164_200, (0.0, 20.0), 95).all()
+    with pytest.raises(Reject, match="bad_timing"):
+        counted_times(164_200, (30.0, 31.0), 95)
+
+
+def test_maps_of_tokens_are_means_of_products() -> None:
+    """The published map, literally, is the product with the mean of the tokens that count."""
+    generator = torch.Generator().manual_seed(0)
+    patches = torch.randn(3, 3, 8, generator=generator)
+    tokens = torch.randn(12, 95, 8, generator=generator)
+    counts = counted_times(100_000, None, 95)
+    products = torch.einsum("hwe,fte->hwft", patches, tokens).mean(2)
+    literal = (products * counts).sum(-1) / counts.sum()
+    ours = patches @ tokens.mean(0)[counts].mean(0)
+    torch.testing.assert_close(ours, literal)

@@ -1,0 +1,122 @@
+"""Sounds from files: every format, every reason why one cannot be used, and resampling."""
+
+import io
+import math
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import Reject
+from pipeline.inputs.resampling import resample
+from pipeline.inputs.sounds import RATE, read_sound
+
+
+def tone(seconds: float, rate: int = RATE, hertz: float = 440.0) -> np.ndarray:
+    return np.float32(0.5 * np.sin(2 * np.pi * hertz * np.arange(int(seconds * rate)) / rate))
+
+
+def encoded(samples: np.ndarray, rate: int = RATE, format: str = "WAV", **options: str) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, format=format, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("format", ["WAV", "FLAC", "OGG", "MP3"])
+@pytest.mark.parametrize("rate", [16_000, 44_100])
+def test_every_format_is_read_at_one_rate(format: str, rate: int) -> None:
+    sound = read_sound(encoded(tone(1.0, rate), rate, format), "bell", 10.0)
+    assert sound.name == "bell"
+    assert abs(sound.seconds - 1) < 0.1  # MP3 fills its frames
+    spectrum = np.abs(np.fft.rfft(sound.waveform))
+    heard = spectrum.argmax() * RATE / len(sound.waveform)
+    assert abs(heard - 440) < 2
+
+
+def test_the_first_channel_is_heard() -> None:
+    left, right = tone(0.5), tone(0.5, hertz=1000)
+    sound = read_sound(encoded(np.stack([left, right], 1), subtype="FLOAT"), "both", 10.0)
+    assert np.array_equal(sound.waveform, left)
+
+
+def test_sounds_are_told_apart_by_their_contents() -> None:
+    first, again, other = (
+        read_sound(encoded(tone(0.5, hertz=hertz)), name, 10.0)
+        for hertz, name in ((440, "a"), (440, "b"), (441, "a"))
+    )
+    assert first.digest == again.digest != other.digest
+
+
+NAN = np.full(16_000, np.nan, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason", "said"),
+    [
+        (b"", "bad_sound", "does not decode"),
+        (b"no sound at all" * 100, "bad_sound", "does not decode"),
+        (encoded(tone(1.0))[:30], "bad_sound", "does not decode"),
+        (encoded(NAN, subtype="FLOAT"), "bad_sound", "no numbers"),
+        (encoded(tone(1.0), rate=900), "bad_sound", "900 samples a second, not 1000 to 192000"),
+        (encoded(tone(0.0)), "empty_sound", "0 samples, less than 25 ms"),
+        (encoded(tone(0.02)), "empty_sound", "320 samples, less than 25 ms"),
+        (encoded(tone(3.01)), "long_sound", "more than 3 s, see --prompts.max_seconds"),
+    ],
+    ids=["nothing", "text", "cut", "nan", "slow", "empty", "short", "long"],
+)
+def test_a_sound_that_cannot_be_used_says_why(data: bytes, reason: str, said: str) -> None:
+    with pytest.raises(Reject, match=reason) as rejected:
+        read_sound(data, "dog.wav", 3.0)
+    assert rejected.value.reason == reason
+    assert rejected.value.detail.startswith("dog.wav: ")
+    assert said in rejected.value.detail
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_damaged_files_are_rejected_or_read(data: st.DataObject) -> None:
+    whole = encoded(tone(0.1), format=data.draw(st.sampled_from(["WAV", "FLAC", "OGG"])))
+    damaged = bytearray(whole)
+    for _ in range(data.draw(st.integers(1, 5))):
+        damaged[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        sound = read_sound(bytes(damaged), "x", 10.0)
+    except Reject as rejected:
+        assert rejected.reason in ("bad_sound", "empty_sound", "long_sound")
+    else:
+        assert np.isfinite(sound.waveform).all() and len(sound.waveform) >= 400
+
+
+def literal(waveform: np.ndarray, rate: int, to: int) -> np.ndarray:
+    """The formula in float64, every output from every input."""
+    common = math.gcd(rate, to)
+    o, n = rate // common, to // common
+    base = min(o, n) * 0.99
+    made = []
+    for k in range(math.ceil(n * len(waveform) / o)):
+        block, i = divmod(k, n)
+        j = np.arange(len(waveform)) - block * o
+        t = np.clip((-i / n + j / o) * base, -6, 6)
+        weights = np.cos(np.pi * t / 12) ** 2 * (base / o) * np.sinc(t)
+        made.append((weights * waveform).sum())
+    return np.array(made)
+
+
+@pytest.mark.parametrize(
+    ("rate", "to"), [(44_100, 16_000), (8_000, 16_000), (48_000, 16_000), (11, 7), (3, 16)]
+)
+@pytest.mark.parametrize("length", [1, 50, 1000])
+def test_resampling_is_the_formula(rate: int, to: int, length: int) -> None:
+    waveform = np.random.default_rng(rate + length).standard_normal(length).astype(np.float32)
+    expected = literal(waveform.astype(np.float64), rate, to)
+    found = resample(waveform, rate, to)
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)
+
+
+def test_rates_without_common_divisor_take_little_memory() -> None:
+    waveform = tone(1.0, 44_101)
+    found = resample(waveform, 44_101, RATE)
+    np.testing.assert_allclose(found[100:-100], tone(1.0)[100:-100], atol=2e-3)
