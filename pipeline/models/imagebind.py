@@ -101,15 +101,13 @@ def load_clip(name: str, file: Path | None, told: Mapping[str, Any]) -> nn.Modul
         OSError: it cannot be read.
     """
     tensors = None if file is None else read_tensors(name, file)
-    model: Any = open_clip.create_model(name, load_weights=False, **told)
+    model: nn.Module = open_clip.create_model(name, load_weights=False, **told)
     for module in model.modules():
         if isinstance(module, nn.LayerNorm):
             module.eps = SMALLEST
     if tensors is not None:
         state = _state([*image_entries(name), *text_entries(name)], tensors, model)
-        if tensors[MASK].shape != model.attn_mask.shape or not torch.equal(
-            tensors[MASK].float(), model.attn_mask.float()
-        ):
+        if not torch.equal(tensors[MASK].float(), model.get_buffer("attn_mask").float()):
             raise NoWeights(f"{MASK}: it is not that of a text tower that looks back alone")
         model.load_state_dict(state)
     return model

@@ -110,7 +110,8 @@ class LoadedClip(LoadedModel):
         (tokens,) = visual.forward_intermediates(
             images, 1, normalize_intermediates=True, intermediates_only=True
         )["image_intermediates"]
-        return (tokens.movedim(1, -1) @ visual.proj).float()
+        projected: Tensor = tokens.movedim(1, -1) @ visual.proj
+        return projected.float()
 
     def head(self, ids: Sequence[int], names: Sequence[str]) -> ClassHead:
         """The most similar name, zero-shot."""

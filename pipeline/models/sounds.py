@@ -60,7 +60,7 @@ class SoundEncoder:
         """Every token of the five parts of `tiles`, L2-normalised, side by side in time."""
         bands, frames = self._tower.sizes.grid
         tokens = self._tower.tokens(tiles(torch.from_numpy(sound.waveform)).to(self._device))
-        grid = F.normalize(tokens[:, 1:], dim=-1).unflatten(1, (bands, frames))
+        grid = F.normalize(tokens[:, 1:], dim=-1).view(len(tokens), bands, frames, -1)
         return grid.permute(1, 0, 2, 3).flatten(1, 2)
 
     @torch.inference_mode()

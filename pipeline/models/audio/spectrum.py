@@ -50,7 +50,8 @@ def log_mel(waveform: Float32[Tensor, " sample"]) -> Float32[Tensor, "frame band
     before = torch.cat([frames[:, :1], frames[:, :-1]], dim=1)
     frames = (frames - PRE_EMPHASIS * before) * _window()
     power = torch.fft.rfft(frames, LENGTH).abs().pow(2)
-    return (power @ _triangles().T).clamp_min(SMALLEST).log()
+    energies: Tensor = power @ _triangles().T
+    return energies.clamp_min(SMALLEST).log()
 
 
 @functools.cache

@@ -60,7 +60,8 @@ class AudioBlock(nn.Module):
         normed = self.norm_1(tokens)
         tokens = tokens + self.attn(normed, normed, normed, need_weights=False)[0]
         mlp = self.fc2(nn.functional.gelu(self.fc1(self.norm_2(tokens))))
-        return tokens + mlp
+        after: Tensor = tokens + mlp
+        return after
 
 
 class AudioTower(nn.Module):
