@@ -149,7 +149,7 @@ def test_a_calibration_counts_by_its_contents(tmp_path: Path) -> None:
         (lambda: AnnotateConfig(empty_threshold=1.1), "--empty_threshold 1.1"),
         (
             lambda: AnnotateConfig(method="gradcm"),
-            "--method gradcm: unknown method 'gradcm' (did you mean gradcam?); known: legrad, raw_",
+            "--method gradcm: unknown method 'gradcm' (did you mean gradcam?); known: legrad, ",
         ),
         (
             lambda: AnnotateConfig(method="gradcam", options={"with_clss": True}),

@@ -101,7 +101,7 @@ def test_points_on_masks(
     own: dict[str, Any] = {"points": POINTS, "descriptions": NAMES}
     own |= {"predictions": predictions[0]}
     own |= {"sweep": False, "gallery": False, "images": SHARDS}
-    own |= {"key_end": "last_dot", "image_field": "png"}  # no mask is another one by them
+    own |= {"max_pixels": 10**8}  # the default: others count for nothing, and are refused
     assert identity_of(points.score_points, points.PointsConfig, **own) == {
         "metric": "points",
         "points": POINTS_DIGEST,
@@ -136,11 +136,13 @@ def test_segmentation_of_imagenet(
 ) -> None:
     write_mat(tmp_path / "a.mat", 1)
     (tmp_path / "wnids.txt").write_text("n00000000 dog\n")
-    own = {"mat": str(tmp_path / "a.mat"), "wnids": str(tmp_path / "wnids.txt")}
+    own: dict[str, Any] = {"mat": str(tmp_path / "a.mat"), "wnids": str(tmp_path / "wnids.txt")}
+    own |= {"max_pixels": 10**8}
     found = identity_of(segmentation.score_segmentation, segmentation.SegmentationConfig, **own)
     assert len(found.pop("mat")) == 16  # HDF5 has times in it
     assert found == MAPS | {
         "metric": "segmentation",
+        "max_pixels": 10**8,
         "wnids": "ddb61c112485bd39",
         "mask_field": "",
         "threshold": 0.5,
@@ -151,7 +153,7 @@ def test_segmentation_of_imagenet(
 def test_segmentation_on_masks(
     identity_of: Callable[..., dict[str, Any]], predictions: tuple[str, dict[str, Any]]
 ) -> None:
-    own = {"coco": COCO, "predictions": predictions[0], "key_end": "last_dot", "image_field": "png"}
+    own = {"coco": COCO, "predictions": predictions[0], "max_pixels": 10**8}
     found = identity_of(segmentation.score_segmentation, segmentation.SegmentationConfig, **own)
     assert found == {
         "metric": "segmentation",

@@ -95,7 +95,8 @@ def of_tar(data: bytes, folder: Path) -> None:
                 there.append((len(there), raw.key))
                 assert sum(map(len, raw.fields.values())) <= 100_000
         with suppress(ShardError):
-            read += [(sample.index, sample.key) for sample in reader(shard)]
+            for sample in reader(shard):
+                read.append((sample.index, sample.key))
         assert read == there  # every key once, as an image or with a reason
 
 

@@ -141,7 +141,7 @@ def test_the_pages_settings_are_read_as_meant() -> None:
         values[name] = getattr(engine, name)
     assert values == {
         "workers": 8, "gpus_per_worker": 0.5, "cpus_per_worker": 4.0,
-        "labels": {"accelerator": "H100"}, "device": "cuda",
+        "labels": {"accelerator": "H100"}, "device": "cuda", "gpu": "H100", "price": 2.5,
     }  # fmt: skip
     for wanted in re.findall(r'"(!?\w+\([^)"]*\)|!\w+)"', page):
         assert ExecutionConfig(labels={"accelerator": wanted}).labels

@@ -138,7 +138,7 @@ def test_images_of_masks_are_found_as_their_run_found_them(
     images = [("0001.jpg", picture(size=(8, 8))), ("0001.png", picture(format="PNG"))]
     files = ("--points", csvs[0], "--descriptions", csvs[1])
     files += ("--images", write_shards(a=tar(images)))
-    run("points", "--predictions", predictions, *files, "--image_field", "jpg")
+    run("points", "--predictions", predictions, *files)
     assert [one.pixels.shape for one in drawn] == [(30, 40, 3)]
 
 
