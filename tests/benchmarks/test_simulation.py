@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import run as benchmark
-from benchmarks import scale
-from benchmarks.driver import COUNTS, make_shards
-from benchmarks.simulation import Cluster, Simulation, Times
+from benchmarks.engine import scale
+from benchmarks.engine.driver import COUNTS, make_shards
+from benchmarks.engine.simulation import Cluster, Simulation, Times
 from pipeline.config import AnnotateConfig, ExecutionConfig
 from pipeline.inputs.shards import find_shards
 from pipeline.outputs.ledger import Ledger

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import flat, host
-from benchmarks.busy import busy_share
-from benchmarks.sleeper import Pace, Sleeper, shard_of, slept
+from benchmarks.engine import flat, host
+from benchmarks.engine.busy import busy_share
+from benchmarks.engine.sleeper import Pace, Sleeper, shard_of, slept
 from pipeline.inputs.prompts import Prompt
 from pipeline.inputs.samples import Sample
 from pipeline.inputs.tars import read_samples

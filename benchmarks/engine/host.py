@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.sleeper import Pace, Sleeper, make_shards, real_maps
+from benchmarks.engine.sleeper import Pace, Sleeper, make_shards, real_maps
 from benchmarks.timing import Target, at_least_one, table, target_table
 from pipeline import storage
 from pipeline.config import AnnotateConfig, ExecutionConfig

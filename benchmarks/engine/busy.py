@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.sleeper import Pace, jpegs, real_maps, shard_of, slept
+from benchmarks.engine.sleeper import Pace, jpegs, real_maps, shard_of, slept
 from benchmarks.timing import table
 from pipeline.config import AnnotateConfig, ExecutionConfig
 from pipeline.inputs.shards import find_shards
@@ -101,7 +101,7 @@ def _in_a_process(
     """One case in a process of its own, for cores are given to processes."""
     with TemporaryDirectory() as folder:
         case = Case(folder, executor, cores, milliseconds, seconds, *size)
-        command = [sys.executable, "-m", "benchmarks.busy", json.dumps(asdict(case))]
+        command = [sys.executable, "-m", "benchmarks.engine.busy", json.dumps(asdict(case))]
         ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     figures: dict[str, float] = json.loads(ended.stdout.splitlines()[-1])
     return figures

@@ -1,7 +1,7 @@
 """A run of a billion images on paper: what it asks of driver, storage and money.
 
 Every factor is an argument, and says where its figure is from; what happens on the way is simulated
-(`benchmarks.simulation`).
+(`benchmarks.engine.simulation`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from benchmarks.simulation import Cluster, Simulation, Times
+from benchmarks.engine.simulation import Cluster, Simulation, Times
 from benchmarks.timing import table
 from pipeline.run.queue import Trial
 

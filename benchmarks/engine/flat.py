@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.sleeper import Pace, jpegs, real_maps, shard_of
+from benchmarks.engine.sleeper import Pace, jpegs, real_maps, shard_of
 from benchmarks.timing import Target, table, target_table
 from pipeline.config import AnnotateConfig, ExecutionConfig
 from pipeline.inputs.shards import find_shards
@@ -112,7 +112,7 @@ def _served(folder: Path) -> Iterator[str]:
 
 
 def _in_a_process(folder: str, pattern: str, shards: int) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.flat", f"{folder}/out-{shards}", pattern]
+    command = [sys.executable, "-m", "benchmarks.engine.flat", f"{folder}/out-{shards}", pattern]
     ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     figures: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
     return figures

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.sleeper import Pace, make_shards, real_maps, slept
+from benchmarks.engine.sleeper import Pace, make_shards, real_maps, slept
 from benchmarks.timing import table
 from pipeline.config import AnnotateConfig, ExecutionConfig
 from pipeline.inputs.shards import find_shards

@@ -62,7 +62,14 @@ def measure(shards: list[int], actors: int) -> dict[str, dict[str, float]]:
             with TemporaryDirectory() as folder:
                 data = Path(folder, "in")
                 make_shards(data, count)
-                one = [sys.executable, "-m", "benchmarks.driver", folder, executor, str(actors)]
+                one = [
+                    sys.executable,
+                    "-m",
+                    "benchmarks.engine.driver",
+                    folder,
+                    executor,
+                    str(actors),
+                ]
                 ended = subprocess.run(one, stdout=subprocess.PIPE, text=True, check=True)
                 results[f"{executor}, {count:,}"] = json.loads(ended.stdout.splitlines()[-1])
     return results
