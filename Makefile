@@ -46,7 +46,7 @@ test-elsewhere: $(READY)
 long: $(READY) ## The tests that `make test` leaves out.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long
 
-chaos: $(READY) ## Some 400 faults at random moments: up to 3 hours. Goes on where it was stopped.
+chaos: $(READY) ## Some 660 faults at random moments: hours. Goes on where it was stopped.
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos --results chaos.jsonl
 	$(BIN)/python -m tests.chaos --results chaos.jsonl --table
 
