@@ -132,7 +132,8 @@ class Ledger:
         Args:
             commit: the record.
             tables: path below the output → complete file.
-            clock: what it says goes into the record, with the time that the tables take.
+            clock: what it says goes into the record, with the time that the tables take, which is
+                added to the record's `seconds` too.
 
         Raises:
             TakenOver: the run that is here now has other settings.
@@ -142,11 +143,14 @@ class Ledger:
         with (clock or StageClock()).measure("write"):
             for path, data in tables.items():
                 storage.write_bytes(self._files.path(path), data)
-        if time.monotonic() - checked > CHECK_SECONDS:
+        took = time.monotonic() - checked
+        if took > CHECK_SECONDS:
             self.check_owner(commit.fingerprint)
         if clock is not None:
-            times = clock.record()
-            commit = replace(commit, stages=times["stages"], processor=times["processor"])
+            times, seconds = clock.record(), round(commit.seconds + took, 3)
+            commit = replace(
+                commit, seconds=seconds, stages=times["stages"], processor=times["processor"]
+            )
         self._commits.write(commit)
 
     def take_report(self, shard: str) -> str:
