@@ -71,7 +71,7 @@ def test_masks_are_paired_by_what_was_looked_for() -> None:
         pixels[:rows] = 1
         encoded = coco.encode(pixels)
         segmentation = RLE(size=[8, 8], counts=encoded["counts"].decode())
-        mask = Mask(segmentation, 8 * rows, [0, 0, 8, rows], 1.0, 0.5)
+        mask = Mask(segmentation, 8 * rows, [0.0, 0.0, 8.0, float(rows)], 1.0, 0.5)
         prompt = Prompt(index, "dog", 1, (f"{index}",))
         heat = torch.zeros((1, 1), dtype=torch.uint8)
         return Annotation(prompt, f"{index}", score, 0.0, 1.0, heat, mask, None)
