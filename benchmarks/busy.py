@@ -175,7 +175,9 @@ def busy_share(sleeps: Sequence[tuple[float, float, int]]) -> dict[str, float]:
 def _make_shards(case: Case, folder: Path, images: int) -> None:
     """As many names of one tar as take the model, or the cores, so many seconds."""
     size = case.width, case.height
-    pace = max(case.milliseconds, EXPECTED[*size, case.decode] / case.cores) / 1000
+    pace = (
+        max(case.milliseconds, EXPECTED[case.width, case.height, case.decode] / case.cores) / 1000
+    )
     count = max(LEAST_SHARDS, round(case.seconds / pace / images))
     folder.mkdir()
     first = folder / "00000.tar"

@@ -41,8 +41,8 @@ LIMITS = {
     (640, 480, "scaled"): 10.0,
     (4000, 3000, "scaled"): 65.0,
 }
-"""Milliseconds of a core for an image with `PROMPTS` prompts, where there is a limit: photographs of
-12 megapixels are for presets that decode them at the scale that is needed."""
+"""Milliseconds of a core for an image with `PROMPTS` prompts, where there is a limit: presets for
+photographs of 12 megapixels decode them at the scale that is needed."""
 STEPS = (
     *("reading", "grouping", "prompts", "decoding", "squash", "model input", "masks", "rows"),
     *("Parquet", "commit"),
