@@ -161,9 +161,9 @@ def _compared(
             one, other = mine.get(prompt), theirs.get(prompt)
             if one and other:
                 scores.append(abs(one.score - other.score))
-            masks = [annotation and annotation.mask for annotation in (one, other)]
-            if any(masks):
-                ious.append(_iou(*masks))
+            mask, before_it = (each.mask if each else None for each in (one, other))
+            if mask or before_it:
+                ious.append(_iou(mask, before_it))
     return {
         "changed": len(changed),
         "input": float(np.mean(inputs)) if inputs else float("nan"),

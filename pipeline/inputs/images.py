@@ -6,7 +6,7 @@ orientation tag is ignored. Sizes, points and masks all refer to the stored pixe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 
@@ -119,7 +119,7 @@ def decode(data: bytes, max_pixels: int) -> UInt8[Tensor, "3 height width"]:
     return Picture(data, max_pixels).pixels()
 
 
-def _opened(data: bytes, formats: Sequence[str]) -> Image.Image:
+def _opened(data: bytes, formats: tuple[str, ...]) -> Image.Image:
     plain = _without_notes(data) if data.startswith(PNG) else data
     return Image.open(BytesIO(plain), formats=formats)
 
@@ -130,7 +130,7 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
 
 
 @contextmanager
-def _rejecting(formats: Sequence[str] = FORMATS) -> Iterator[None]:
+def _rejecting(formats: tuple[str, ...] = FORMATS) -> Iterator[None]:
     """Make rejections of all that decoders of some formats raise."""
     try:
         yield

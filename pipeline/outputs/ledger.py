@@ -132,8 +132,7 @@ class Ledger:
         Args:
             commit: the record.
             tables: path below the output → complete file.
-            clock: what it says goes into the record, with the time that the tables take, which is
-                added to the record's `seconds` too.
+            clock: what it says goes into the record, with the time of the tables, as in `seconds`.
 
         Raises:
             TakenOver: the run that is here now has other settings.
@@ -147,10 +146,8 @@ class Ledger:
         if took > CHECK_SECONDS:
             self.check_owner(commit.fingerprint)
         if clock is not None:
-            times, seconds = clock.record(), round(commit.seconds + took, 3)
-            commit = replace(
-                commit, seconds=seconds, stages=times["stages"], processor=times["processor"]
-            )
+            seconds, times = round(commit.seconds + took, 3), clock.record()
+            commit = replace(commit, seconds=seconds, **times)
         self._commits.write(commit)
 
     def take_report(self, shard: str) -> str:
