@@ -8,11 +8,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from io import BytesIO
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32
 from torch import Tensor
+from torchvision.transforms.v2.functional import to_pil_image
 
 from benchmarks.timing import Action, at_least_one, interleaved, table
 from legrad import HeatOrder
@@ -22,11 +24,13 @@ from pipeline.demo.bench import Bench
 from pipeline.demo.bundle import key_of
 from pipeline.demo.mask_scores import Truth
 from pipeline.demo.quality import bundled_scenes
+from pipeline.inputs.images import Picture
 from pipeline.inputs.prompts import PromptReader
+from pipeline.inputs.samples import Guide
 from pipeline.inputs.shards import find_shards
 from pipeline.models.demo import ASSETS
 from pipeline.models.explain import PromptExplainer
-from pipeline.outputs.refinement.guides import make_guide
+from pipeline.outputs.refinement.guides import completed, guide_of
 from pipeline.outputs.refinement.refine import refined_heat
 
 Results = dict[str, Any]
@@ -99,11 +103,11 @@ def _annotate(preset: str, images: int) -> dict[str, float]:
 def _refinements(size: tuple[int, int], rounds: int) -> list[dict[str, Any]]:
     """What each refinement takes of an image, of its first map and of each further one."""
     configs = {kind: MaskConfig(refine=kind, refine_size=max(size)) for kind in KINDS}
-    pixels, raw = _image(size), _maps()
+    picture, raw = _image(size), _maps()
     actions: dict[str, Action] = {}
     for kind, config in configs.items():
-        guide = make_guide(pixels, config)
-        steps = {"guide": partial(make_guide, pixels, config)} | {
+        guide = _guide(picture, config)
+        steps = {"guide": partial(_guide, picture, config)} | {
             count: partial(refined_heat, raw[:maps], guide, config, HeatOrder.UPSAMPLE_NORMALISE)
             for count, maps in (("one", 1), ("all", MAPS))
         }
@@ -129,9 +133,13 @@ def _refinements(size: tuple[int, int], rounds: int) -> list[dict[str, Any]]:
 
 def _refine_once(kind: Any, size: tuple[int, int]) -> dict[str, float]:
     config = MaskConfig(refine=kind, refine_size=max(size))
-    pixels, raw = _image(size), _maps()
-    refined_heat(raw, make_guide(pixels, config), config, HeatOrder.UPSAMPLE_NORMALISE)
+    picture, raw = _image(size), _maps()
+    refined_heat(raw, _guide(picture, config), config, HeatOrder.UPSAMPLE_NORMALISE)
     return {}
+
+
+def _guide(picture: Picture, config: MaskConfig) -> Guide:
+    return completed(guide_of(picture, config), config)
 
 
 def _timed(run: Callable[[], object]) -> Action:
@@ -145,13 +153,17 @@ def _timed(run: Callable[[], object]) -> Action:
     return measure
 
 
-def _image(size: tuple[int, int]) -> UInt8[Tensor, "3 height width"]:
-    """Patches of colour with noise on them."""
+def _image(size: tuple[int, int]) -> Picture:
+    """Patches of colour with noise on them, decoded already."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(1, 3, 6, 8, generator=generator)
     patches = torch.nn.functional.interpolate(coarse, size, mode="nearest")[0]
     noise = torch.randn(patches.shape, generator=generator)
-    return (255 * patches + 6 * noise).round().clamp(0, 255).to(torch.uint8)
+    pixels, encoded = (255 * patches + 6 * noise).round().clamp(0, 255), BytesIO()
+    to_pil_image(pixels.to(torch.uint8)).save(encoded, "PNG")
+    picture = Picture(encoded.getvalue(), size[0] * size[1])
+    picture.pixels()
+    return picture
 
 
 def _maps() -> Float32[Tensor, "map rows columns"]:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,9 +29,15 @@ from pipeline.run.run import do_all
 Results = dict[str, Any]
 MODELS = {"ViT-bigG-14": 5.4, "ViT-L-14": 0.9}
 """Milliseconds that an image with five prompts takes a GPU."""
+DECODES = ("full", "scaled")
 SIZES = {(640, 480): 64, (4000, 3000): 16}
 """(width, height) of images, and how many are in a shard."""
-EXPECTED = {(640, 480): 8.0, (4000, 3000): 120.0}
+EXPECTED = {
+    (640, 480, "full"): 8.0,
+    (640, 480, "scaled"): 8.0,
+    (4000, 3000, "full"): 120.0,
+    (4000, 3000, "scaled"): 65.0,
+}
 """Milliseconds of a core for an image: how many images a run of some seconds is, and no more."""
 PROMPTS = 5
 ENOUGH = 0.95
@@ -51,6 +58,7 @@ class Case:
         seconds: that the run is to take, about.
         width: of the images.
         height: of the images.
+        decode: `full` or `scaled`; see `AnnotateConfig.decode`.
     """
 
     folder: str
@@ -60,6 +68,7 @@ class Case:
     seconds: float
     width: int
     height: int
+    decode: Any
 
 
 def measure(
@@ -68,6 +77,7 @@ def measure(
     models: Mapping[str, float],
     sizes: Sequence[tuple[int, int]],
     seconds: float,
+    decodes: Sequence[str] = DECODES,
 ) -> Results:
     """The busy share of one model, from few cores to many, until it is enough.
 
@@ -77,30 +87,33 @@ def measure(
         models: milliseconds per image by name.
         sizes: (width, height) of the images, of `SIZES`.
         seconds: that each run takes, about.
+        decodes: how JPEGs are decoded, `full` or `scaled`.
     """
     rows = []
-    for size in sizes:
-        for name, milliseconds in models.items():
-            for executor in executors:
-                for count in cores:
-                    figures = _in_a_process(executor, count, milliseconds, seconds, size)
-                    rows.append(
-                        dict(model=name, ms=milliseconds, size=list(size), executor=executor)
-                        | {"cores": count}
-                        | figures
-                    )
-                    print(markdown({"rows": rows[-1:]}).splitlines()[-1], flush=True)
-                    if figures["busy"] >= ENOUGH:
-                        break
+    for size, decode, (name, milliseconds), executor in product(
+        sizes, decodes, models.items(), executors
+    ):
+        about = dict(model=name, ms=milliseconds, size=list(size), decode=decode, executor=executor)
+        for count in cores:
+            figures = _in_a_process(executor, count, milliseconds, seconds, size, decode)
+            rows.append(about | {"cores": count} | figures)
+            print(markdown({"rows": rows[-1:]}).splitlines()[-1], flush=True)
+            if figures["busy"] >= ENOUGH:
+                break
     return {"rows": rows}
 
 
 def _in_a_process(
-    executor: str, cores: int, milliseconds: float, seconds: float, size: tuple[int, int]
+    executor: str,
+    cores: int,
+    milliseconds: float,
+    seconds: float,
+    size: tuple[int, int],
+    decode: str,
 ) -> dict[str, float]:
     """One case in a process of its own, for cores are given to processes."""
     with TemporaryDirectory() as folder:
-        case = Case(folder, executor, cores, milliseconds, seconds, *size)
+        case = Case(folder, executor, cores, milliseconds, seconds, *size, decode)
         command = [sys.executable, "-m", "benchmarks.engine.busy", json.dumps(asdict(case))]
         ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     figures: dict[str, float] = json.loads(ended.stdout.splitlines()[-1])
@@ -121,7 +134,9 @@ def run(case: Case) -> dict[str, float]:
     data, log = Path(case.folder, "in"), Path(case.folder, "sleeps")
     log.mkdir()
     engine = ExecutionConfig(executor=case.executor, workers=1, threads=case.cores)
-    config = AnnotateConfig(input=str(data), output=f"{case.folder}/out", engine=engine)
+    config = AnnotateConfig(
+        input=str(data), output=f"{case.folder}/out", decode=case.decode, engine=engine
+    )
     _make_shards(case, data, SIZES[size])
     pace = Pace(case.milliseconds / 1000, real_maps(), log)
     ledger = Ledger(config.output)
@@ -160,7 +175,9 @@ def busy_share(sleeps: Sequence[tuple[float, float, int]]) -> dict[str, float]:
 def _make_shards(case: Case, folder: Path, images: int) -> None:
     """As many names of one tar as take the model, or the cores, so many seconds."""
     size = case.width, case.height
-    pace = max(case.milliseconds, EXPECTED[size] / case.cores) / 1000
+    pace = (
+        max(case.milliseconds, EXPECTED[case.width, case.height, case.decode] / case.cores) / 1000
+    )
     count = max(LEAST_SHARDS, round(case.seconds / pace / images))
     folder.mkdir()
     first = folder / "00000.tar"
@@ -174,7 +191,7 @@ def markdown(results: Results) -> str:
     rows = [
         [
             f"{row['model']}, {row['ms']:g} ms",
-            f"{row['size'][0]} x {row['size'][1]}",
+            f"{row['size'][0]} x {row['size'][1]}, {row['decode']}",
             row["executor"],
             str(row["cores"]),
             f"{row['images_per_s']:.0f}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from benchmarks.reports import fail, report
 
@@ -63,6 +64,7 @@ def host(
     large: int = 16,
     rounds: int = 5,
     prompts: list[int] = [1, 5],  # noqa: B006  # only read; the parser shows it as the default
+    decode: list[Literal["full", "scaled"]] = ["full", "scaled"],  # noqa: B006
     json: Path | None = None,
 ) -> int:
     """Profile what the host does for an image, from tar to commit, in core-milliseconds.
@@ -75,11 +77,12 @@ def host(
         large: of 4000 x 3000 in a shard.
         rounds: how often each shard is done; medians are taken.
         prompts: of every image, one profile for each number.
+        decode: how JPEGs are decoded, one profile for each way: full, or scaled as some presets do.
         json: also write the figures to this file.
     """
     from benchmarks.engine import host as profile
 
-    results = profile.measure(images, large, rounds, prompts)
+    results = profile.measure(images, large, rounds, prompts, decode)
     return report(profile.markdown(results), results, json)
 
 
@@ -88,6 +91,7 @@ def busy(
     executors: list[str] | None = None,
     models: dict[str, float] | None = None,
     sizes: list[str] | None = None,
+    decode: list[Literal["full", "scaled"]] = ["full", "scaled"],  # noqa: B006
     seconds: float = 30.0,
     json: Path | None = None,
 ) -> int:
@@ -100,6 +104,7 @@ def busy(
         executors: local, ray (default: both).
         models: milliseconds per image by name (default: ViT-bigG-14 5.4, ViT-L-14 0.9).
         sizes: of the images, 640x480, 4000x3000 (default: both).
+        decode: how JPEGs are decoded, full, scaled (default: both).
         seconds: that each run takes, about.
         json: also write the figures to this file.
     """
@@ -116,7 +121,7 @@ def busy(
         return fail(f"--cores {counts}: this process has {there}")
     chosen = [known[size] for size in sizes or known]
     ways = executors or ["local", "ray"]
-    results = engine.measure(ways, counts, models or engine.MODELS, chosen, seconds)
+    results = engine.measure(ways, counts, models or engine.MODELS, chosen, seconds, decode)
     return report(engine.markdown(results), results, json)
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -17,8 +17,9 @@ from benchmarks.engine.sleeper import Pace, Sleeper, make_shards, real_maps
 from benchmarks.timing import Target, at_least_one, table, target_table
 from pipeline import storage
 from pipeline.config import AnnotateConfig, ExecutionConfig
-from pipeline.inputs.images import decode
+from pipeline.inputs.images import Picture
 from pipeline.inputs.prompts import PromptReader
+from pipeline.inputs.reader import enough_for
 from pipeline.inputs.samples import Sample, image_bytes
 from pipeline.inputs.shards import find_shards
 from pipeline.inputs.tars import read_samples
@@ -29,12 +30,19 @@ from pipeline.run.annotator import Annotator
 from pipeline.run.queue import Trial
 
 Results = dict[str, Any]
+Decode = Literal["full", "scaled"]
 BLOCK = 1 << 20
 """Bytes that are read at once, where nothing is done with them."""
 SIZES = ((640, 480), (4000, 3000))
 PROMPTS = 5
-LIMITS = {(640, 480): 10.0, (4000, 3000): 65.0}
-"""Milliseconds of a core for an image with `PROMPTS` prompts."""
+DECODES: tuple[Decode, ...] = ("full", "scaled")
+LIMITS = {
+    (640, 480, "full"): 10.0,
+    (640, 480, "scaled"): 10.0,
+    (4000, 3000, "scaled"): 65.0,
+}
+"""Milliseconds of a core for an image with `PROMPTS` prompts, where there is a limit: presets for
+photographs of 12 megapixels decode them at the scale that is needed."""
 STEPS = (
     *("reading", "grouping", "prompts", "decoding", "squash", "model input", "masks", "rows"),
     *("Parquet", "commit"),
@@ -48,7 +56,12 @@ GPUS = {
 
 
 def measure(
-    images: int, large: int, rounds: int, prompts: Sequence[int], batch_size: int = 16
+    images: int,
+    large: int,
+    rounds: int,
+    prompts: Sequence[int],
+    decodes: Sequence[Decode] = DECODES,
+    batch_size: int = 16,
 ) -> Results:
     """Core-milliseconds per image and step.
 
@@ -57,6 +70,7 @@ def measure(
         large: of 4000 x 3000 in a shard.
         rounds: how often each shard is done; medians are taken.
         prompts: of every image, one profile for each number.
+        decodes: how JPEGs are decoded, one profile for each way; see `AnnotateConfig.decode`.
         batch_size: images that are made into masks together.
     """
     at_least_one(images=images, large=large, rounds=rounds)
@@ -68,15 +82,18 @@ def measure(
             for wanted in prompts:
                 data = Path(folder, f"{size[0]}-{wanted}")
                 make_shards(data, 1, count, size, wanted)
-                config = AnnotateConfig(
-                    input=str(data),
-                    output=f"{data}-out",
-                    engine=ExecutionConfig(executor="local", threads=1, batch_size=batch_size),
-                )
-                profile = _Profile(config, Pace(0.0, maps))
-                turns = [profile.turn() for _ in range(rounds)]
-                steps = {step: median(turn[step] for turn in turns) for step in turns[0]}
-                rows.append({"size": list(size), "prompts": wanted, "images": count, "ms": steps})
+                for decode in decodes:
+                    config = AnnotateConfig(
+                        input=str(data),
+                        output=f"{data}-{decode}",
+                        decode=decode,
+                        engine=ExecutionConfig(executor="local", threads=1, batch_size=batch_size),
+                    )
+                    profile = _Profile(config, Pace(0.0, maps))
+                    turns = [profile.turn() for _ in range(rounds)]
+                    steps = {step: median(turn[step] for turn in turns) for step in turns[0]}
+                    about = {"size": list(size), "prompts": wanted, "decode": decode}
+                    rows.append({**about, "images": count, "ms": steps})
     return {"batch_size": batch_size, "rows": rows}
 
 
@@ -120,20 +137,22 @@ class _Profile:
             raws = list(read_samples(stream, config.max_sample_bytes))
         self._used["grouping"] -= self._used["reading"]
         prompts_of, samples = PromptReader(config.prompts), []
+        least = enough_for(self._explain.squash) if config.decode == "scaled" else None
         for raw in raws:
             with self._step("prompts"):
                 wanted = prompts_of(raw.fields)
             with self._step("decoding"):
-                pixels = decode(image_bytes(raw), config.max_pixels)
-            height, width = pixels.shape[1:]
+                picture = Picture(image_bytes(raw), config.max_pixels)
+                pixels = picture.pixels(least)
             with self._step("squash"):
                 fitted = self._explain.squash(pixels)
-            samples.append(Sample(raw.index, raw.key, height, width, fitted, wanted))
+            size = picture.height, picture.width
+            samples.append(Sample(raw.index, raw.key, *size, fitted, wanted))
         tables = ShardTables(shard.name, config, self._explain.heat_order)
         annotator = Annotator(self._explain, config.mask)
-        size = config.engine.batch_size
-        for start in range(0, len(samples), size):
-            batch = samples[start : start + size]
+        at_once = config.engine.batch_size
+        for start in range(0, len(samples), at_once):
+            batch = samples[start : start + at_once]
             with self._step("model input"):
                 self._explain.model_input(batch)
             with self._step("masks"):
@@ -152,12 +171,12 @@ class _Profile:
 
 
 def targets(results: Results) -> list[Target]:
-    """What an image with five prompts may cost at each size."""
+    """What an image with five prompts may cost, where there is a limit."""
     return [
         Target(f"{_name(row)}: core-ms per image", row["ms"]["together"], limit, at_least=False)
         for row in results["rows"]
         if row["prompts"] == PROMPTS
-        for limit in [LIMITS[row["size"][0], row["size"][1]]]
+        if (limit := LIMITS.get((*row["size"], row["decode"])))
     ]
 
 
@@ -181,4 +200,4 @@ def markdown(results: Results) -> str:
 
 def _name(row: dict[str, Any]) -> str:
     width, height = row["size"]
-    return f"{width} x {height}, {row['prompts']} prompts"
+    return f"{width} x {height}, {row['prompts']} prompts, {row['decode']}"

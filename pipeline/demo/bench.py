@@ -75,7 +75,7 @@ class Run:
 
     Attributes:
         pairs: in the order of the images, and of the classes in each.
-        seconds: an image takes, by stage (`model`, `mask`), on this machine.
+        seconds: an image takes, by stage (`model`, `mask`, with its regions), on this machine.
     """
 
     pairs: list[Pair]

@@ -30,15 +30,16 @@ from pipeline.config import AnnotateConfig
 from pipeline.demo.bundle import write_tar
 from pipeline.errors import ConfigError
 from pipeline.inputs.images import ENOUGH, Picture
+from pipeline.inputs.naming import Naming
 from pipeline.inputs.prompts import Prompt, PromptedSample, PromptReader
 from pipeline.inputs.reader import ShardReader, enough_for, in_batches
 from pipeline.inputs.samples import Guide, Sample, image_bytes
 from pipeline.inputs.shards import Shard, find_shards
 from pipeline.inputs.tars import read_samples
 from pipeline.models.explain import PromptExplainer
-from pipeline.outputs.annotations import Annotated
+from pipeline.outputs.annotations import Annotated, Annotation
 from pipeline.outputs.masks import Mask
-from pipeline.outputs.refinement.guides import make_guide
+from pipeline.outputs.refinement.guides import guide_of
 from pipeline.run.annotator import Annotator
 
 JPEG_QUALITY = 90
@@ -116,9 +117,9 @@ def compare(
         if longer:
             for number, shard in enumerate(shards):
                 path = Path(folder) / f"{number:05}.tar"
-                write_tar(path, _enlarged(shard, longer, config.limit_samples))
+                write_tar(path, _enlarged(shard, longer, config))
             shards = find_shards([folder])
-        whole = {one.key: one for one in _annotated(config, explain, shards)}
+        whole = {one.name: one for one in _annotated(config, explain, shards)}
         about = {"longer": longer, "images": len(whole)}
         for factor in config.factors:
             smaller = [one for one in _annotated(config, explain, shards, factor) if one.scale > 1]
@@ -130,24 +131,39 @@ def compare(
 
 @dataclass(frozen=True)
 class _Annotated:
-    """A photograph: its key, what its sides were divided by, the model's input, what was found."""
+    """What was found in a photograph.
 
-    key: str
+    Attributes:
+        name: its shard and key.
+        scale: what its sides were divided by.
+        pixels: the model's input.
+        found: in it.
+    """
+
+    name: tuple[str, str]
     scale: int
     pixels: UInt8[Tensor, "3 size size"]
     found: Annotated
 
 
-def _compared(changed: Sequence[_Annotated], whole: Mapping[str, _Annotated]) -> dict[str, Any]:
+def _compared(
+    changed: Sequence[_Annotated], whole: Mapping[tuple[str, str], _Annotated]
+) -> dict[str, Any]:
     ious, scores, inputs = list[float](), [0.0], list[float]()
     for photograph in changed:
-        before = whole[photograph.key]
+        before = whole[photograph.name]
         inputs.append(float((photograph.pixels.float() - before.pixels).abs().mean()))
-        pairs = zip(photograph.found.annotations, before.found.annotations, strict=True)
-        for one, other in pairs:
-            scores.append(abs(one.score - other.score))
-            if one.mask or other.mask:
-                ious.append(_iou(one.mask, other.mask))
+        mine, theirs = (
+            {_prompt_of(annotation): annotation for annotation in each.found.annotations}
+            for each in (photograph, before)
+        )
+        for prompt in mine | theirs:  # one that is present in one of them alone, too
+            one, other = mine.get(prompt), theirs.get(prompt)
+            if one and other:
+                scores.append(abs(one.score - other.score))
+            mask, before_it = (each.mask if each else None for each in (one, other))
+            if mask or before_it:
+                ious.append(_iou(mask, before_it))
     return {
         "changed": len(changed),
         "input": float(np.mean(inputs)) if inputs else float("nan"),
@@ -157,6 +173,12 @@ def _compared(changed: Sequence[_Annotated], whole: Mapping[str, _Annotated]) ->
         "few": sum(iou < FEW for iou in ious),
         "score": max(scores),
     }
+
+
+def _prompt_of(annotation: Annotation) -> tuple[int, int | None, tuple[str, ...]]:
+    """What tells a prompt from the others of its photograph."""
+    prompt = annotation.prompt
+    return prompt.index, prompt.category_id, prompt.wordings
 
 
 def _annotated(
@@ -174,8 +196,8 @@ def _annotated(
         scales[sample.key] = picture.scale(least)
         if config.mask.refine == "none" or not explain.has_prompts(sample):
             return None
-        pixels = picture.pixels(None if factor is None else round(factor * config.mask.refine_size))
-        return make_guide(pixels, config.mask, (picture.height, picture.width))
+        kept = None if factor is None else round(factor * config.mask.refine_size)
+        return guide_of(picture, config.mask, kept)
 
     read: ShardReader[list[Prompt]] = ShardReader.of(
         config,
@@ -188,7 +210,8 @@ def _annotated(
         for batch in in_batches(replace(read, least=least)(shard), config.engine.batch_size):
             samples = [sample for sample in batch if isinstance(sample, Sample)]
             for sample, found in zip(samples, annotator.annotate(samples), strict=True):
-                yield _Annotated(sample.key, scales[sample.key], sample.pixels, found)
+                name = (shard.name, sample.key)
+                yield _Annotated(name, scales[sample.key], sample.pixels, found)
 
 
 def _noisy(pixels: UInt8[Tensor, "3 size size"], share: float) -> UInt8[Tensor, "3 size size"]:
@@ -199,16 +222,19 @@ def _noisy(pixels: UInt8[Tensor, "3 size size"], share: float) -> UInt8[Tensor, 
     return (pixels + change).clamp(0, 255).to(torch.uint8)
 
 
-def _enlarged(shard: Shard, longer: int, most: int | None) -> Iterator[tuple[str, bytes]]:
+def _enlarged(shard: Shard, longer: int, config: DecodingConfig) -> Iterator[tuple[str, bytes]]:
     """The members of the samples of a shard, with larger photographs."""
+    naming = Naming(config.key_end, config.image_field)
     with storage.open_read(shard.location) as stream:
-        for raw in islice(read_samples(stream), most):
+        samples = read_samples(stream, config.max_sample_bytes, naming)
+        for raw in islice(samples, config.limit_samples):
+            if (field_of_image := naming.image_field(raw.fields)) is None:
+                continue  # nor has it masks where it is read as it is
             with Image.open(BytesIO(image_bytes(raw))) as image:
                 size = [round(side * longer / max(image.size)) for side in image.size]
                 larger, encoded = image.convert("RGB").resize(size), BytesIO()
             larger.save(encoded, "JPEG", quality=JPEG_QUALITY)
-            fields = {name: data for name, data in raw.fields.items() if name != "jpg"}
-            for name, data in {"jpg": encoded.getvalue(), **fields}.items():
+            for name, data in {**raw.fields, field_of_image: encoded.getvalue()}.items():
                 yield f"{raw.key}.{name}", data
 
 

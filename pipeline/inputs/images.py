@@ -56,10 +56,9 @@ class Picture:
         self._data = data
         self._decoded: dict[int, UInt8[Tensor, "3 rows columns"]] = {}
         with _rejecting():
-            self._opened: Image.Image | None = self._open()
+            self._opened: Image.Image | None = _opened(data, FORMATS)
             self.width, self.height = self._opened.size
-            if self.width * self.height > max_pixels:
-                raise Reject("too_large", f"{self.width}x{self.height} pixels")
+            _check_size(self._opened, max_pixels)
             self._scales = isinstance(self._opened, JpegImageFile)
 
     def pixels(self, least: int | None = None) -> UInt8[Tensor, "3 rows columns"]:
@@ -85,12 +84,9 @@ class Picture:
         most = min(self.height, self.width) // least
         return next((scale for scale in SCALES if scale <= most), 1)
 
-    def _open(self) -> Image.Image:
-        plain = _without_notes(self._data) if self._data.startswith(PNG) else self._data
-        return Image.open(BytesIO(plain), formats=FORMATS)
-
     def _decode(self, scale: int) -> UInt8[Tensor, "3 rows columns"]:
-        image, self._opened = self._opened or self._open(), None  # a scale is chosen only once
+        # A scale is chosen only once.
+        image, self._opened = self._opened or _opened(self._data, FORMATS), None
         with image:
             if scale > 1:
                 image.draft(None, (self.width // scale, self.height // scale))
@@ -123,15 +119,26 @@ def decode(data: bytes, max_pixels: int) -> UInt8[Tensor, "3 height width"]:
     return Picture(data, max_pixels).pixels()
 
 
+def _opened(data: bytes, formats: tuple[str, ...]) -> Image.Image:
+    plain = _without_notes(data) if data.startswith(PNG) else data
+    return Image.open(BytesIO(plain), formats=formats)
+
+
+def _check_size(image: Image.Image, max_pixels: int) -> None:
+    if image.width * image.height > max_pixels:
+        raise Reject("too_large", f"{image.width}x{image.height} pixels")
+
+
 @contextmanager
-def _rejecting() -> Iterator[None]:
-    """Make rejections of all that decoders raise."""
+def _rejecting(formats: tuple[str, ...] = FORMATS) -> Iterator[None]:
+    """Make rejections of all that decoders of some formats raise."""
     try:
         yield
     except (Reject, MemoryError):
         raise
     except UnidentifiedImageError as error:  # its own text has an address in it
-        raise Reject("undecodable", f"not one of {', '.join(FORMATS)}") from error
+        known = f"one of {', '.join(formats)}" if len(formats) > 1 else f"a {formats[0]}"
+        raise Reject("undecodable", f"not {known}") from error
     except Exception as error:  # damaged files lead Pillow's decoders to raise almost anything
         raise Reject("undecodable", one_line(error, kind=True)) from error
 
@@ -220,18 +227,10 @@ def decode_indices(data: bytes, max_pixels: int) -> Shaped[np.ndarray, "height w
     Raises:
         Reject: `undecodable` or `too_large`, with the cause.
     """
-    try:
-        plain = _without_notes(data) if data.startswith(PNG) else data
-        with Image.open(BytesIO(plain), formats=["PNG"]) as image:
-            if image.width * image.height > max_pixels:
-                raise Reject("too_large", f"{image.width}x{image.height} pixels")
-            values = np.array(image)
-    except (Reject, MemoryError):
-        raise
-    except UnidentifiedImageError as error:  # its own text has an address in it
-        raise Reject("undecodable", "not a PNG") from error
-    except Exception as error:  # damaged files lead Pillow's decoders to raise almost anything
-        raise Reject("undecodable", one_line(error, kind=True)) from error
+    formats = ("PNG",)
+    with _rejecting(formats), _opened(data, formats) as image:
+        _check_size(image, max_pixels)
+        values = np.array(image)
     if values.ndim != 2:
         raise Reject("undecodable", f"{values.ndim} axes, and not one value per pixel")
     return values

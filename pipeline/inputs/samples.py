@@ -24,7 +24,8 @@ class Guide:
 
     Attributes:
         pixels: RGB.
-        regions: the colour region of every pixel, numbered from 0; None where none are asked for.
+        regions: the colour region of every pixel, numbered from 0; None until somebody asks for
+            them.
     """
 
     pixels: UInt8[Tensor, "3 height width"]

@@ -15,7 +15,8 @@ STAGES = ("read", "decode", "model", "mask", "write")
 
 `read`: getting the bytes of its samples from the tar, and grouping them. `decode`: what is wanted
 of each sample, its pixels, and their resize. `model`: explaining batches, once they have the model.
-`mask`: from maps to run lengths, the wait for the maps of others included. `write`: rows, Parquet,
+`mask`: from maps to run lengths, the regions of colours that refine them and the wait for the maps
+of others included. `write`: rows, Parquet,
 and the two tables on their way to the output; not the commit, in which this is written down.
 """
 
@@ -47,6 +48,16 @@ class StageClock:
         finally:
             with self._lock:
                 self.seconds[stage] += time.monotonic() - started
+                self.processor[stage] += time.thread_time() - used
+
+    @contextmanager
+    def helping(self, stage: str) -> Iterator[None]:
+        """Add what the `with` block takes of a core, where another thread measures the wait."""
+        used = time.thread_time()
+        try:
+            yield
+        finally:
+            with self._lock:
                 self.processor[stage] += time.thread_time() - used
 
     def waiting(self, stage: str, items: Iterable[Item]) -> Iterator[Item]:

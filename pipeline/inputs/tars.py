@@ -82,6 +82,7 @@ def read_samples(
             read whole, but there may be more of them.
     """
     sample: RawSample | None = None
+    links: dict[str, list[str]] = {}  # key → of those before its sample
     size = 0
     for name, content in _members(stream):
         if (split := naming.split(name)) is None:
@@ -90,12 +91,15 @@ def read_samples(
         if content is None and naming.image_field((part,)) is None:
             if sample is not None and key == sample.key:
                 sample.links.append(part)
+            else:
+                links.setdefault(key, []).append(part)
             continue
         if sample is None or key != sample.key:
             if sample is not None:
                 yield sample
             number = 0 if sample is None else sample.index + 1
-            sample = RawSample(number, key, {}, naming=naming)
+            sample = RawSample(number, key, {}, links=links.pop(key, []), naming=naming)
+            links.clear()
             size = 0
         sample.members.setdefault(part, name)
         if content is None:
@@ -149,7 +153,7 @@ def _members(stream: storage.Stream) -> Iterator[tuple[str, _Content | None]]:
     ):
         source.start = b""  # it is a tar, whatever its first name begins with
         for member in archive:
-            if member.size > LARGEST_MEMBER:
+            if not 0 <= member.size <= LARGEST_MEMBER:
                 raise tarfile.ReadError(f"a member of {member.size} bytes")
             if member.isreg() and not member.issparse():
                 yield member.name, _Content(member.size, member.offset_data, source)
@@ -202,13 +206,16 @@ class _Source:
         self._at = position
 
     def read(self, size: int) -> bytes:
+        if size < 0:  # a damaged header; a stream would read all that it has
+            raise ValueError(f"{size} bytes are wanted")
         back = self.length - self._at
         if back > len(self._last):
             raise ValueError(f"byte {self._at} is wanted, and {self.length} have been read")
         if back > 0:
             again = self._last[:size]
-            self._at += len(again)
-            return again + self._forward(size - len(again))
+            data = again + self._forward(size - len(again))
+            self._at += len(data)
+            return data
         while self.length < self._at:
             if not self._forward(min(PIECE, self._at - self.length)):
                 return b""

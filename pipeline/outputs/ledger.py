@@ -132,7 +132,7 @@ class Ledger:
         Args:
             commit: the record.
             tables: path below the output → complete file.
-            clock: what it says goes into the record, with the time that the tables take.
+            clock: what it says goes into the record, with the time of the tables, as in `seconds`.
 
         Raises:
             TakenOver: the run that is here now has other settings.
@@ -142,11 +142,12 @@ class Ledger:
         with (clock or StageClock()).measure("write"):
             for path, data in tables.items():
                 storage.write_bytes(self._files.path(path), data)
-        if time.monotonic() - checked > CHECK_SECONDS:
+        if (took := time.monotonic() - checked) > CHECK_SECONDS:
             self.check_owner(commit.fingerprint)
         if clock is not None:
-            times = clock.record()
-            commit = replace(commit, stages=times["stages"], processor=times["processor"])
+            seconds, times = round(commit.seconds + took, 3), clock.record()
+            stages, processor = times["stages"], times["processor"]
+            commit = replace(commit, seconds=seconds, stages=stages, processor=processor)
         self._commits.write(commit)
 
     def take_report(self, shard: str) -> str:
@@ -373,8 +374,7 @@ class Ledger:
 
     def life(self) -> str:
         """Who drives the run here, and whether that process lives; empty where none does."""
-        driver = self._last_run.driver()
-        return driver.life() if driver is not None else ""
+        return driver.life() if (driver := self._last_run.driver()) else ""
 
     def last_run(self) -> tuple[str, int]:
         """The state of the last run and the shards of its input, as `summary.json` says.

@@ -46,7 +46,7 @@ class Commit:
         prompts_cut: of these, how many were longer than the model's context.
         masks: rows in the annotation table.
         files: path below the output → size in bytes and sha256.
-        seconds: from opening the shard to its last table.
+        seconds: from opening the shard to its last table, which lies in the output then.
         attempt: which attempt succeeded, from 1.
         degraded: batches were made smaller for want of memory; last digits may differ.
         incomplete: why the shard could only be read in part; empty when it was read whole.
@@ -131,7 +131,8 @@ class Summary:
     """Totals over the commits of a run.
 
     Attributes:
-        state: `running`, `finished` or `stopped`; a run that was killed stays `running`, and its
+        state: `running`, `finished` or `stopped`: by somebody, or as the storage was away for too
+            long, and some shards were not reached. A run that was killed stays `running`, and its
             driver gives no more signs of life.
         planned: shards in the input.
         shards: committed.

@@ -44,7 +44,7 @@ def threshold_maps(
         config: the run's threshold and rule, and whether the maps of an image compete.
         order: of the steps from maps to heat.
         counts: how many of the maps each image has, in order; None where all are of one image.
-        guides: of each image, from `make_guide`, where `config` refines maps.
+        guides: of each image, `completed`, where `config` refines maps.
 
     Yields:
         The maps in order, in as many parts as memory needs.

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 
 import torch
@@ -88,7 +89,7 @@ class Annotator:
         complete = [_Mapped(s, Maps.joined(explained.pop(s.index))) for s in asked]
         if self.mask.refine != "none":
             with clock.measure("mask"):
-                complete = list(self._guides.map(self._guided, complete))
+                complete = list(self._guides.map(partial(self._guided, clock), complete))
         results = {sample.index: Annotated([]) for sample in batch}
         for mapped, annotated, in_parts in in_halves(complete, mask, self._halve_maps, device):
             index = mapped.sample.index
@@ -101,12 +102,13 @@ class Annotator:
             )
         return [results[sample.index] for sample in batch]
 
-    def _guided(self, mapped: _Mapped) -> _Mapped:
+    def _guided(self, clock: StageClock, mapped: _Mapped) -> _Mapped:
         """With what the guide of the image still lacks, where anything was found to be there."""
         guide = mapped.sample.guide
         if guide is None or not mapped.maps.prompts:
             return mapped
-        return replace(mapped, sample=replace(mapped.sample, guide=completed(guide, self.mask)))
+        with clock.helping("mask"):
+            return replace(mapped, sample=replace(mapped.sample, guide=completed(guide, self.mask)))
 
     def _halve_maps(self, mapped: Sequence[_Mapped]) -> list[list[_Mapped]]:
         """Two halves of the samples, or of the maps of a single one, unless they compete."""

@@ -6,12 +6,12 @@ Three kinds of failure are told apart, because only the first is the shard's own
   given up.
 - A shared death: several shards were on a worker that died. Nobody knows which of them was too
   much for it, so that this is no attempt; each is tried again alone.
-
-  After either, a shard is tried on a node where it has not taken a worker with it, as long as there
-  is one: that node may be what is broken.
 - A want of storage or nodes: a server answered 503, a disk was full, a node was lost. The shard is
   tried again after a while, for `patience_seconds`. Where nothing else comes back either, all wait,
   and one shard at a time finds out whether the storage is there again.
+
+After the death of a worker, shared or not, a shard is tried on a node where it has not taken one
+with it, as long as there is one: that node may be what is broken.
 """
 
 from __future__ import annotations
@@ -247,10 +247,11 @@ class ShardQueue:
         self._flying -= len(trials)
         if not trials:
             return
-        names = ", ".join(trial.shard.name for trial in trials)
+        shards = [trial.shard.name for trial in trials]
+        names = ", ".join(shards)
         if node_lost:
             line = f"lost: {where}; tried again, which is no attempt: {names}"
-            self.say(Event("lost", line, "warning", where=where, shards=names.split(", ")))
+            self.say(Event("lost", line, "warning", where=where, shards=shards))
             for trial in reversed(trials):
                 history = self._history(trial)
                 history.since, history.pauses = None, 0
@@ -261,7 +262,7 @@ class ShardQueue:
                     self._fresh.appendleft(trial.shard)
         elif len(trials) > 1:
             line = f"died: {where}, with {len(trials)} shards; each is tried alone: {names}"
-            self.say(Event("died", line, "warning", where=where, shards=names.split(", ")))
+            self.say(Event("died", line, "warning", where=where, shards=shards))
             for trial in trials:
                 history = self._history(trial)
                 history.since, history.pauses = None, 0

@@ -49,7 +49,8 @@ def run_shards(
     """Do every shard that is not committed yet, and say how it went.
 
     All the while `summary.json` says that the run is `running`, with signs of life, and in the end
-    whether it has `finished` or was `stopped`. What was committed is compared with what is there
+    whether it has `finished` or was `stopped`, by somebody or by a storage that was away for too
+    long. What was committed is compared with what is there
     before and after the work: another process may have deleted or replaced tables meanwhile.
 
     Args:
@@ -81,17 +82,19 @@ def run_shards(
         line = f"{other} does the same run in this output; each does what is left"
         say(Event("other_driver", line, "warning", driver=str(other)))
     before: Cost = patient(ledger.cost)
+    complete = True
     try:
         if planned.todo:
             running = patient(lambda: ledger.summarise(names, "running", planned.known, before))
             failure = "shards.parquet could not be written"
             writing = trying(TABLE_SECONDS, ledger.write_table, "shards.parquet", failure)
             with beating(lambda: ledger.beat(running, before.plus(work.cost()))), writing:
-                _run(config, ledger, planned, make_worker, patient, work)
+                complete = _run(config, ledger, planned, make_worker, patient, work)
         commits = patient(ledger.write_table)
         patient(lambda: ledger.check_owner(ledger.fingerprint))
         spent = before.plus(work.cost())
-        summary: Summary = patient(lambda: ledger.summarise(names, "finished", commits, spent))
+        state = "finished" if complete else "stopped"
+        summary: Summary = patient(lambda: ledger.summarise(names, state, commits, spent))
         patient(lambda: finish(commits))
     except BaseException:
         _leave(ledger, names, before.plus(work.cost()))
@@ -106,8 +109,12 @@ def _run(
     make_worker: MakeWorker,
     patient: Patient,
     work: Work | None = None,
-) -> None:
-    """Do what is planned, and again what somebody else has spoiled by then."""
+) -> bool:
+    """Do what is planned, and again what somebody else has spoiled by then.
+
+    Returns:
+        Whether every shard was tried: the storage has not been away for too long.
+    """
     todo = planned.todo
     with closing(make_executor(config, ledger, make_worker)) as executor:
         for checks in range(MOST_CHECKS):
@@ -118,13 +125,14 @@ def _run(
             goes_on = do_all(config, ledger, todo, executor, patient, work)
             patient(lambda: ledger.check_owner(ledger.fingerprint))
             if not goes_on:
-                return
+                return False
             planned = patient(partial(plan, config, ledger, planned.shards))
             patient(partial(ledger.forgive, planned.committed))
             given_up = patient(ledger.failed)
             todo = [shard for shard in planned.todo if shard.name not in given_up]
             if not todo:
                 break
+    return True
 
 
 def do_all(

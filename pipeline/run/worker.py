@@ -156,9 +156,7 @@ class Worker(ShardWorker):
             config,
             lambda raw: prompts_of(raw.fields),
             self.explain.squash,
-            guide_maker(
-                config.mask, self.explain.has_prompts, scaled, later=config.prompts.filters
-            ),
+            guide_maker(config.mask, self.explain.has_prompts, scaled),
             scaled,
         )
 

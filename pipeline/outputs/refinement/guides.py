@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from jaxtyping import UInt8
-from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
@@ -18,48 +16,45 @@ from pipeline.outputs.refinement.regions import regions
 
 
 def guide_maker(
-    config: MaskConfig,
-    has_prompts: Callable[[Sample[Wanted]], bool],
-    scaled: bool = False,
-    *,
-    later: bool = False,
+    config: MaskConfig, has_prompts: Callable[[Sample[Wanted]], bool], scaled: bool = False
 ) -> MakeGuide[Wanted] | None:
     """What makes the guide of an image, for `ShardReader`; None where maps are not refined.
+
+    Regions, which cost most, are left to `completed`: what is looked for may prove to be absent.
 
     Args:
         config: with the refinement and its size.
         has_prompts: whether there is anything to look for in a sample: others need no guide.
         scaled: whether JPEGs are decoded at the scale that is needed.
-        later: leave out the regions, which cost most, until `completed` is asked for them: what is
-            looked for may turn out to be absent.
     """
     if config.refine == "none":
         return None
 
     def make(sample: Sample[Wanted], picture: Picture) -> Guide | None:
-        if not has_prompts(sample):
-            return None
-        guide = _shrunk_of(picture, config, scaled)
-        return guide if later else completed(guide, config)
+        return guide_of(picture, config, least_of(config, scaled)) if has_prompts(sample) else None
 
     return make
 
 
-def guide_of(picture: Picture, config: MaskConfig, scaled: bool) -> Guide:
-    """The guide for maps of an encoded image.
+def guide_of(picture: Picture, config: MaskConfig, least: int | None = None) -> Guide:
+    """The guide for maps of an encoded image, without regions, on the CPU.
 
-    Its scale follows from its own size, whatever the model takes, so that the images of a run give
-    the same guides again.
+    Its size follows from the image's own, whatever the model takes, so that the images of a run
+    give the same guides again.
 
     Args:
         picture: the image.
         config: with the refinement and its size.
-        scaled: whether a JPEG is decoded at the scale that is needed.
+        least: pixels that the shorter side of a JPEG keeps when it is decoded; None for all.
 
     Raises:
         Reject: the image cannot be decoded.
     """
-    return completed(_shrunk_of(picture, config, scaled), config)
+    pixels = picture.pixels(least)
+    size = working_size(picture.height, picture.width, config.refine_size)
+    if size != pixels.shape[1:]:
+        pixels = transforms.resize(pixels, list(size), InterpolationMode.BILINEAR, antialias=True)
+    return Guide(pixels.contiguous())
 
 
 def least_of(config: MaskConfig, scaled: bool) -> int | None:
@@ -67,41 +62,11 @@ def least_of(config: MaskConfig, scaled: bool) -> int | None:
     return ENOUGH * config.refine_size if scaled else None
 
 
-def make_guide(
-    pixels: UInt8[Tensor, "3 rows columns"],
-    config: MaskConfig,
-    stored: tuple[int, int] | None = None,
-) -> Guide:
-    """The guide for maps of an image, made on the CPU.
-
-    Args:
-        pixels: RGB.
-        config: with the refinement and its size.
-        stored: (height, width) of the image, where these are not all of its pixels.
-    """
-    return completed(_shrunk(pixels, config, stored), config)
-
-
 def completed(guide: Guide, config: MaskConfig) -> Guide:
     """The guide with the regions that the refinement needs, on the CPU, if it has none yet."""
     if "regions" not in config.refine or guide.regions is not None:
         return guide
     return replace(guide, regions=regions(guide.pixels))
-
-
-def _shrunk_of(picture: Picture, config: MaskConfig, scaled: bool) -> Guide:
-    pixels = picture.pixels(least_of(config, scaled))
-    return _shrunk(pixels, config, (picture.height, picture.width))
-
-
-def _shrunk(
-    pixels: UInt8[Tensor, "3 rows columns"], config: MaskConfig, stored: tuple[int, int] | None
-) -> Guide:
-    height, width = stored or pixels.shape[1:]
-    size = working_size(height, width, config.refine_size)
-    if size != pixels.shape[1:]:
-        pixels = transforms.resize(pixels, list(size), InterpolationMode.BILINEAR, antialias=True)
-    return Guide(pixels.contiguous())
 
 
 def working_size(height: int, width: int, longest: int) -> tuple[int, int]:

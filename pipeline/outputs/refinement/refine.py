@@ -23,7 +23,7 @@ def refine(
 
     Args:
         maps: heat 0..1 at the size of the guide.
-        guide: of the image, from `make_guide` with the same settings, on any device.
+        guide: of the image, `completed` for the same settings, on any device.
         config: what to do.
 
     Returns:

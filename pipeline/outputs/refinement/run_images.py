@@ -16,7 +16,7 @@ from pipeline.inputs.samples import Guide, Rejected, Sample
 from pipeline.inputs.shards import Shard, find_shards
 from pipeline.inputs.tars import RawSample
 from pipeline.outputs.records import Commit
-from pipeline.outputs.refinement.guides import guide_of, least_of
+from pipeline.outputs.refinement.guides import completed, guide_of, least_of
 
 Row = Mapping[str, Any]
 
@@ -119,7 +119,7 @@ def _made(picture: Picture, configs: Sequence[MaskConfig], scaled: bool) -> list
     for config in configs:
         recipe = (config.refine, config.refine_size)
         if recipe not in made:
-            made[recipe] = guide_of(picture, config, scaled)
+            made[recipe] = completed(guide_of(picture, config, least_of(config, scaled)), config)
     return [made[config.refine, config.refine_size] for config in configs]
 
 

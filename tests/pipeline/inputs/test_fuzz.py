@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tarfile
 from collections.abc import Callable
 from contextlib import redirect_stdout, suppress
 from pathlib import Path
@@ -55,6 +56,13 @@ PLAIN = st.recursive(
     max_leaves=8,
 )
 """Values of JSON."""
+
+
+def after_header(size: int, kind: bytes) -> bytes:
+    """The shard behind a valid header of any size."""
+    member = tarfile.TarInfo("a.jpg")
+    member.size, member.type = size, kind
+    return member.tobuf(tarfile.GNU_FORMAT) + SHARD
 
 
 @st.composite
@@ -148,8 +156,12 @@ def of_names(data: bytes, folder: Path) -> None:
     assert all(isinstance(name, str) for name in read_descriptions(str(folder / "names.csv")))
 
 
+NEGATIVE = [
+    after_header(-1, tarfile.REGTYPE),
+    after_header(-600, tarfile.GNUTYPE_LONGNAME),
+]
 READERS: dict[str, tuple[Callable[[bytes, Path], None], st.SearchStrategy[bytes]]] = {
-    "tar": (of_tar, damaged(SHARD)),
+    "tar": (of_tar, damaged(SHARD, *NEGATIVE)),
     "image": (of_image, damaged(*IMAGES)),
     "prompts": (of_prompts, edited({"labels": ["dog", "cat"]}) | damaged(b'{"labels": ["dog"]}')),
     "class file": (of_classes, damaged(CLASSES)),

@@ -42,6 +42,18 @@ def test_what_is_done_with_an_item_is_not_the_time_to_get_it() -> None:
     assert clock.seconds["read"] == 3.0  # two items, and that there is no third
 
 
+@pytest.mark.usefixtures("ticking")
+def test_the_seconds_of_a_commit_hold_all_that_its_stages_do(tmp_path: Path) -> None:
+    ledger, clock = Ledger(str(tmp_path)), StageClock()
+    ledger.open({"schema_version": 2}, {}, [])
+    counts = Counts(samples=0, statuses={}, rejects={}, prompts=0, prompts_cut=0, masks=0)
+    shard, files = Shard("", "a.tar", 1), {"counts/a.parquet": b"table"}
+    commit = make_commit(shard, ledger.fingerprint, counts, files, seconds=0.0, attempt=1)
+    ledger.commit(commit, files, clock)
+    (written,) = ledger.commits()
+    assert written.seconds >= written.stages["write"] >= 1
+
+
 def test_a_commit_says_what_the_clock_does_and_none_without_one(tmp_path: Path) -> None:
     ledger, clock = Ledger(str(tmp_path)), StageClock()
     ledger.open({"schema_version": 2}, {}, [])

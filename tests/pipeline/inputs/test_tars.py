@@ -169,14 +169,18 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "compressed": lambda tar: gzip.compress(tar),
     "empty": lambda tar: b"",
     "a negative size": lambda tar: tar[:1024] + sized(-4096) + tar[1024 + 512 :],
+    "a size of -1": lambda tar: tar[:1024] + sized(-1) + tar[1024 + 512 :],
+    "a long name of a negative size": lambda tar: (
+        tar[:1024] + sized(-600, tarfile.GNUTYPE_LONGNAME) + tar[1024 + 512 :]
+    ),
     "a size beyond the end": lambda tar: tar[:1024] + sized(1 << 62) + tar[1024 + 512 :],
 }  # fmt: skip
 
 
-def sized(size: int) -> bytes:
+def sized(size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
     """A valid header of a file of any size."""
     member = tarfile.TarInfo("000.json")
-    member.size = size
+    member.size, member.type = size, kind
     return member.tobuf(tarfile.GNU_FORMAT)
 
 
@@ -188,6 +192,36 @@ def test_damage_is_an_error_and_no_half_sample_comes_before_it(
     samples, message = read_until_error(damage(whole))
     assert samples == intact[: len(samples)]
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+@pytest.mark.parametrize("size", [-1, -511, -600, -1536, -4096])
+def test_a_negative_size_never_asks_for_all_that_is_left(
+    tar: MakeTar, size: int, kind: bytes
+) -> None:
+    class Asked(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            assert size is not None and size >= 0, "all that is left would lie in memory"
+            return super().read(size)
+
+    whole = tar(members())
+    with pytest.raises(ShardError):
+        list(read_samples(Asked(whole[:1024] + sized(size, kind) + whole[1024 + 512 :])))
+
+
+def test_a_sample_knows_its_links_before_it_begins() -> None:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as writer:
+        for name in ("a.json", "a.jpg", "b.json", "a.txt", "b.txt", "b.jpg", "c.jpg"):
+            member = tarfile.TarInfo(name)
+            if name.endswith(".json"):
+                member.type, member.linkname = tarfile.SYMTYPE, "/elsewhere"
+            writer.addfile(member)
+    assert [(s.key, list(s.fields), s.links) for s in read(archive.getvalue())] == [
+        ("a", ["jpg", "txt"], ["json"]),
+        ("b", ["txt", "jpg"], ["json"]),
+        ("c", ["jpg"], []),
+    ]
 
 
 def test_damage_costs_no_sample_before_it(whole: bytes) -> None:

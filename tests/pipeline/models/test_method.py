@@ -149,15 +149,19 @@ def test_without_views_nothing_is_wrapped() -> None:
     assert "views" in MethodConfig(views=ViewsConfig(flip=True)).identity()
 
 
-def test_the_order_of_scales_is_no_part_of_the_identity() -> None:
-    sorted_, other, whole = (
+def test_scales_stay_in_their_order_and_make_the_same_maps_in_any() -> None:
+    configs = [
         parse(AnnotateConfig, "annotate.py", "", ["--views.scales", scales])
-        for scales in ("[1, 1.5]", "[1.5, 1]", "[1.5, 1.0]")
-    )
-    assert sorted_.fingerprint() == other.fingerprint() == whole.fingerprint()
-    assert other.public()["views"]["scales"] == [1.0, 1.5]
-    assert AnnotateConfig(views=ViewsConfig(scales=[1.5, 1.0])).fingerprint() == other.fingerprint()
-    assert AnnotateConfig().fingerprint() != other.fingerprint()
+        for scales in ("[1, 1.25, 0.5]", "[1.25, 0.5, 1.0]")
+    ]
+    # What outputs of before hold; sorted, they could not be gone on with.
+    assert [config.identity()["views"]["scales"] for config in configs] == [
+        [1.0, 1.25, 0.5],
+        [1.25, 0.5, 1.0],
+    ]
+    one, other = (maps(siglip(), views=config.views, empty_text="")[0] for config in configs)
+    assert torch.equal(one, other)
+    assert not torch.equal(one, maps(siglip(), views=ViewsConfig(), empty_text="")[0])
 
 
 def test_views_are_of_the_corrected_maps() -> None:

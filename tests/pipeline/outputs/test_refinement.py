@@ -18,11 +18,12 @@ from pipeline.inputs.samples import Guide, Sample
 from pipeline.outputs import raster
 from pipeline.outputs.masks import decode, encode_masks
 from pipeline.outputs.refinement import refine as module
-from pipeline.outputs.refinement.guides import guide_maker, make_guide, working_size
+from pipeline.outputs.refinement.guides import guide_maker, working_size
 from pipeline.outputs.refinement.pamr import pamr
 from pipeline.outputs.refinement.refine import refine, refined_heat
 from pipeline.outputs.refinement.regions import region_means, regions
 from pipeline.outputs.thresholding import threshold_maps
+from tests.pipeline.stand_ins import guide_from
 
 KINDS = ("pamr", "regions", "regions_pamr")
 
@@ -42,7 +43,7 @@ def blurred(height: int, width: int, at: int) -> torch.Tensor:
 
 def masks(raw: torch.Tensor, pixels: torch.Tensor, config: MaskConfig) -> list[np.ndarray | str]:
     height, width = pixels.shape[1:]
-    guides = [make_guide(pixels, config)] if config.refine != "none" else None
+    guides = [guide_from(pixels, config)] if config.refine != "none" else None
     parts = threshold_maps(raw, height, width, [None] * len(raw), config, guides=guides)
     made = [mask for part in parts for mask in encode_masks(part, config.min_area)]
     return [mask if isinstance(mask, str) else decode(mask.segmentation) for mask in made]
@@ -101,14 +102,14 @@ def test_a_guide_is_the_image_made_smaller_with_regions_where_they_vote() -> Non
     pixels = halves(80, 96, 48)
     config = MaskConfig(refine="regions_pamr", refine_size=48)
 
-    guide = make_guide(pixels, config)
+    guide = guide_from(pixels, config)
 
     picture = Image.fromarray(pixels.permute(1, 2, 0).numpy())
     smaller = np.array(picture.resize((48, 40), Image.Resampling.BILINEAR)).astype(int)
     assert np.abs(guide.pixels.permute(1, 2, 0).numpy().astype(int) - smaller).max() <= 1
     assert torch.equal(guide.regions, regions(guide.pixels))
-    assert make_guide(pixels, replace(config, refine="pamr")).regions is None
-    assert torch.equal(make_guide(pixels, MaskConfig(refine="pamr")).pixels, pixels)
+    assert guide_from(pixels, replace(config, refine="pamr")).regions is None
+    assert torch.equal(guide_from(pixels, MaskConfig(refine="pamr")).pixels, pixels)
     sample = Sample(0, "k", 80, 96, pixels, ["dog"])
     assert guide_maker(MaskConfig(), lambda _: True) is None
     stream = io.BytesIO()
@@ -122,7 +123,7 @@ def test_a_guide_is_the_image_made_smaller_with_regions_where_they_vote() -> Non
 def test_refinements_are_put_together_as_their_names_say() -> None:
     pixels = halves()
     maps = torch.rand(2, 40, 48, generator=torch.Generator().manual_seed(5))
-    guide = make_guide(pixels, MaskConfig(refine="regions"))
+    guide = guide_from(pixels, MaskConfig(refine="regions"))
     assert guide.regions is not None
     voted = (maps + region_means(maps, guide.regions)) / 2
 
@@ -212,7 +213,7 @@ def test_large_and_small_images_take_the_ways_that_suit_them(height: int) -> Non
     pixels = halves(height, height * 6 // 5, height // 2)
     raw = torch.rand(2, 6, 7, generator=torch.Generator().manual_seed(8))
     config = MaskConfig(refine="pamr", refine_size=48)
-    guide = make_guide(pixels, config)
+    guide = guide_from(pixels, config)
     heat = legrad.heatmap(
         refined_heat(raw, guide, config, HeatOrder.UPSAMPLE_NORMALISE), tuple(pixels.shape[1:])
     )

@@ -2,6 +2,7 @@
 
 import io
 import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
@@ -20,19 +21,28 @@ from pipeline.inputs.prompts import Prompt
 from pipeline.inputs.reader import ShardReader
 from pipeline.inputs.samples import Sample
 from pipeline.inputs.shards import find_shards
+from pipeline.inputs.stages import StageClock
 from pipeline.inputs.tars import read_samples
 from pipeline.models.demo import ASSETS
 from pipeline.models.explain import PromptExplainer
 from pipeline.outputs.masks import decode as pixels_of
 from pipeline.outputs.masks import measure
-from pipeline.outputs.refinement.guides import guide_maker, make_guide
+from pipeline.outputs.refinement.guides import guide_maker
 from pipeline.outputs.refinement.regions import regions
 from pipeline.outputs.refinement.run_images import ImagesOfRun
 from pipeline.outputs.thresholding import threshold_maps
 from pipeline.run import annotator as module
 from pipeline.run.annotator import Annotator
 from pipeline.run.worker import Worker
-from tests.pipeline.stand_ins import Annotate, Labelled, MakeConfig, MakeTar, Write, rows
+from tests.pipeline.stand_ins import (
+    Annotate,
+    Labelled,
+    MakeConfig,
+    MakeTar,
+    Write,
+    guide_from,
+    rows,
+)
 
 CONFIG = MaskConfig(refine="regions_pamr", overlap="winner", threshold=0.4, refine_size=24)
 ENGINE = ExecutionConfig(executor="local", threads=1)
@@ -47,7 +57,7 @@ def batch(picture: Callable[..., bytes], explainer: PromptExplainer) -> list[Sam
     for index, ((height, width), count) in enumerate(zip(SIZES, (2, 0, 5, 1), strict=True)):
         pixels = decode(picture(index, size=(width, height)), 1 << 20)
         prompts = [Prompt(i, name, None, (name,)) for i, name in enumerate(names[:count])]
-        guide = make_guide(pixels, CONFIG)
+        guide = guide_from(pixels, CONFIG)
         squashed = explainer.squash(pixels)
         sample = Sample(index, f"{index}", height, width, squashed, prompts, guide=guide)
         samples.append(sample)
@@ -119,10 +129,10 @@ def test_a_reader_makes_guides_only_where_maps_are_refined(
     assert read(MaskConfig()).guide is None
     guided = read(CONFIG)
     assert guided.pixels.shape == (3, 8, 8)
-    expected = make_guide(decode(data, 1 << 20), CONFIG)
+    expected = guide_from(decode(data, 1 << 20), CONFIG)
     assert guided.guide.pixels.shape == (3, 18, 24)
     assert torch.equal(guided.guide.pixels, expected.pixels)
-    assert torch.equal(guided.guide.regions, expected.regions)
+    assert guided.guide.regions is None and expected.regions is not None
 
 
 @pytest.mark.parametrize("side", [8, 80])
@@ -150,7 +160,7 @@ def test_the_guides_of_a_run_are_made_again_whatever_its_model_takes(
             )(shard)
             assert isinstance(sample, Sample)
             assert torch.equal(sample.guide.pixels, again.pixels)
-    whole = make_guide(decode(data, 1 << 20), CONFIG)
+    whole = guide_from(decode(data, 1 << 20), CONFIG)
     assert (first.pixels.int() - whole.pixels.int()).abs().float().mean() < 1.5
 
 
@@ -211,7 +221,7 @@ def test_an_image_has_a_guide_where_there_is_something_to_look_for(
 def test_regions_are_made_only_of_images_in_which_something_is(
     explainer: PromptExplainer, batch: list[Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Absent prompts leave guides as they are; what comes later is what came with the image."""
+    """Absent prompts leave guides as they are; the annotator makes what a guide lacks."""
     made: list[torch.Size] = []
 
     def counted(pixels: torch.Tensor) -> torch.Tensor:
@@ -235,13 +245,26 @@ def test_regions_are_made_only_of_images_in_which_something_is(
     assert sum(len(one.absent) for one in nothing) == 8
 
 
-@pytest.mark.parametrize("presence", [None, 0.2])
-def test_a_run_that_filters_makes_regions_later(presence: float | None) -> None:
-    prompts = PromptConfig(presence=presence)
-    config = AnnotateConfig(engine=ENGINE, mask=CONFIG, prompts=prompts, limit_samples=1)
-    (sample,) = Worker(config).read(find_shards([str(ASSETS / "shards")])[0])
+def test_regions_are_made_in_the_time_of_masks(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = AnnotateConfig(engine=ENGINE, mask=CONFIG, limit_samples=1)
+    worker, clock = Worker(config), StageClock()
+    reading = StageClock()
+    (sample,) = worker.read(find_shards([str(ASSETS / "shards")])[0], reading)
     assert isinstance(sample, Sample) and sample.guide is not None
-    assert (sample.guide.regions is None) == (presence is not None)
+    assert sample.guide.regions is None
+    spent = []
+
+    def busy(pixels: torch.Tensor) -> torch.Tensor:
+        started = time.thread_time()
+        while time.thread_time() < started + 0.05:
+            pass
+        spent.append(time.thread_time() - started)
+        return regions(pixels)
+
+    monkeypatch.setattr("pipeline.outputs.refinement.guides.regions", busy)
+    worker.annotator.annotate([sample], clock=clock)
+    assert len(spent) == 1
+    assert clock.seconds["mask"] >= spent[0] and clock.processor["mask"] >= spent[0]
 
 
 def test_runs_write_the_same_bytes(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from pipeline.inputs.shards import Shard
 from pipeline.outputs.ledger import TABLES, Ledger
 from pipeline.outputs.records import Counts, make_commit
 from pipeline.run import run as driver
+from pipeline.run.annotation import print_status
 from pipeline.run.queue import Outcome, ShardQueue
 from pipeline.run.run import run_shards
 from pipeline.run.worker import Worker
@@ -82,6 +83,37 @@ def test_a_run_that_ends_is_finished(
     summary = run_shards(make_config(), ledger, SHARDS, Worker)
     assert (summary.state, summary.shards, summary.samples) == ("finished", 2, 4)
     assert saved(ledger)["state"] == "finished"
+
+
+def test_a_run_that_the_storage_ends_has_not_finished(
+    ledger: Ledger,
+    make_config: MakeConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Away:
+        """An executor of which the storage is away for the whole of a run's patience."""
+
+        def run(self, queue: ShardQueue) -> None:
+            now = [0.0]
+            queue.clock = lambda: now[0]
+            while not queue.is_over:
+                now[0] += 10.0
+                if trial := queue.next(idle=True):
+                    queue.end(trial, Outcome("503", transient=True))
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(driver, "make_executor", lambda *_: Away())
+    shards = [Shard(f"/in/{name}.tar", f"/in/{name}.tar", 10) for name in "abcdefgh"]
+    summary = run_shards(make_config(), ledger, shards, Worker)
+    assert summary.state == "stopped" and len(summary.missing) == len(shards)
+    capsys.readouterr()
+    print_status(ledger.output)
+    said = capsys.readouterr().out
+    assert "the last run: stopped" in said and "0 of 8" in said
+    assert "no record says why" not in said, "those that were not reached have not failed"
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(143), ModelError("no weights")])
