@@ -20,6 +20,8 @@ from pipeline.outputs.books.cost import Cost
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.records import Counts, make_commit
 from pipeline.run.accounts.work import Work
+from pipeline.storage import web
+from tests.faulty import Fault, FaultyProxy, FileServer
 
 PAGE = Path(__file__).parents[3] / "docs/performance.md"
 COUNTS = Counts(
@@ -73,6 +75,13 @@ def test_a_bound_is_what_the_model_multiplies_at_the_peak() -> None:
     assert known("A100", single)[0].images_per_second == pytest.approx(19.5e12 / (forward + maps))
 
 
+def test_imagebind_is_known_by_its_image_tower() -> None:
+    """It is a ViT-H/14, whatever was registered with open_clip before."""
+    one = known("A100", ModelConfig("imagebind_huge", "random"))
+    other = known("A100", ModelConfig("ViT-H-14", "random"))
+    assert one[0].images_per_second == other[0].images_per_second
+
+
 def test_what_was_measured_is_below_the_bound() -> None:
     for row in MEASURED:
         model = ModelConfig(name=row.model, pretrained="random", precision="bfloat16")
@@ -85,6 +94,8 @@ def test_what_was_measured_is_below_the_bound() -> None:
     ("gpu", "model", "why"),
     [
         ("", BIGG, "no GPU is named"),
+        ("NVIDIA", BIGG, "nothing is known of --engine.gpu NVIDIA; known are H100"),
+        ("80GB", BIGG, "nothing is known of --engine.gpu 80GB; known are H100"),
         ("RTX", BIGG, "nothing is known of --engine.gpu RTX; known are H100"),
         ("H100", ModelConfig("hf-hub:a/b"), "nothing is known of the size of hf-hub:a/b"),
         ("H100", ModelConfig("RN50", "random"), "nothing is known of the size of RN50"),
@@ -126,6 +137,27 @@ def test_a_dry_run_says_the_price(
 
 def _lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_server_may_refuse_a_list_of_sizes_that_is_not_there(tmp_path: Path, status: int) -> None:
+    with FileServer(tmp_path) as server, FaultyProxy(server.address) as proxy:
+        proxy.add(Fault("status", status=status))
+        assert listed_sizes([Shard(f"{proxy.address}/a.tar", "a.tar", 5)]) == {}
+        assert proxy.faults()["status"] == 1
+
+
+def test_storage_out_of_reach_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sizes.json").write_text("{}")
+    monkeypatch.setattr(web, "PATIENCE", 0.2)
+    web._pool.cache_clear()
+    with FileServer(tmp_path) as server, FaultyProxy(server.address) as proxy:
+        proxy.add(Fault("status", status=503))
+        shard = Shard(f"{proxy.address}/a.tar", "a.tar", 5)
+        with pytest.raises(ConfigError, match=r"/sizes.json: not readable \(.*503") as raised:
+            listed_sizes([shard])
+    web._pool.cache_clear()
+    assert "\n" not in str(raised.value)
 
 
 def test_a_damaged_list_of_sizes_is_an_error(tmp_path: Path, good: bytes) -> None:
