@@ -105,7 +105,7 @@ def _run(
     planned: Plan,
     make_worker: MakeWorker,
     patient: Patient,
-    work: Work | None = None,
+    work: Work,
 ) -> None:
     """Do what is planned, and again what somebody else has spoiled by then."""
     todo = planned.todo
@@ -133,7 +133,7 @@ def do_all(
     todo: Sequence[Shard],
     executor: Executor,
     patient: Patient,
-    work: Work | None = None,
+    work: Work,
 ) -> bool:
     """Try every shard until it is committed, or record why it was given up.
 
@@ -143,7 +143,7 @@ def do_all(
         todo: the shards.
         executor: has them tried.
         patient: for what is written here.
-        work: is told what is done and held; without it, nobody wants to know.
+        work: is told what is done and held.
 
     Returns:
         Whether the run may go on: the storage has not been away for too long.
@@ -163,7 +163,7 @@ def do_all(
             patient(record)
 
     queue = ShardQueue(config.engine, todo, give_up, ledger.report)
-    queue.work = work or queue.work
+    queue.work = work
     executor.run(queue)
     unseen = queue.done - patient(ledger.committed)
     for shard in todo:

@@ -203,6 +203,7 @@ class Worker(ShardWorker):
             degraded=tables.degraded,
             incomplete=incomplete,
             names=tables.names(),
+            threads=self.read.threads,
         )
         self.commit(commit, files, clock)
 

@@ -226,6 +226,24 @@ def test_the_busiest_stage_bounds_a_run() -> None:
     assert busy({"read": 1.0, "model": 2.0, "mask": 1.0}, 10.0, 2) == {}  # of an older release
 
 
+def test_what_decoded_and_what_flew_is_what_counts(tmp_path: Path) -> None:
+    """One shard of 10 s on a CPU with 16 threads: 80 s of decoding are half of their time.
+
+    With two in flight it would have had the model for half of its time at the most; it flew alone,
+    so that 6 s of the model are 0.6 of it.
+    """
+    ledger = Ledger(str(tmp_path))
+    config = AnnotateConfig(engine=ExecutionConfig(shards_in_flight=2))
+    ledger.open(config.identity(), config.public(), [])
+    stages = {"read": 1.0, "decode": 80.0, "model": 6.0, "mask": 2.0, "write": 0.5}
+    shard = Shard("/0.tar", "/0.tar", 5)
+    known = {"seconds": 10.0, "attempt": 1, "stages": stages, "threads": 16}
+    ledger.commit(make_commit(shard, ledger.fingerprint, COUNTS, {}, **known), {})  # type: ignore[arg-type]
+    summary = ledger.summary()
+    assert summary.threads == 16.0
+    assert (summary.busy["decode"], summary.busy["model"]) == (0.5, 0.6)
+
+
 def test_a_summary_has_what_bounds_a_run_and_what_it_has_taken(tmp_path: Path) -> None:
     """Two shards of 10 s with all stages, and one of an older release, which does not count."""
     ledger = Ledger(str(tmp_path))
