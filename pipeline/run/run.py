@@ -78,7 +78,8 @@ def run_shards(
     print_plan(planned)
     patient(lambda: ledger.forgive(planned.committed))
     if other := patient(ledger.other_driver):
-        line = f"{other} does the same run in this output; each does what is left"
+        line = f"{other} does the same run in this output; each does what is left. What both "
+        line += "spend is not added up: the cost in summary.json is of the one that writes last"
         say(Event("other_driver", line, "warning", driver=str(other)))
     before: Cost = patient(ledger.cost)
     try:

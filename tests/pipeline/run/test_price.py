@@ -16,7 +16,7 @@ from pipeline.inputs.shards import Shard, find_shards
 from pipeline.inputs.sizes import listed_sizes
 from pipeline.models.speeds import H100, MEASURED, PEAKS, Pace, paces
 from pipeline.outputs.books.busy import bound_by, busy
-from pipeline.outputs.books.cost import Cost
+from pipeline.outputs.books.cost import Cost, spoken
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.records import Counts, make_commit
 from pipeline.run.accounts.work import Work
@@ -216,6 +216,21 @@ def test_the_price_is_no_part_of_what_a_run_is() -> None:
         ExecutionConfig(price=-1.0)
 
 
+def test_hours_of_another_unit_are_kept(tmp_path: Path) -> None:
+    """A GPU for 2 hours, workers without one for 3 and 1, and the GPU for half an hour more."""
+    gpu, cpu = Cost(30, 100.0, 2.0, "GPU", 5.0), Cost(10, 50.0, 3.0, "worker", None)
+    both = gpu.plus(cpu).plus(Cost(5, 10.0, 1.0, "worker", 2.0))
+    assert both == Cost(15, 60.0, 4.0, "worker", None, (gpu,))
+    assert both.plus(Cost()) == both and Cost().plus(both) == both
+    last = both.plus(Cost(2, 1.0, 0.5, "GPU", 1.0))
+    workers = Cost(15, 60.0, 4.0, "worker", None)
+    assert last == Cost(32, 101.0, 2.5, "GPU", 6.0, (workers,))
+    ledger = Ledger(str(tmp_path))
+    ledger.summarise([], cost=last)
+    assert Ledger(str(tmp_path)).cost() == last
+    assert ("worker-hours, workers", "4.00 for 15 images") in spoken(last.record())
+
+
 def test_the_busiest_stage_bounds_a_run() -> None:
     """Two shards at once, 100 s each: 200 s of readers, 800 of decoders, 100 of the model."""
     stages = {"read": 20.0, "decode": 400.0, "model": 90.0, "mask": 40.0, "write": 2.0}
@@ -244,7 +259,9 @@ def test_what_decoded_and_what_flew_is_what_counts(tmp_path: Path) -> None:
     assert (summary.busy["decode"], summary.busy["model"]) == (0.5, 0.6)
 
 
-def test_a_summary_has_what_bounds_a_run_and_what_it_has_taken(tmp_path: Path) -> None:
+def test_a_summary_has_what_bounds_a_run_and_what_it_has_taken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Two shards of 10 s with all stages, and one of an older release, which does not count."""
     ledger = Ledger(str(tmp_path))
     config = AnnotateConfig(engine=ExecutionConfig(shards_in_flight=2, threads=4))
@@ -266,5 +283,7 @@ def test_a_summary_has_what_bounds_a_run_and_what_it_has_taken(tmp_path: Path) -
     assert reader.cost() == spent and reader.summary().busy == shares
     ledger.beat(summary, spent.plus(Cost(10, 10.0, 1.0, "GPU", 2.5)))
     assert reader.cost() == Cost(40, 110.0, 3.0, "GPU", 7.5)
+    capsys.readouterr()
     (tmp_path / "summary.json").write_text("{")
-    assert reader.cost() == Cost()  # what is damaged is said elsewhere, and written anew
+    assert reader.cost() == Cost()
+    assert "what was spent here before is not in the cost" in capsys.readouterr().out
