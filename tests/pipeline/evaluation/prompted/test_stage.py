@@ -17,6 +17,8 @@ from pipeline.evaluation.prompted.config import PromptedConfig
 from pipeline.evaluation.prompted.hearing import counted_times
 from pipeline.evaluation.prompted.stage import published_row
 from pipeline.evaluation.prompted.tree import read_label, read_table
+from pipeline.inputs.stages import STAGES
+from pipeline.outputs.ledger import Ledger
 from tests.pipeline.evaluation.ade import CLASSES, label, tone
 
 MODEL = ("--model.name", "imagebind_small", "--model.pretrained", "random")
@@ -38,6 +40,9 @@ def test_every_class_is_scored(write_ade: Write, tmp_path: Path) -> None:
     assert list(found["classes"]) == [str(number) for number in CLASSES]
     assert [found["classes"][str(number)]["rows"] for number in CLASSES] == [4, 4, 2]
     assert found["left_out"] == {"no class": 1}
+    for commit in Ledger(str(tmp_path / "sound")).commits():
+        assert set(commit.stages) == set(STAGES)
+        assert commit.stages["model"] > 0 and commit.stages["decode"] > 0
     assert found["images"] == {"scored": 10}
     aps = [entry["ap"] for entry in found["classes"].values()]
     assert found["scores"]["map"] == pytest.approx(np.mean(aps))
