@@ -86,10 +86,9 @@ class Cost:
         """
         if not record:
             return cls()
-        return cls(
-            *(record[name] for name in ("images", "seconds", "hours", "unit", "money")),
-            tuple(map(cls.of, record.get("others", []))),
-        )
+        names = ("images", "seconds", "hours", "unit", "money")
+        alone = cls(*(record[name] for name in names))
+        return replace(alone, others=tuple(map(cls.of, record.get("others", []))))
 
 
 def spoken(cost: Mapping[str, Any]) -> list[tuple[str, str]]:
