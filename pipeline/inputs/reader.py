@@ -36,8 +36,8 @@ AHEAD = 2 * DECODE_THREADS
 
 Read: TypeAlias = Sample[Wanted] | Rejected | Skipped
 ReadShard: TypeAlias = Callable[[Shard, StageClock | None], Iterator[Read[Wanted]]]
-"""Every sample of a shard in order, the time told to a clock; raises `ShardError` after the last one
-that can be read."""
+"""Every sample of a shard in order, the time told to a clock, if there is one; raises `ShardError`
+after the last one that can be read."""
 Want: TypeAlias = Callable[[RawSample], Wanted | None]
 """What is wanted of a sample: its prompts, its ground truth; None for nothing. May raise `Reject`.
 Several threads call it."""
