@@ -14,6 +14,7 @@ from typing import Any
 
 from pipeline import storage
 from pipeline.cli import ExitCode, run_command
+from pipeline.config.weights import licence
 from pipeline.figures.config import LayersConfig, MethodsConfig
 from pipeline.figures.draw import draw
 
@@ -33,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(config: LayersConfig | MethodsConfig) -> ExitCode:
     """Draw, and say where."""
     picture = draw(config)
+    for terms in sorted({licence(m.name, m.pretrained) for m in config.models} - {""}):
+        print(terms)
     print(f"Look at {storage.shown(config.output)} ({picture.width} x {picture.height} pixels)")
     return ExitCode.DONE
 

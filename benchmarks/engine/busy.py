@@ -23,6 +23,7 @@ from benchmarks.timing import table
 from pipeline.config import AnnotateConfig, ExecutionConfig
 from pipeline.inputs.shards import find_shards
 from pipeline.outputs.ledger import Ledger
+from pipeline.run.accounts.work import Work
 from pipeline.run.executors import make_executor
 from pipeline.run.run import do_all
 
@@ -144,7 +145,7 @@ def run(case: Case) -> dict[str, float]:
     shards = find_shards(config.patterns)
     with closing(make_executor(config, ledger, pace.worker())) as executor:
         before = time.process_time()
-        do_all(config, ledger, shards, executor, lambda work: work())
+        do_all(config, ledger, shards, executor, lambda work: work(), Work())
         used = time.process_time() - before
     commits = ledger.commits()
     if len(commits) != len(shards):

@@ -12,6 +12,7 @@ from benchmarks.timing import table
 from pipeline.config import AnnotateConfig, ExecutionConfig
 from pipeline.inputs.shards import find_shards
 from pipeline.outputs.ledger import Ledger
+from pipeline.run.accounts.work import Work
 from pipeline.run.executors import make_executor
 from pipeline.run.run import do_all
 
@@ -62,7 +63,7 @@ def _run(data: Path, output: Path, engine: ExecutionConfig, pace: Pace) -> dict[
     ledger = Ledger(config.output)
     ledger.open(config.identity(), config.public(), [])
     with closing(make_executor(config, ledger, make_worker)) as executor:
-        do_all(config, ledger, shards, executor, lambda work: work())
+        do_all(config, ledger, shards, executor, lambda work: work(), Work())
     return _busy(log, engine.workers)
 
 

@@ -24,6 +24,7 @@ from benchmarks.timing import Target, table, target_table
 from pipeline.config import AnnotateConfig, ExecutionConfig
 from pipeline.inputs.shards import find_shards
 from pipeline.outputs.ledger import Ledger
+from pipeline.run.accounts.work import Work
 from pipeline.run.local_executor import LocalExecutor
 from pipeline.run.run import do_all
 
@@ -134,7 +135,7 @@ def run(output: str, pattern: str) -> dict[str, Any]:
     started = time.monotonic()
     with closing(LocalExecutor(config, Pace(0.0, real_maps()).worker())) as executor:
         with _looking() as looks:
-            do_all(config, ledger, shards, executor, lambda work: work())
+            do_all(config, ledger, shards, executor, lambda work: work(), Work())
     commits = ledger.commits()
     if len(commits) != len(shards):
         raise RuntimeError(f"{len(commits)} of {len(shards)} shards: {ledger.failures()}")

@@ -45,7 +45,7 @@ def calibrate(config: CalibrateConfig) -> tuple[dict[str, Any], list[str]]:
         if entry["threshold"] is not None
     }
     with naming(f"--output {storage.public(config.output)}"):
-        write.write_classes(config.output, categories, levels, thresholds)
+        write.write_classes(config.output, categories, levels, thresholds, config.classes)
         write.write_numbers(config.output, numbers)
         write.write_page(config.output, sample, judged, numbers, lines)
     return numbers, lines

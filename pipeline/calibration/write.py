@@ -16,6 +16,7 @@ from pipeline.calibration.found import Found, Judged
 from pipeline.calibration.levels import candidates, precision_recall
 from pipeline.calibration.logistic import calibration_error, reliability
 from pipeline.calibration.sample import LabelledSample
+from pipeline.config import heard
 from pipeline.evaluation import report
 from pipeline.inputs.calibration import FORMAT, made_for
 from pipeline.inputs.classes import Category
@@ -36,6 +37,7 @@ def write_classes(
     categories: Sequence[Category],
     levels: Mapping[str, tuple[float, float]],
     thresholds: Mapping[str, float],
+    made_from: str = "",
 ) -> None:
     """Write the class file.
 
@@ -44,12 +46,15 @@ def write_classes(
         categories: what it lists, in this order.
         levels: level of presence and the precision that it promises, by name.
         thresholds: by name, where a class has its own.
+        made_from: the class file that they are from: sounds may be named from its folder on.
     """
     lines = []
     for category in categories:
         entry: dict[str, Any] = {"id": category.id, "name": category.name}
         if category.prompts != (category.name,):
             entry["prompts"] = list(category.prompts)
+        if category.sounds:
+            entry[heard.FIELD] = [_located(name, made_from) for name in category.sounds]
         threshold = thresholds.get(category.name, category.threshold)
         if threshold is not None:
             entry["threshold"] = threshold
@@ -62,6 +67,14 @@ def write_classes(
         lines.append(f"- {text}" + (f"  # precision {level[1]:.3f}" if level else ""))
     data = ("\n".join(lines) + "\n").encode()
     storage.write_bytes(storage.join(output, CLASSES), data)
+
+
+def _located(sound: str, made_from: str) -> str:
+    """Where a sound is for a class file in another folder."""
+    if storage.is_uri(sound):
+        return sound
+    # What the location of the class file has of credentials is not for a file to keep.
+    return storage.public(storage.absolute(heard.locate(sound, made_from)))
 
 
 def write_numbers(output: str, numbers: Mapping[str, Any]) -> None:

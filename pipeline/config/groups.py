@@ -17,6 +17,8 @@ from pipeline.errors import ConfigError
 from pipeline.storage import digests
 
 DEFAULT_TEMPLATES = ("a photo of a {}.",)
+GPU_THREADS = 4
+"""Of a worker where a GPU is and --engine.threads does not say."""
 NODE_ID = "ray.io/node-id"
 """The label in which every node of Ray has its id."""
 _NAME = r"[a-zA-Z0-9](?:[\w.-]{0,61}[a-zA-Z0-9])?"
@@ -194,4 +196,4 @@ class ExecutionConfig:
 
     def cpu_threads(self) -> int:
         """Threads of each worker: the same for every executor, for torch splits sums by it."""
-        return self.threads or (4 if torch.cuda.is_available() else os.cpu_count() or 1)
+        return self.threads or (GPU_THREADS if torch.cuda.is_available() else os.cpu_count() or 1)

@@ -84,11 +84,21 @@ def settle(name: str, pretrained: str, given: Mapping[str, Any]) -> WeightSettin
     sources |= dict.fromkeys(agreed, f"the tags of {name}") | beside | said
     guessed = [key for key in differing if key not in found and key not in given]
     lines = [_described(pretrained, values, sources)]
-    if name.startswith(IMAGEBIND):
-        lines.append(LICENCE)
+    if terms := licence(name, pretrained):
+        lines.append(terms)
     if guessed:
         lines.append(_guess(name, pretrained, guessed, values))
     return WeightSettings(values, before, sources, tuple(lines))
+
+
+def licence(name: str, pretrained: str) -> str:
+    """What the licence of some weights says of what is made with them; empty where it says nothing.
+
+    Args:
+        name: of the model.
+        pretrained: its weights, as `settle` has them.
+    """
+    return LICENCE if name.startswith(IMAGEBIND) and pretrained != "random" else ""
 
 
 def open_clips_own(name: str, pretrained: str) -> Values:

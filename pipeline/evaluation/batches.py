@@ -34,7 +34,7 @@ class Batches(Generic[Wanted]):
         Raises:
             ShardError: the shard cannot be read to its end.
         """
-        for batch in in_batches(self.read(shard), self.size):
+        for batch in in_batches(self.read(shard, counted.clock), self.size):
             scored = []
             for sample in batch:
                 if isinstance(sample, Rejected):

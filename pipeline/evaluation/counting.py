@@ -23,6 +23,7 @@ from pipeline.errors import ConfigError, naming
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.predictions import Gaps
 from pipeline.inputs.shards import Shard
+from pipeline.inputs.stages import StageClock
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.records import Counts, make_commit
 from pipeline.run.progress import print_failures
@@ -44,6 +45,7 @@ class Counted:
         prompts: maps that were asked for.
         masks: maps that there were.
         degraded: a batch had to be made smaller for want of memory; last digits may differ.
+        clock: seconds at each stage; is told by who counts.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -52,6 +54,7 @@ class Counted:
     prompts: int = 0
     masks: int = 0
     degraded: bool = False
+    clock: StageClock = field(default_factory=StageClock)
 
     def reject(self, reason: str) -> None:
         """Note a sample that cannot be read."""
@@ -114,7 +117,8 @@ class CountingWorker(ShardWorker):
             alive()
 
         counted = self.count(shard, step)
-        data = parquet.of_rows(counted.rows, self.count.SCHEMA)
+        with counted.clock.measure("write"):
+            data = parquet.of_rows(counted.rows, self.count.SCHEMA)
         files = {f"counts/{shard.name}.parquet": data}
         commit = make_commit(
             shard,
@@ -125,7 +129,7 @@ class CountingWorker(ShardWorker):
             attempt=trial.number,
             degraded=counted.degraded,
         )
-        self.commit(commit, files)
+        self.commit(commit, files, counted.clock)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from pipeline import storage
 from pipeline.export.images import ImageFormat, ImagesConfig
 from pipeline.export.instances import Instance, Selected
 from pipeline.export.pictures import Picture
-from pipeline.outputs.card import card
+from pipeline.outputs.card import card, with_licence
 from pipeline.outputs.records import Commit
 from pipeline.outputs.schema import PROBABILITY, SEGMENTATION, calibrated
 from pipeline.storage.parquet import COMPRESSION
@@ -84,6 +84,7 @@ class Hf(ImageFormat[HfConfig]):
         names = [part or "train" for part in self.parts]
         files = "".join(f"\n  - split: {name}\n    path: data/{name}-*.parquet" for name in names)
         text = FILES_TEXT.replace("{part}", names[0])
+        text = with_licence(text, self.predictions.identity["model"])
         storage.write_bytes(
             self.state.path("README.md"), card({"default": files}, "Pseudo-masks", text)
         )

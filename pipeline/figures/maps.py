@@ -19,6 +19,7 @@ from pipeline.errors import ConfigError, Reject, naming
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.figures.config import FigureConfig, LayersConfig, MethodsConfig
 from pipeline.inputs.images import decode
+from pipeline.log import Event, say
 from pipeline.models.loaded import Query, heatmaps
 from pipeline.models.loading import LoadedClip
 from pipeline.outputs.preview import CELL
@@ -117,7 +118,8 @@ def _explainer(config: MethodsConfig, model: LoadedClip, name: str) -> legrad.Ex
     except ConfigError as error:
         if len(config.models) == 1 and len(config.methods) == 1:
             raise
-        print(f"not drawn: {model.config.model.name}: {error}", flush=True)
+        line = f"not drawn: {model.config.model.name}: {error}"
+        say(Event("not_drawn", line, "warning", model=model.config.model.name, method=name))
         return None
 
 

@@ -147,7 +147,7 @@ class PromptReader:
             location = heard.locate(name, self.config.classes)
             try:
                 found.append(
-                    read_sound(storage.read_bytes(location), name, self.config.max_seconds)
+                    read_sound(storage.read_bytes(location), name, self.config.max_seconds).heard()
                 )
             except Reject as reject:
                 raise ConfigError(
@@ -211,7 +211,7 @@ class PromptReader:
             replace(
                 self.named(index, name),
                 texts=(),
-                sounds=(read_sound(fields[file], name, self.config.max_seconds),),
+                sounds=(read_sound(fields[file], name, self.config.max_seconds).heard(),),
             )
             for index, (name, file) in enumerate(pairs)
         ]

@@ -35,8 +35,9 @@ DECODE_THREADS = 2
 AHEAD = 2 * DECODE_THREADS
 
 Read: TypeAlias = Sample[Wanted] | Rejected | Skipped
-ReadShard: TypeAlias = Callable[[Shard], Iterator[Read[Wanted]]]
-"""Every sample of a shard in order; raises `ShardError` after the last one that can be read."""
+ReadShard: TypeAlias = Callable[[Shard, StageClock | None], Iterator[Read[Wanted]]]
+"""Every sample of a shard in order, the time told to a clock, if there is one; raises `ShardError`
+after the last one that can be read."""
 Want: TypeAlias = Callable[[RawSample], Wanted | None]
 """What is wanted of a sample: its prompts, its ground truth; None for nothing. May raise `Reject`.
 Several threads call it."""

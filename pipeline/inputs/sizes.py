@@ -19,7 +19,7 @@ def listed_sizes(shards: Sequence[Shard]) -> dict[str, int]:
     """Name of every shard that a `sizes.json` beside it lists → its samples.
 
     Raises:
-        ConfigError: such a file is damaged.
+        ConfigError: such a file is damaged, or its storage is out of reach.
     """
     places = [storage.split(shard.location) for shard in shards]
     folders = {folder for folder, _ in places}
@@ -34,11 +34,17 @@ def listed_sizes(shards: Sequence[Shard]) -> dict[str, int]:
 
 
 def _read(location: str) -> Mapping[str, int]:
-    """What a file says; nothing where there is none."""
+    """What a file says; nothing where there is none.
+
+    A server that lets nobody list its files may refuse, with 403, what is not there.
+    """
     try:
         text = storage.read_bytes(location)
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return {}
+    except OSError as error:
+        why = f"not readable ({one_line(error)}), and it says how many images there are; try again"
+        raise ConfigError(f"{storage.public(location)}: {why}") from error
     try:
         return {str(name): int(size) for name, size in json.loads(text).items()}
     except (ValueError, TypeError, AttributeError) as error:

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pipeline.models.audio.tower import AudioSizes, AudioTower
+from pipeline.models.audio.tower import SMALLEST, AudioSizes, AudioTower
 from pipeline.models.checkpoints import NoWeights, check_file
 
 CONFIGS = Path(__file__).parent / "audio" / "configs"
@@ -26,8 +26,6 @@ SIZES = {
     "imagebind_small": AudioSizes(embed=32, width=48, layers=2, heads=4),
 }
 """Audio towers by name of the model; the small one is for trying out, with random weights."""
-SMALLEST = 1e-6
-"""What normalisation adds to a variance."""
 FRAMES = 2
 """Of the video that ImageBind makes of an image, one like the other."""
 UNUSED = re.compile(r"modality_(preprocessors|trunks|heads|postprocessors)\.(depth|thermal|imu)\.")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import open_clip
 
 from pipeline.config import DEMO_MODEL, AnnotateConfig, ModelConfig
-from pipeline.models import demo
+from pipeline.models import demo, imagebind
 from pipeline.models.operations import Shape
 
 
@@ -76,13 +76,13 @@ def paces(config: AnnotateConfig, gpu: str) -> list[Pace] | str:
     if not gpu:
         return "no GPU is named: --engine.gpu H100 would reckon with one"
     model, words = config.model, _words(gpu)
-    if _as_measured(config):
+    chip = next((name for name in PEAKS if name in words), "")
+    if chip and _as_measured(config):
         rows = [r for r in MEASURED if r.model == model.name and words <= _words(r.gpu)]
         if rows:
             about = f"measured: {rows[0].gpu}, {model.name}, {model.precision}"
             return [Pace(row.images_per_second, row.prompts, about, False) for row in rows]
-    peak = next((peak for name, peak in PEAKS.items() if name in words), None)
-    if peak is None:
+    if not chip:
         return f"nothing is known of --engine.gpu {gpu}; known are {', '.join(PEAKS)}"
     shape = _shape(model)
     if shape is None:
@@ -90,7 +90,8 @@ def paces(config: AnnotateConfig, gpu: str) -> list[Pace] | str:
     whole = _is_closed_form(config)
     operations = shape.closed_form(1) if whole else shape.forward()
     what = "its matrix products" if whole else "those of the forward pass alone"
-    rate = peak[0] if model.precision in HALF else peak[1]
+    half, single = PEAKS[chip]
+    rate = half if model.precision in HALF else single
     about = f"bound: {what}, {operations / 1e9:,.0f} GFLOP, at {rate / 1e12:,.4g} TFLOP/s"
     return [Pace(rate / operations, 1, about, True)]
 
@@ -121,6 +122,7 @@ def _shape(model: ModelConfig) -> Shape | None:
         return None  # its config may have to be fetched
     if model.name == DEMO_MODEL:
         demo.register()
+    imagebind.register()
     config = open_clip.get_model_config(model.name)
     vision = (config or {}).get("vision_cfg", {})
     if not isinstance(vision.get("layers"), int) or "timm_model_name" in vision:

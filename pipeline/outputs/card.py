@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.config.weights import IMAGEBIND, LICENCE
+from pipeline.config.weights import licence
 
 
 def card(tables: Mapping[str, str], title: str, text: str) -> bytes:
@@ -28,9 +28,13 @@ def annotations_card(model: Mapping[str, Any]) -> bytes:
     Args:
         model: the settings of the run's model.
     """
-    name, random = str(model["name"]), model["pretrained"] == "random"
-    bound = name.startswith(IMAGEBIND) and not random
-    return card(TABLES, "Pseudo-masks", f"{TEXT}\n{LICENCE}\n" if bound else TEXT)
+    return card(TABLES, "Pseudo-masks", with_licence(TEXT, model))
+
+
+def with_licence(text: str, model: Mapping[str, Any]) -> str:
+    """The text of a card, and the licence of a model's weights behind it, if it has to be there."""
+    terms = licence(str(model["name"]), str(model["pretrained"]))
+    return f"{text}\n{terms}\n" if terms else text
 
 
 TABLES = {

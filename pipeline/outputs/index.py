@@ -41,6 +41,7 @@ SHARDS = pa.schema(
         pa.field("seconds", pa.float64(), nullable=False),
         *(pa.field(f"{stage}_seconds", pa.float64()) for stage in STAGES),
         *(pa.field(f"{stage}_processor_seconds", pa.float64()) for stage in STAGES),
+        pa.field("threads", pa.int32(), nullable=False),
         pa.field("attempt", pa.int32(), nullable=False),
         pa.field("degraded", pa.bool_(), nullable=False),
         pa.field("incomplete", pa.string(), nullable=False),

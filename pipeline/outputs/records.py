@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 
 from pipeline.inputs.shards import Shard
 from pipeline.inputs.stages import STAGES
-from pipeline.outputs.books.busy import bound_by, busy
+from pipeline.outputs.books.busy import bound_by, busy, decoding, flying
 from pipeline.storage import digests
 
 STATUSES = ("annotated", "empty", "rejected")
@@ -55,6 +55,7 @@ class Commit:
             the wait for images, their decoding included; before that, there were none.
         modified: when the shard had been written, as `Shard.modified` says; empty where unknown.
         processor: seconds of processor time by stage, where they were measured.
+        threads: that decoded it; 0 where that is not known.
     """
 
     shard: str
@@ -76,6 +77,7 @@ class Commit:
     stages: dict[str, float] = field(default_factory=dict)
     modified: str = ""
     processor: dict[str, float] = field(default_factory=dict)
+    threads: int = 0
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ def make_commit(
     incomplete: str = "",
     names: Sequence[str] = (),
     stages: Mapping[str, float] | None = None,
+    threads: int = 0,
 ) -> Commit:
     """The record of a shard, from what is known of it and its complete files by their paths."""
     return Commit(
@@ -123,6 +126,7 @@ def make_commit(
         names=list(names),
         stages={stage: round(seconds, 3) for stage, seconds in (stages or {}).items()},
         modified=shard.modified,
+        threads=threads,
     )
 
 
@@ -149,6 +153,7 @@ class Summary:
         driver: who wrote this; see `heartbeat.Driver`. Empty where nobody drives a run.
         stages: seconds by stage, of the shards whose commits have all of them.
         stage_seconds: of `seconds`, those of these shards.
+        threads: that decoded one of them, on average over these seconds; 0 if unknown.
         busy: part of its time for which each stage was busy; see `books.busy`. Empty if unknown.
         bound_by: the stage with the largest part; empty if unknown.
         cost: what the output has taken so far; see `books.cost`. Empty if unknown.
@@ -173,6 +178,7 @@ class Summary:
     busy: dict[str, float] = field(default_factory=dict)
     bound_by: str = ""
     cost: dict[str, Any] = field(default_factory=dict)
+    threads: float = 0.0
 
     @classmethod
     def of(cls, commits: Iterable[Commit], missing: Iterable[str], state: str) -> Summary:
@@ -180,6 +186,7 @@ class Summary:
         statuses, rejects, totals = Counter[str](), Counter[str](), Counter[str]()
         incomplete: dict[str, str] = {}
         seconds, stage_seconds, stages = 0.0, 0.0, dict.fromkeys(STAGES, 0.0)
+        thread_seconds, all_say = 0.0, True
         for commit in commits:
             for status, count in commit.statuses.items():
                 statuses[status] += count
@@ -191,6 +198,8 @@ class Summary:
             seconds += commit.seconds
             if commit.stages.keys() >= stages.keys():
                 stage_seconds += commit.seconds
+                thread_seconds += commit.seconds * commit.threads
+                all_say = all_say and commit.threads > 0
                 for stage in STAGES:
                     stages[stage] += commit.stages[stage]
             if commit.incomplete:
@@ -212,14 +221,16 @@ class Summary:
             seconds=round(seconds, 3),
             stages={s: round(n, 3) for s, n in stages.items()} if stage_seconds else {},
             stage_seconds=round(stage_seconds, 3),
+            threads=round(thread_seconds / stage_seconds, 3) if stage_seconds and all_say else 0.0,
         )
 
     def with_busy(self, engine: Mapping[str, Any]) -> Summary:
         """The same, and what bounds the run, by the settings of its engine where they are known."""
         if not self.stages or "shards_in_flight" not in engine:
             return self
-        threads = engine.get("threads", 0)
-        shares = busy(self.stages, self.stage_seconds, engine["shards_in_flight"], threads)
+        threads = self.threads or decoding(engine.get("threads", 0))
+        in_flight = flying(engine, self.shards)
+        shares = busy(self.stages, self.stage_seconds, in_flight, threads)
         return replace(self, busy=shares, bound_by=bound_by(shares))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline import storage
 from pipeline.config import AnnotateConfig
-from pipeline.errors import naming
+from pipeline.errors import ConfigError, naming
 from pipeline.inputs.calibration import load_calibration
 from pipeline.inputs.option_texts import names_of
 from pipeline.inputs.prompts import PromptReader
@@ -95,6 +95,11 @@ def print_status(output: str, thorough: bool = False) -> None:
 def _read_settings(config: AnnotateConfig) -> list[dict[str, Any]]:
     """Read the files that settings name, and return the categories of the class file."""
     with naming(f"--prompts.classes {storage.public(config.prompts.classes)}"):
+        if config.prompts.hears and not config.model.hears:
+            raise ConfigError(
+                f"--prompts.classes {storage.public(config.prompts.classes)}: it names sounds, and "
+                f"{config.model.name} has no audio tower; give --model.name imagebind_huge"
+            )
         classes = PromptReader(config.prompts).classes
         names_of(config)
     if calibration := config.prompts.calibration:

@@ -29,7 +29,7 @@ class LocalExecutor:
         tally = Tally()
         flying: dict[Future[Outcome], Trial] = {}
         gpus = int(self._engine.takes_gpu_here())
-        meter = Meter(queue, tally.total, str, gpus)
+        meter = Meter(queue, tally.total, str)
         work, unit = queue.work, "GPU" if gpus else "worker"
         in_flight = self._engine.shards_in_flight
         showing = shown(meter, self._engine.log_seconds)

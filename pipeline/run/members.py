@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.run.placement import Needs
 from pipeline.run.queue import Trial
+
+PATIENT_SECONDS = 5.0
+"""That workers may wait for room before anybody asks why."""
+Nodes = Callable[[], Iterable[Mapping[str, Any]]]
+"""Asks for the nodes of the cluster, as `ray.nodes()` has them."""
 
 
 @dataclass(eq=False)
@@ -69,3 +75,33 @@ class Member:
         now = time.monotonic()
         if self.is_ready and self.counting is None and now - self.asked_at > seconds:
             self.counting, self.asked_at = self.actor.count.remote(), now
+
+
+def waits_for(members: Sequence[Member], needs: Needs, nodes: Nodes) -> str:
+    """What all workers wait for, in words, if none of them can try shards."""
+    waiting = [member for member in members if member.is_waiting]
+    if not waiting or len(waiting) < len(members):
+        return "" if any(member.is_ready for member in members) else "loading the model"
+    line = f"waiting for the start of workers, each of which needs {needs}"
+    seconds = _waited(waiting)
+    if seconds < PATIENT_SECONDS:
+        return f"{line}: {len(waiting)}"
+    return f"{line}: {len(waiting)}, for {seconds:.0f} s: {needs.missing(nodes())}"
+
+
+def lacks(members: Sequence[Member], needs: Needs, nodes: Nodes) -> str:
+    """What some workers wait for, in words, while others have what they need."""
+    members = list(members)  # another thread asks
+    waiting = [member for member in members if member.is_waiting]
+    seconds = _waited(waiting)
+    if len(waiting) == len(members) or seconds < PATIENT_SECONDS:
+        return ""
+    return (
+        f"{len(waiting):,} of {len(members):,} workers wait for {needs}, for {seconds:.0f} s: "
+        f"{needs.missing(nodes())}"
+    )
+
+
+def _waited(members: Iterable[Member]) -> float:
+    """Seconds that the first of some members has waited for room; 0 without any."""
+    return max((time.monotonic() - member.started_at for member in members), default=0.0)

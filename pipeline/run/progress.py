@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 from rich.console import Console, RenderableType
@@ -20,7 +20,6 @@ from pipeline import storage
 from pipeline.config import AnnotateConfig
 from pipeline.log import Event, as_objects, say
 from pipeline.outputs.books import busy, cost
-from pipeline.outputs.books.cost import MILLION
 from pipeline.outputs.heartbeat import every
 from pipeline.outputs.records import Summary
 from pipeline.outputs.schema import schemas
@@ -48,23 +47,25 @@ class Gauge(Protocol):
 class Meter:
     """How far a run over some shards is. The images are counted by whoever knows of them.
 
+    Hours and price are of what is held, as in the summary: what the queue's work has taken so far,
+    and what it holds now for the time that is left.
+
     Attributes:
         queue: of all that are to be done.
         images: tells how many images are done, also of shards that are not yet.
         waits_for: tells what all workers wait for, if they do.
-        gpus: busy in parallel, for the projection of GPU-hours; 0 for none.
-        workers: the same, for the price of hours where there is no GPU.
+        lacks: tells what some of the workers wait for while others work.
     """
 
     queue: ShardQueue
     images: Callable[[], int]
     waits_for: Callable[[], str]
-    gpus: int | float
-    workers: int | float = 1
+    lacks: Callable[[], str] = str
 
     def __post_init__(self) -> None:
         self._started = time.monotonic()
         self._total_bytes = sum(shard.size for shard in self.queue.shards)
+        self._images_before = self.queue.work.images
 
     @property
     def fraction(self) -> float:
@@ -92,21 +93,21 @@ class Meter:
             hours = elapsed * (1 - self.fraction) / self.fraction / 3600
             parts.append(f"{_duration(hours)} left")
             pace["hours_left"] = hours
-            if self.gpus:
-                total = (elapsed / 3600 + hours) * self.gpus
-                parts.append(f"{total:.1f} GPU-hours in all")
-                pace["gpu_hours"] = total
-            if self.queue.engine.price is not None:
-                pace |= self._price(images, elapsed / 3600, hours)
-                each = pace["price_per_million_images"]
+            work = self.queue.work
+            spent, coming = work.cost(), hours * work.held
+            if spent.unit == "GPU" and spent.hours:
+                pace["gpu_hours"] = spent.hours + coming
+                parts.append(f"{pace['gpu_hours']:.1f} GPU-hours in all")
+            if work.price is not None and spent.money is not None:
+                done = replace(spent, images=self._images_before + images)
+                each = done.per_million(spent.money) or 0.0
+                pace["price"] = spent.money + coming * work.price
+                pace["price_per_million_images"] = each
                 parts.append(f"price {pace['price']:,.2f} in all, {each:,.2f} per million images")
-        return self._event(parts, ended, images, **pace)
-
-    def _price(self, images: int, spent: float, left: float) -> dict[str, float]:
-        """Of all that the queue has, and of a million images, by the hours that have passed."""
-        an_hour = (self.queue.engine.price or 0) * (self.gpus or self.workers)
-        each = an_hour * spent / images * MILLION if images else 0.0
-        return {"price": an_hour * (spent + left), "price_per_million_images": each}
+        lacks = self.lacks()
+        if not lacks:
+            return self._event(parts, ended, images, **pace)
+        return self._event([*parts, lacks], ended, images, **pace, lacks=lacks)
 
     def _event(self, parts: Sequence[str], ended: int, images: int, **fields: Any) -> Event:
         shards: dict[str, Any] = {

@@ -31,7 +31,7 @@ from pipeline.log import Event, say
 from pipeline.outputs.ledger import Ledger
 from pipeline.run.accounts.metrics import Metric, Put, told
 from pipeline.run.loads import Loads
-from pipeline.run.members import Member
+from pipeline.run.members import Member, lacks, waits_for
 from pipeline.run.placement import choose
 from pipeline.run.progress import Meter, shown
 from pipeline.run.queue import Outcome, ShardQueue, Trial
@@ -45,8 +45,6 @@ JOIN_SECONDS = 10.0
 """That the cluster which RAY_ADDRESS names may take to answer."""
 DOUBT_SECONDS = 60.0
 """That a worker may be out of reach; Ray needs about 15 to be sure that a node is lost."""
-PATIENT_SECONDS = 5.0
-"""That workers may wait for room before anybody asks why."""
 DIED_LOADING = (
     "the worker died (killed, out of memory, or without progress for --engine.stall_seconds); the "
     "job's log has the end of it"
@@ -89,9 +87,8 @@ class RayExecutor:
         meter = Meter(
             queue,
             lambda: self._counted() - before,
-            self._waits_for,
-            gpus=wanted * self._needs.gpus,
-            workers=wanted,
+            lambda: waits_for(self._members, self._needs, _nodes),
+            lambda: lacks(self._members, self._needs, _nodes),
         )
         unit = "GPU" if self._on_gpu else "worker"
         showing = shown(meter, engine.log_seconds)
@@ -252,18 +249,6 @@ class RayExecutor:
 
     def _counted(self) -> int:
         return self._images + sum(member.images for member in self._members)
-
-    def _waits_for(self) -> str:
-        """What all of them wait for, if none can try shards."""
-        waiting = [member for member in self._members if member.is_waiting]
-        if not waiting or len(waiting) < len(self._members):
-            return "" if any(member.is_ready for member in self._members) else "loading the model"
-        line = f"waiting for the start of workers, each of which needs {self._needs}"
-        seconds = time.monotonic() - min(member.started_at for member in waiting)
-        if seconds < PATIENT_SECONDS:
-            return f"{line}: {len(waiting)}"
-        missing = self._needs.missing(_nodes())
-        return f"{line}: {len(waiting)}, for {seconds:.0f} s: {missing}"
 
 
 class _ShardActor:

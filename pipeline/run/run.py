@@ -79,7 +79,8 @@ def run_shards(
     print_plan(planned)
     patient(lambda: ledger.forgive(planned.committed))
     if other := patient(ledger.other_driver):
-        line = f"{other} does the same run in this output; each does what is left"
+        line = f"{other} does the same run in this output; each does what is left. What both "
+        line += "spend is not added up: the cost in summary.json is of the one that writes last"
         say(Event("other_driver", line, "warning", driver=str(other)))
     before: Cost = patient(ledger.cost)
     complete = True
@@ -108,7 +109,7 @@ def _run(
     planned: Plan,
     make_worker: MakeWorker,
     patient: Patient,
-    work: Work | None = None,
+    work: Work,
 ) -> bool:
     """Do what is planned, and again what somebody else has spoiled by then.
 
@@ -141,7 +142,7 @@ def do_all(
     todo: Sequence[Shard],
     executor: Executor,
     patient: Patient,
-    work: Work | None = None,
+    work: Work,
 ) -> bool:
     """Try every shard until it is committed, or record why it was given up.
 
@@ -151,7 +152,7 @@ def do_all(
         todo: the shards.
         executor: has them tried.
         patient: for what is written here.
-        work: is told what is done and held; without it, nobody wants to know.
+        work: is told what is done and held.
 
     Returns:
         Whether the run may go on: the storage has not been away for too long.
@@ -171,7 +172,7 @@ def do_all(
             patient(record)
 
     queue = ShardQueue(config.engine, todo, give_up, ledger.report)
-    queue.work = work or queue.work
+    queue.work = work
     executor.run(queue)
     unseen = queue.done - patient(ledger.committed)
     for shard in todo:

@@ -201,6 +201,7 @@ class Worker(ShardWorker):
             degraded=tables.degraded,
             incomplete=incomplete,
             names=tables.names(),
+            threads=self.read.threads,
         )
         self.commit(commit, files, clock)
 

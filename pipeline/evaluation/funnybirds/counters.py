@@ -29,6 +29,7 @@ from pipeline.evaluation.funnybirds.protocols import (
 from pipeline.inputs.images import decode
 from pipeline.inputs.reader import DECODE_THREADS
 from pipeline.inputs.shards import Shard
+from pipeline.log import Event, say
 from pipeline.models.classifier import class_layer
 from pipeline.models.halving import halves, in_halves
 from pipeline.models.loaded import Query
@@ -143,12 +144,15 @@ class BirdCounter:
             for bird in islice(of_class, self._limit):
                 read = self._reader(pool)
                 try:
-                    scored = score_bird(
-                        bird, self._birds, self._files, self._subject, read, self._corrected
-                    )
+                    with counted.clock.measure("model"):
+                        scored = score_bird(
+                            bird, self._birds, self._files, self._subject, read, self._corrected
+                        )
                 except Reject as reject:
                     counted.reject(reject.reason)
-                    print(f"left out: test/{target}/{bird.name}.png: {reject}", flush=True)
+                    image = f"test/{target}/{bird.name}.png"
+                    line = f"left out: {image}: {reject}"
+                    say(Event("left_out", line, "warning", image=image, reason=reject.reason))
                 else:
                     counted.statuses["scored"] += 1
                     counted.rows.append(scored.row)

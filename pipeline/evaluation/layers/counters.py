@@ -64,7 +64,7 @@ class GradientCounter:
 
     def _rows(self, sample: Sample[ClassMasks], counted: Counted) -> list[dict[str, Any]]:
         names, truth = sample.wanted.names, sample.wanted
-        with self._model.lock:
+        with self._model.lock, counted.clock.measure("model"):
             query = Query(sample.pixels, self._model.text([name.lower() for name in names]))
             explanations = [self._model.explain(layer, [query])[0] for layer in self._layers]
         counted.degraded |= any(explanation.degraded for explanation in explanations)

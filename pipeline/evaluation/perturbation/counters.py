@@ -86,7 +86,7 @@ class PerturbationCounter:
         """Count every image of the shard that has one known class."""
         counted = Counted()
         for batch in self._batches(shard, counted, on_images):
-            with self._model.lock:
+            with self._model.lock, counted.clock.measure("model"):
                 counted.rows += [self._row(sample, counted) for sample in batch]
             counted.prompts += len(batch)
             counted.masks += len(batch)

@@ -165,7 +165,7 @@ class MapCounter:
         return ImagePoints(image, self._pairs.of_images([image])[image])
 
     def _count(self, shard: str, batch: list[Sample[ImagePoints]], counted: Counted) -> None:
-        with self._model.lock:
+        with self._model.lock, counted.clock.measure("model"):
             queries = [
                 Query(s.pixels, self._model.text([p.label.prompt for p in s.wanted.pairs]))
                 for s in batch

@@ -8,6 +8,9 @@ from typing import Any, ClassVar, Literal
 from pipeline.errors import ConfigError
 from pipeline.evaluation.config import EvaluationConfig
 
+PUBLISHED = "imagebind_huge"
+"""The model of the paper's rows."""
+
 
 @dataclass(frozen=True)
 class PromptedConfig(EvaluationConfig):
@@ -50,6 +53,20 @@ class PromptedConfig(EvaluationConfig):
             )
         if not self.views.plain:
             raise ConfigError("--views: images are cropped here as published; leave it out")
+
+    @property
+    def is_published(self) -> bool:
+        """Whether all but the weights, which are a file, is as in the paper."""
+        model = self.model
+        return (
+            (model.name, model.image_size or self.IMAGE_SIZE) == (PUBLISHED, self.IMAGE_SIZE)
+            and model.pretrained != "random"
+            and (self.heard, self.crop, self.normalisation) == ("tiles", False, "global")
+            and (
+                self.maps == "tokens"
+                or (self.method, self.options, self.layers) == ("legrad", {}, None)
+            )
+        )
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide about counts, as JSON values."""

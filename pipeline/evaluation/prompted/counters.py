@@ -87,9 +87,14 @@ class ClassCounter:
 
     def _batches(self, rows: Sequence[Row], counted: Counted) -> Iterator[list[Scene]]:
         size = self._config.engine.batch_size
+
+        def read_row(row: Row) -> Scene | Reject:
+            with counted.clock.measure("decode"):
+                return self._read(row)
+
         with ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode") as pool:
             batch: list[Scene] = []
-            for read in map_ahead(pool, self._read, rows[: self._config.limit_samples], 2 * size):
+            for read in map_ahead(pool, read_row, rows[: self._config.limit_samples], 2 * size):
                 if isinstance(read, Reject):
                     counted.reject(read.reason)
                     continue
@@ -121,7 +126,7 @@ class ClassCounter:
     ) -> list[tuple[Float[Tensor, "rows columns"], Bool[Tensor, "size size"]]]:
         """The map and the truth of every scene whose sound can be heard."""
         config = self._config
-        with self._model.lock:
+        with self._model.lock, counted.clock.measure("model"):
             there: list[tuple[Scene, Tensor]] = []
             for scene in batch:
                 try:

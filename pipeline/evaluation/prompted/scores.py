@@ -95,12 +95,15 @@ def class_row(
 
 
 def prompted_scores(table: pa.Table) -> dict[str, Any]:
-    """Plain means over the classes, 0..1; classes without a pixel in any image are left out."""
-    ap, iou = (table[name].drop_null().to_numpy() for name in ("ap", "iou"))
+    """Plain means over the classes, 0..1.
+
+    A class without a pixel in any image counts 0 in both, as in DenseAV's evaluation.
+    """
+    ap, iou = (table[name].fill_null(0.0).to_numpy() for name in ("ap", "iou"))
     return {
         "map": float(ap.mean()) if len(ap) else float("nan"),
         "miou": float(iou.mean()) if len(iou) else float("nan"),
         "classes": len(ap),
-        "without_pixels": table.num_rows - len(ap),
+        "without_pixels": table["ap"].null_count,
         "pairs": int(pa.compute.sum(table["rows"]).as_py() or 0),
     }

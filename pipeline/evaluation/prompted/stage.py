@@ -39,6 +39,14 @@ def score_prompted(config: PromptedConfig) -> PromptedResult:
     return result
 
 
+def published_row(config: PromptedConfig) -> tuple[float | None, float | None]:
+    """MAP and mIoU of the paper, in %, where the settings are its own."""
+    if not config.is_published:
+        return None, None
+    row = "tokens" if config.maps == "tokens" else config.method
+    return paper.PROMPTED[row][config.kind]
+
+
 def _write(config: PromptedConfig, table: Table, result: PromptedResult) -> None:
     scores, merged = result.scores, result.merged
     classes = {
@@ -47,8 +55,7 @@ def _write(config: PromptedConfig, table: Table, result: PromptedResult) -> None
     }
     content = {"scores": scores, "classes": classes, "left_out": table.left_out}
     report.write_json(config.output, report.header(merged) | content)
-    own = "legrad" if config.maps == "method" and config.method == "legrad" else config.maps
-    published = paper.PROMPTED.get(own, {}).get(config.kind, (None, None))
+    published = published_row(config)
     rows = [
         ("mAP", 100 * scores["map"], published[0]),
         (f"mIoU, best of {THRESHOLDS} thresholds", 100 * scores["miou"], published[1]),
@@ -59,7 +66,8 @@ def _write(config: PromptedConfig, table: Table, result: PromptedResult) -> None
         "The threshold of each class is the best one for its own pixels: an upper bound.",
     ]
     if scores["without_pixels"]:
-        notes.append(f"Classes without a pixel in any image, left out: {scores['without_pixels']}.")
+        without = scores["without_pixels"]
+        notes.append(f"Classes without a pixel in any image, which count 0 in both: {without}.")
     if table.left_out:
         notes.append(f"Rows of the table that are not scored: {report.in_words(table.left_out)}.")
     if merged.rejects:

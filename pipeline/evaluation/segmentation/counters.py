@@ -55,7 +55,7 @@ class RegionCounter:
         """Count every image of the shard that has ground truth."""
         counted = Counted()
         for batch in self._batches(shard, counted, on_images):
-            for sample, explanation in zip(batch, self._explanations(batch), strict=True):
+            for sample, explanation in zip(batch, self._explanations(batch, counted), strict=True):
                 counted.degraded |= explanation.degraded
                 size = (self._model.size, self._model.size)
                 heat = heatmaps(self._explainer, explanation.raw, size).cpu().numpy()
@@ -66,9 +66,9 @@ class RegionCounter:
                 counted.masks += len(truth.names)
         return counted
 
-    def _explanations(self, batch: list[Sample[ClassMasks]]) -> list[Explanation]:
+    def _explanations(self, batch: list[Sample[ClassMasks]], counted: Counted) -> list[Explanation]:
         """The maps of all classes of every image."""
-        with self._model.lock:
+        with self._model.lock, counted.clock.measure("model"):
             queries = [
                 Query(s.pixels, self._model.text([name.lower() for name in s.wanted.names]))
                 for s in batch

@@ -21,6 +21,7 @@ from pipeline.inputs.classes import is_blank
 from pipeline.inputs.reader import Fit
 from pipeline.inputs.samples import Rejected, Sample
 from pipeline.inputs.shards import Shard
+from pipeline.inputs.stages import StageClock
 
 ENTRIES = 64
 """In a shard."""
@@ -96,13 +97,20 @@ class MatReader:
         self._fit, self._limit = fit, limit_samples
         self._names = read_wnids(wnids)
 
-    def __call__(self, shard: Shard) -> Iterator[Sample[ClassMasks] | Rejected]:
+    def __call__(
+        self, shard: Shard, clock: StageClock | None = None
+    ) -> Iterator[Sample[ClassMasks] | Rejected]:
         """Every entry of the shard in order, its position for a key, or why it cannot be used.
+
+        Args:
+            shard: one of `mat_shards`.
+            clock: is told how long reading and decoding take, which are one here.
 
         Raises:
             OSError: the file cannot be read.
         """
         path, _, stretch = shard.location.rpartition("#")
+        told = clock or StageClock()
         first, end = map(int, stretch.split(":"))
         if self._limit is not None:
             end = min(end, first + self._limit)
@@ -110,7 +118,8 @@ class MatReader:
             for position in range(first, end):
                 key = f"{position:06d}"
                 try:
-                    pixels, truth = self._entry(file, position)
+                    with told.measure("decode"):
+                        pixels, truth = self._entry(file, position)
                 except Reject as reject:
                     yield Rejected(position, key, reject.reason, reject.detail)
                     continue

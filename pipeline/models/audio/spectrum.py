@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from pipeline.inputs.sounds import RATE
+from pipeline.inputs.sounds import RATE, windows
 
 FRAME, HOP = 400, 160
 """Samples: 25 ms, every 10 ms."""
@@ -24,7 +25,6 @@ SMALLEST = torch.finfo(torch.float32).eps
 MEAN, DEVIATION = -4.268, 9.138
 """Of ImageBind's training sounds, in logarithms."""
 
-CLIP_SECONDS, CLIPS = 2, 3
 CLIP_FRAMES = 204
 """Columns that a tower sees at once; a clip has 198 frames."""
 PADDED_SAMPLES = 164_200
@@ -82,14 +82,16 @@ def clips(waveform: Float32[Tensor, " sample"]) -> Float32[Tensor, "3 1 128 204"
     Args:
         waveform: at 16 kHz.
     """
-    room = max(len(waveform) / RATE - CLIP_SECONDS, 0.0)
-    starts = [which * room / (CLIPS - 1) for which in range(CLIPS)]
-    return torch.stack(
-        [
-            _columns(waveform[int(start * RATE) : int((start + CLIP_SECONDS) * RATE)])
-            for start in starts
-        ]
-    )
+    return spectra_of([waveform[begin:end] for begin, end in windows(len(waveform))])
+
+
+def spectra_of(clips: Sequence[Float32[Tensor, " sample"]]) -> Float32[Tensor, "clip 1 128 204"]:
+    """The same of clips that are cut out already.
+
+    Args:
+        clips: of two seconds at the most, at 16 kHz.
+    """
+    return torch.stack([_columns(clip) for clip in clips])
 
 
 def _columns(waveform: Float32[Tensor, " sample"]) -> Float32[Tensor, "1 128 204"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 MILLION = 1_000_000
@@ -20,6 +20,7 @@ class Cost:
             which it loads a model or waits is paid for, too.
         unit: what they are of: "GPU", or "worker" where there is no GPU.
         money: for these hours, in the currency of --engine.price; None where some had no price.
+        others: what was done with other units, one for each.
     """
 
     images: int = 0
@@ -27,13 +28,21 @@ class Cost:
     hours: float = 0.0
     unit: str = "GPU"
     money: float | None = None
+    others: tuple[Cost, ...] = ()
 
     def plus(self, other: Cost) -> Cost:
-        """Both together; only the other one, where they are not of the same unit."""
+        """Both together, each unit for itself; the other one's comes first, if it has any."""
         if not other.hours:
             return self
-        if not self.hours or self.unit != other.unit:
-            return other
+        of = {cost.unit: cost for cost in (self, *self.others) if cost.hours}
+        for cost in (other, *other.others):
+            alone = replace(cost, others=())
+            of[cost.unit] = of[cost.unit]._and(alone) if cost.unit in of else alone
+        first = of.pop(other.unit)
+        return replace(first, others=tuple(replace(cost, others=()) for cost in of.values()))
+
+    def _and(self, other: Cost) -> Cost:
+        """Both together, of one unit."""
         known = self.money is not None and other.money is not None
         return Cost(
             self.images + other.images,
@@ -65,6 +74,7 @@ class Cost:
             "hours_per_million_images": _rounded(self.per_million(self.hours)),
             "money": _rounded(self.money),
             "money_per_million_images": _rounded(self.per_million(self.money)),
+            **({"others": [cost.record() for cost in self.others]} if self.others else {}),
         }
 
     @classmethod
@@ -76,7 +86,9 @@ class Cost:
         """
         if not record:
             return cls()
-        return cls(*(record[name] for name in ("images", "seconds", "hours", "unit", "money")))
+        names = ("images", "seconds", "hours", "unit", "money")
+        alone = cls(*(record[name] for name in names))
+        return replace(alone, others=tuple(map(cls.of, record.get("others", []))))
 
 
 def spoken(cost: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -95,6 +107,8 @@ def spoken(cost: Mapping[str, Any]) -> list[tuple[str, str]]:
         lines.append(("price", f"{money:,.2f}"))
     if (each := cost["money_per_million_images"]) is not None:
         lines.append(("price per million images", f"{each:,.2f}"))
+    for other in cost.get("others", []):
+        lines += [(f"{name}, {other['unit']}s", value) for name, value in spoken(other)]
     return lines
 
 

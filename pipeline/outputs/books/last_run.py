@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from pipeline.errors import ConfigError, one_line
+from pipeline.log import Event, say
 from pipeline.outputs.books.cost import Cost
 from pipeline.outputs.heartbeat import Driver
 from pipeline.outputs.records import Summary
@@ -45,12 +46,18 @@ class LastRun:
             raise self._files.damaged(FILE, one_line(error, kind=True)) from error
 
     def cost(self) -> Cost:
-        """What the runs here have taken so far, as far as that was written down."""
+        """What the runs here have taken so far, as far as that was written down.
+
+        Where that is damaged, a line says that it is lost.
+        """
         try:
             saved = self._files.find(FILE)
             return Cost.of({} if saved is None else saved.get("cost", {}))
-        except (*DAMAGED, ConfigError, AttributeError):
-            return Cost()  # `read` says that it is damaged
+        except (*DAMAGED, ConfigError, AttributeError) as error:
+            why = one_line(error, kind=True)
+            line = f"{FILE} is damaged ({why}): what was spent here before is not in the cost"
+            say(Event("cost_lost", line, "warning", reason=why))
+            return Cost()
 
     def driver(self) -> Driver | None:
         """Who works here, or died at it; nobody where the last run came to an end."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from pipeline.errors import one_line
 from pipeline.log import Event, say
-from pipeline.outputs.books.busy import busy
+from pipeline.outputs.books.busy import busy, flying
 from pipeline.outputs.heartbeat import every
 from pipeline.run.queue import ShardQueue
 
@@ -115,6 +115,9 @@ def values(queue: ShardQueue) -> dict[str, Mapping[str, int | float]]:
         "legrad_queue_depth": {"": states["waiting"]},
         "legrad_held": {"": work.held},
         "legrad_busy_share": busy(
-            work.stages, work.shard_seconds, engine.shards_in_flight, engine.threads
+            work.stages,
+            work.shard_seconds,
+            flying(asdict(engine), len(queue.shards)),
+            work.thread_seconds / work.shard_seconds if work.shard_seconds else 0,
         ),
     }

@@ -23,6 +23,7 @@ class Work:
         rejects: rejected images by reason.
         stages: seconds by stage.
         shard_seconds: that the shards took, each on its worker.
+        thread_seconds: the same, each as often as it had threads that decode.
     """
 
     def __init__(
@@ -33,7 +34,7 @@ class Work:
         self.images, self.masks = 0, 0
         self.statuses, self.rejects = Counter[str](), Counter[str]()
         self.stages = Counter[str]()
-        self.shard_seconds = 0.0
+        self.shard_seconds, self.thread_seconds = 0.0, 0.0
         self._clock = clock
         self._lock = threading.Lock()
         self._held: int | float = 0
@@ -52,6 +53,7 @@ class Work:
         self.rejects.update(commit["rejects"])
         self.stages.update(commit["stages"])
         self.shard_seconds += commit["seconds"]
+        self.thread_seconds += commit["seconds"] * commit["threads"]
 
     @property
     def held(self) -> int | float:

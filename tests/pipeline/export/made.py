@@ -1,7 +1,7 @@
 """Runs to export, made by hand."""
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,11 @@ HARD = [
 
 
 def make_run(
-    output: str, *shards: Sequence[Made], images: Path | None = None, calibrated: bool = False
+    output: str,
+    *shards: Sequence[Made],
+    images: Path | None = None,
+    calibrated: bool = False,
+    model: Mapping[str, str] | None = None,
 ) -> list[str]:
     """Write a run whose shards have these images; returns their locations.
 
@@ -80,9 +84,11 @@ def make_run(
         shards: images of each.
         images: folder for the tars.
         calibrated: every mask is half as likely as its score is high.
+        model: settings of the run's model that differ from the usual ones.
     """
     config = AnnotateConfig()
     results, ledger = config.identity(), Ledger(output)
+    results["model"] |= model or {}
     if calibrated:
         results["prompts"]["calibration"] = "digest"
     ledger.open(results, config.public(), [])

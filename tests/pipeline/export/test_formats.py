@@ -12,6 +12,7 @@ import yaml
 from PIL import Image
 
 from pipeline import storage
+from pipeline.config.weights import LICENCE
 from pipeline.export.semantic import palette
 from pipeline.outputs.semantic import SemanticConfig, semantic_map
 from tests.pipeline.export.made import HARD, SIZE, Made, box, make_run
@@ -147,6 +148,13 @@ def test_parquet_has_the_same_schema_in_every_file(tmp_path: Path) -> None:
         {"split": "train", "path": "data/train-*.parquet"},
         {"split": "val", "path": "data/val-*.parquet"},
     ]
+
+
+@pytest.mark.parametrize(("name", "bound"), [("imagebind_huge", True), ("ViT-B-16", False)])
+def test_the_card_has_the_licence_of_the_weights(tmp_path: Path, name: str, bound: bool) -> None:
+    make_run(str(tmp_path / "out"), many(0), model={"name": name, "pretrained": "x.pth"})
+    assert run(tmp_path / "out", tmp_path / "to", format="hf") == 0
+    assert (LICENCE in (tmp_path / "to" / "README.md").read_text()) is bound
 
 
 def test_samples_keep_their_images_byte_for_byte(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 import legrad
 from jobs import figures
 from pipeline.config import ModelConfig
+from pipeline.config.weights import LICENCE
 from pipeline.demo.quality import bundled_scenes
 from pipeline.errors import ConfigError
 from pipeline.figures.config import PAPERS, LayersConfig, MethodsConfig
@@ -94,6 +95,19 @@ def test_the_command(
     assert picture.height == 2 * MARGIN + CELL + 2 * CAPTION  # scenes are squares
     assert f"{output} ({picture.width} x {picture.height} pixels)" in capsys.readouterr().out
     assert len(np.unique(np.array(picture).reshape(-1, 3), axis=0)) > 1000
+
+
+def test_the_licence_of_weights_is_said_once(
+    config: Callable[..., LayersConfig],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(figures, "draw", lambda _: Image.new("RGB", (2, 2)))
+    theirs = ModelConfig("imagebind_huge", "x.pth")
+    figures.run(config(models=[theirs, theirs, ModelConfig("ViT-B-16", "random")]))
+    assert capsys.readouterr().out.count(LICENCE) == 1
+    figures.run(config(models=[ModelConfig("imagebind_small", "random")]))
+    assert LICENCE not in capsys.readouterr().out
 
 
 def test_a_method_without_a_form_for_the_model_is_left_blank(

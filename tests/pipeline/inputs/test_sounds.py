@@ -2,6 +2,7 @@
 
 import io
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import Reject
 from pipeline.inputs.resampling import resample
-from pipeline.inputs.sounds import RATE, read_sound
+from pipeline.inputs.sounds import RATE, Sound, read_sound, windows
 
 
 def tone(seconds: float, rate: int = RATE, hertz: float = 440.0) -> np.ndarray:
@@ -120,3 +121,23 @@ def test_rates_without_common_divisor_take_little_memory() -> None:
     waveform = tone(1.0, 44_101)
     found = resample(waveform, 44_101, RATE)
     np.testing.assert_allclose(found[100:-100], tone(1.0)[100:-100], atol=2e-3)
+
+
+@given(st.integers(1, 20 * RATE))
+@settings(max_examples=50)
+def test_of_a_sound_only_its_clips_are_kept(length: int) -> None:
+    """Three clips, which are the same whether the rest is there or not."""
+    whole = Sound("a", "digest", np.arange(length, dtype=np.float32))
+    heard = whole.heard()
+    assert (heard.seconds, heard) == (whole.seconds, replace(whole, length=heard.length))
+    assert len(heard.waveform) <= 6 * RATE + 2
+    assert heard.heard() is heard
+    for clip, kept, (begin, end) in zip(whole.clips(), heard.clips(), windows(length), strict=True):
+        assert np.array_equal(clip, kept)
+        assert np.array_equal(clip, np.arange(begin, end, dtype=np.float32))
+
+
+def test_five_minutes_are_heard_at_their_beginning_in_their_middle_and_at_their_end() -> None:
+    long = Sound("a", "digest", np.arange(300 * RATE, dtype=np.float32)).heard()
+    assert long.waveform.nbytes == 3 * 2 * RATE * 4 and long.seconds == 300
+    assert [clip[0] / RATE for clip in long.clips()] == [0, 149, 298]

@@ -28,7 +28,7 @@ COMMIT = Commit(
     prompts_cut=1, masks=5, modified="12",
     files={"images/a-12345678.parquet": {"bytes": 9, "sha256": "0f"}},
     seconds=2.5, attempt=2, degraded=True, incomplete="cut short",
-    names=["dog"], stages={"read": 0.5, "model": 1.5, "mask": 0.25},
+    names=["dog"], threads=3, stages={"read": 0.5, "model": 1.5, "mask": 0.25},
     processor={"read": 0.25},
 )  # fmt: skip
 SAME_ID = ("n15265", "n27425")
@@ -46,7 +46,7 @@ def test_a_row_says_where_a_shard_lies_and_what_became_of_it() -> None:
             **dict(seconds=2.5, read_seconds=0.5, decode_seconds=None, model_seconds=1.5),
             **dict(mask_seconds=0.25, write_seconds=None, read_processor_seconds=0.25),
             **dict.fromkeys(f"{stage}_processor_seconds" for stage in STAGES[1:]),
-            **dict(attempt=2, degraded=True, incomplete="cut short", modified="12"),
+            **dict(threads=3, attempt=2, degraded=True, incomplete="cut short", modified="12"),
             "fingerprint": "f",
             "statuses": [
                 {"status": "annotated", "count": 3},

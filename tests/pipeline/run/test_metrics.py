@@ -28,6 +28,7 @@ RECORD = {
     "rejects": {"undecodable": 2, "missing_field": 1},
     "stages": {"read": 1.0, "decode": 4.0, "model": 6.0, "mask": 2.0, "write": 0.5},
     "seconds": 10.0,
+    "threads": 4,
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from pipeline.cli import parse
 from pipeline.config import AnnotateConfig, ExecutionConfig
 from pipeline.errors import ConfigError
+from pipeline.run.members import Member, lacks, waits_for
 from pipeline.run.placement import Needs, choose, matches
 
 ROOT = Path(__file__).parents[3]
@@ -152,3 +154,21 @@ def test_the_pages_settings_are_read_as_meant() -> None:
 def test_placement_is_no_part_of_what_a_run_is() -> None:
     engine = ExecutionConfig(gpus_per_worker=0.5, cpus_per_worker=4.0, labels={"a": "b"})
     assert AnnotateConfig(engine=engine).fingerprint() == AnnotateConfig().fingerprint()
+
+
+def test_workers_that_wait_while_others_work_are_counted() -> None:
+    """One of three has room; the two that wait, the first of them for 40 s, have none."""
+    needs, nodes = Needs(1.0, 1.0), [node(8, 1)]
+    long_ago = time.monotonic() - 40.1
+    ready = Member(None, None, node="a", has_model=True)
+    waiting = [Member(None, "asked", started_at=long_ago), Member(None, "asked")]
+    assert lacks([ready, *waiting], needs, lambda: nodes) == (
+        "2 of 3 workers wait for a GPU, for 40 s: there is room for 1 of them: they are starting, "
+        "or others have it"
+    )
+    assert waits_for([ready, *waiting], needs, lambda: nodes) == ""
+    assert lacks([ready], needs, lambda: nodes) == ""
+    assert lacks([ready, waiting[1]], needs, lambda: nodes) == ""  # it has only begun to
+    assert lacks(waiting, needs, lambda: nodes) == ""  # which is said in another place
+    assert waits_for(waiting, needs, lambda: nodes).startswith("waiting for the start of workers")
+    assert lacks([], needs, lambda: nodes) == ""

@@ -16,10 +16,12 @@ from pipeline.inputs.shards import Shard, find_shards
 from pipeline.inputs.sizes import listed_sizes
 from pipeline.models.speeds import H100, MEASURED, PEAKS, Pace, paces
 from pipeline.outputs.books.busy import bound_by, busy
-from pipeline.outputs.books.cost import Cost
+from pipeline.outputs.books.cost import Cost, spoken
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.records import Counts, make_commit
 from pipeline.run.accounts.work import Work
+from pipeline.storage import web
+from tests.faulty import Fault, FaultyProxy, FileServer
 
 PAGE = Path(__file__).parents[3] / "docs/performance.md"
 COUNTS = Counts(
@@ -73,6 +75,13 @@ def test_a_bound_is_what_the_model_multiplies_at_the_peak() -> None:
     assert known("A100", single)[0].images_per_second == pytest.approx(19.5e12 / (forward + maps))
 
 
+def test_imagebind_is_known_by_its_image_tower() -> None:
+    """It is a ViT-H/14, whatever was registered with open_clip before."""
+    one = known("A100", ModelConfig("imagebind_huge", "random"))
+    other = known("A100", ModelConfig("ViT-H-14", "random"))
+    assert one[0].images_per_second == other[0].images_per_second
+
+
 def test_what_was_measured_is_below_the_bound() -> None:
     for row in MEASURED:
         model = ModelConfig(name=row.model, pretrained="random", precision="bfloat16")
@@ -85,6 +94,8 @@ def test_what_was_measured_is_below_the_bound() -> None:
     ("gpu", "model", "why"),
     [
         ("", BIGG, "no GPU is named"),
+        ("NVIDIA", BIGG, "nothing is known of --engine.gpu NVIDIA; known are H100"),
+        ("80GB", BIGG, "nothing is known of --engine.gpu 80GB; known are H100"),
         ("RTX", BIGG, "nothing is known of --engine.gpu RTX; known are H100"),
         ("H100", ModelConfig("hf-hub:a/b"), "nothing is known of the size of hf-hub:a/b"),
         ("H100", ModelConfig("RN50", "random"), "nothing is known of the size of RN50"),
@@ -126,6 +137,27 @@ def test_a_dry_run_says_the_price(
 
 def _lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_server_may_refuse_a_list_of_sizes_that_is_not_there(tmp_path: Path, status: int) -> None:
+    with FileServer(tmp_path) as server, FaultyProxy(server.address) as proxy:
+        proxy.add(Fault("status", status=status))
+        assert listed_sizes([Shard(f"{proxy.address}/a.tar", "a.tar", 5)]) == {}
+        assert proxy.faults()["status"] == 1
+
+
+def test_storage_out_of_reach_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sizes.json").write_text("{}")
+    monkeypatch.setattr(web, "PATIENCE", 0.2)
+    web._pool.cache_clear()
+    with FileServer(tmp_path) as server, FaultyProxy(server.address) as proxy:
+        proxy.add(Fault("status", status=503))
+        shard = Shard(f"{proxy.address}/a.tar", "a.tar", 5)
+        with pytest.raises(ConfigError, match=r"/sizes.json: not readable \(.*503") as raised:
+            listed_sizes([shard])
+    web._pool.cache_clear()
+    assert "\n" not in str(raised.value)
 
 
 def test_a_damaged_list_of_sizes_is_an_error(tmp_path: Path, good: bytes) -> None:
@@ -184,6 +216,21 @@ def test_the_price_is_no_part_of_what_a_run_is() -> None:
         ExecutionConfig(price=-1.0)
 
 
+def test_hours_of_another_unit_are_kept(tmp_path: Path) -> None:
+    """A GPU for 2 hours, workers without one for 3 and 1, and the GPU for half an hour more."""
+    gpu, cpu = Cost(30, 100.0, 2.0, "GPU", 5.0), Cost(10, 50.0, 3.0, "worker", None)
+    both = gpu.plus(cpu).plus(Cost(5, 10.0, 1.0, "worker", 2.0))
+    assert both == Cost(15, 60.0, 4.0, "worker", None, (gpu,))
+    assert both.plus(Cost()) == both and Cost().plus(both) == both
+    last = both.plus(Cost(2, 1.0, 0.5, "GPU", 1.0))
+    workers = Cost(15, 60.0, 4.0, "worker", None)
+    assert last == Cost(32, 101.0, 2.5, "GPU", 6.0, (workers,))
+    ledger = Ledger(str(tmp_path))
+    ledger.summarise([], cost=last)
+    assert Ledger(str(tmp_path)).cost() == last
+    assert ("worker-hours, workers", "4.00 for 15 images") in spoken(last.record())
+
+
 def test_the_busiest_stage_bounds_a_run() -> None:
     """Two shards at once, 100 s each: 200 s of readers, 800 of decoders, 100 of the model."""
     stages = {"read": 20.0, "decode": 400.0, "model": 90.0, "mask": 40.0, "write": 2.0}
@@ -194,7 +241,27 @@ def test_the_busiest_stage_bounds_a_run() -> None:
     assert busy({"read": 1.0, "model": 2.0, "mask": 1.0}, 10.0, 2) == {}  # of an older release
 
 
-def test_a_summary_has_what_bounds_a_run_and_what_it_has_taken(tmp_path: Path) -> None:
+def test_what_decoded_and_what_flew_is_what_counts(tmp_path: Path) -> None:
+    """One shard of 10 s on a CPU with 16 threads: 80 s of decoding are half of their time.
+
+    With two in flight it would have had the model for half of its time at the most; it flew alone,
+    so that 6 s of the model are 0.6 of it.
+    """
+    ledger = Ledger(str(tmp_path))
+    config = AnnotateConfig(engine=ExecutionConfig(shards_in_flight=2))
+    ledger.open(config.identity(), config.public(), [])
+    stages = {"read": 1.0, "decode": 80.0, "model": 6.0, "mask": 2.0, "write": 0.5}
+    shard = Shard("/0.tar", "/0.tar", 5)
+    known = {"seconds": 10.0, "attempt": 1, "stages": stages, "threads": 16}
+    ledger.commit(make_commit(shard, ledger.fingerprint, COUNTS, {}, **known), {})  # type: ignore[arg-type]
+    summary = ledger.summary()
+    assert summary.threads == 16.0
+    assert (summary.busy["decode"], summary.busy["model"]) == (0.5, 0.6)
+
+
+def test_a_summary_has_what_bounds_a_run_and_what_it_has_taken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Two shards of 10 s with all stages, and one of an older release, which does not count."""
     ledger = Ledger(str(tmp_path))
     config = AnnotateConfig(engine=ExecutionConfig(shards_in_flight=2, threads=4))
@@ -216,5 +283,7 @@ def test_a_summary_has_what_bounds_a_run_and_what_it_has_taken(tmp_path: Path) -
     assert reader.cost() == spent and reader.summary().busy == shares
     ledger.beat(summary, spent.plus(Cost(10, 10.0, 1.0, "GPU", 2.5)))
     assert reader.cost() == Cost(40, 110.0, 3.0, "GPU", 7.5)
+    capsys.readouterr()
     (tmp_path / "summary.json").write_text("{")
-    assert reader.cost() == Cost()  # what is damaged is said elsewhere, and written anew
+    assert reader.cost() == Cost()
+    assert "what was spent here before is not in the cost" in capsys.readouterr().out

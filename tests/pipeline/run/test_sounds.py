@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from jobs.annotate import main
 from pipeline.config import AnnotateConfig, ModelConfig, PromptConfig
 from pipeline.models.explain import PromptExplainer
 from pipeline.run.worker import Worker
@@ -91,3 +92,19 @@ def test_a_vocabulary_is_heard(
         ("dog", "bark.ogg"),
         ("cat", "a photo of a cat."),
     }
+
+
+@pytest.mark.parametrize("dry", [(), ("--dry_run",)])
+def test_a_class_file_with_sounds_needs_a_model_that_hears(
+    write_shards: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str], dry: tuple[str, ...]
+) -> None:
+    (tmp_path / "bark.ogg").write_bytes(tone(300))
+    classes = tmp_path / "classes.yaml"
+    classes.write_text("- {id: 1, name: dog, sounds: [bark.ogg]}\n")
+    shards, output = write_shards(s=tar(labelled("a", ["dog"]))), tmp_path / "out"
+    run = ["--input", shards, "--output", str(output), "--prompts.classes", str(classes)]
+    run += ["--model.name", "ViT-B-32", "--model.pretrained", "random"]
+    assert main([*run, *dry]) == 2
+    said = capsys.readouterr()
+    assert "classes.yaml: it names sounds, and ViT-B-32 has no audio tower" in said.err
+    assert said.err.count("\n") == 1 and "to do" not in said.out and not output.exists()

@@ -77,9 +77,9 @@ def test_classes_count_alike() -> None:
         class_row(4, values, np.zeros(5, bool), 1),
     ]
     scores = prompted_scores(pa.Table.from_pylist(rows, CLASS_COUNTS))
-    assert scores["map"] == pytest.approx((5 / 6 + 5 / 6 + 0.4) / 3)
-    assert scores["miou"] == pytest.approx((2 / 3 + 2 / 3 + 0) / 3)
-    assert (scores["classes"], scores["without_pixels"], scores["pairs"]) == (3, 1, 12)
+    assert scores["map"] == pytest.approx((5 / 6 + 5 / 6 + 0.4 + 0) / 4)
+    assert scores["miou"] == pytest.approx((2 / 3 + 2 / 3 + 0 + 0) / 4)
+    assert (scores["classes"], scores["without_pixels"], scores["pairs"]) == (4, 1, 12)
 
 
 def test_numbers_of_classes() -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ from pipeline.config import ModelConfig
 from pipeline.errors import ConfigError, Reject
 from pipeline.evaluation.prompted.config import PromptedConfig
 from pipeline.evaluation.prompted.hearing import counted_times
+from pipeline.evaluation.prompted.stage import published_row
 from pipeline.evaluation.prompted.tree import read_label, read_table
+from pipeline.inputs.stages import STAGES
+from pipeline.outputs.ledger import Ledger
 from tests.pipeline.evaluation.ade import CLASSES, label, tone
 
 MODEL = ("--model.name", "imagebind_small", "--model.pretrained", "random")
@@ -36,11 +40,14 @@ def test_every_class_is_scored(write_ade: Write, tmp_path: Path) -> None:
     assert list(found["classes"]) == [str(number) for number in CLASSES]
     assert [found["classes"][str(number)]["rows"] for number in CLASSES] == [4, 4, 2]
     assert found["left_out"] == {"no class": 1}
+    for commit in Ledger(str(tmp_path / "sound")).commits():
+        assert set(commit.stages) == set(STAGES)
+        assert commit.stages["model"] > 0 and commit.stages["decode"] > 0
     assert found["images"] == {"scored": 10}
     aps = [entry["ap"] for entry in found["classes"].values()]
     assert found["scores"]["map"] == pytest.approx(np.mean(aps))
     page = (tmp_path / "sound" / "metrics.md").read_text()
-    assert "| 48.00 |" in page and "10 pairs of image and class, 3 classes" in page
+    assert "48.00" not in page and "10 pairs of image and class, 3 classes" in page
 
 
 @pytest.mark.parametrize(
@@ -115,6 +122,31 @@ def test_settings_that_do_not_go_together(settings: dict[str, Any], said: str) -
     usual = {"root": "x", "model": ModelConfig("imagebind_small", "random")}
     with pytest.raises(ConfigError, match=said):
         PromptedConfig(**(usual | settings))
+
+
+PAPERS = ModelConfig("imagebind_huge", "imagebind_huge.pth")
+
+
+@pytest.mark.parametrize(
+    ("settings", "row"),
+    [
+        ({}, (48.0, 38.9)),
+        ({"kind": "speech", "maps": "tokens"}, (20.2, 19.7)),
+        ({"model": replace(PAPERS, image_size=224)}, (48.0, 38.9)),
+        ({"model": replace(PAPERS, image_size=336)}, (None, None)),
+        ({"model": replace(PAPERS, pretrained="random")}, (None, None)),
+        ({"model": replace(PAPERS, name="imagebind_small")}, (None, None)),
+        ({"heard": "clips"}, (None, None)),
+        ({"normalisation": "image"}, (None, None)),
+        ({"kind": "speech", "crop": True}, (None, None)),
+        ({"layers": 4}, (None, None)),
+        ({"method": "gradcam"}, (None, None)),
+    ],
+)
+def test_the_papers_numbers_stand_beside_its_settings_alone(
+    settings: dict[str, Any], row: tuple[float | None, float | None]
+) -> None:
+    assert published_row(PromptedConfig(**{"root": "x", "model": PAPERS} | settings)) == row
 
 
 def test_labels_are_cropped_as_images_are() -> None:

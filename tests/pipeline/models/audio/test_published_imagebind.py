@@ -109,6 +109,25 @@ def test_resampling_is_the_published_one() -> None:
     torch.testing.assert_close(ours, ARRAYS["resampled"], rtol=0, atol=1e-5)
 
 
+def test_a_sound_is_embedded_once_in_each_way(
+    tower: AudioTower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode, sound = SoundEncoder(tower, CPU), Sound("s", "digest", waveform("longer"))
+    calls: list[int] = []
+    ours = tower.forward
+
+    def forward(spectra: torch.Tensor) -> torch.Tensor:
+        calls.append(len(spectra))
+        return ours(spectra)
+
+    monkeypatch.setattr(tower, "forward", forward)
+    first, again = encode.tiled(sound), encode.tiled(sound)
+    clips_of = encode([sound, sound])[0]
+    assert calls == [5, 3] and torch.equal(first, again)
+    assert not torch.equal(first, clips_of)
+    assert torch.equal(encode([Sound("s", "other", sound.waveform).heard()])[0], clips_of)
+
+
 def test_every_name_and_shape_of_the_published_checkpoint_is_known() -> None:
     """392 of the image tower, 295 and 177 of the others; and none but those is read."""
     imagebind.register()
