@@ -30,6 +30,7 @@ from pipeline.outputs.heartbeat import BEAT_SECONDS, DEAD_SECONDS, Driver, beati
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.predictions import Predictions
 from pipeline.run import run as driver
+from pipeline.run.accounts.work import Work
 from pipeline.run.annotation import print_status
 from pipeline.run.plan import plan
 from pipeline.run.run import run_shards
@@ -96,7 +97,7 @@ def run(config: AnnotateConfig, redo: bool = False, make: MakeWorker = make_work
 def drive(config: AnnotateConfig, ledger: Ledger) -> None:
     """What `run_shards` does with its plan."""
     planned = plan(config, ledger, find_shards(config.patterns))
-    driver._run(config, ledger, planned, make_worker, lambda work: work())
+    driver._run(config, ledger, planned, make_worker, lambda work: work(), Work())
 
 
 @pytest.mark.parametrize(

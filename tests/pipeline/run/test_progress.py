@@ -33,7 +33,7 @@ class Run:
         self.images, self.waits_for, self.lacks = 0, "", ""
         self.shards = [Shard(f"/{i}.tar", f"/{i}.tar", size) for i, size in enumerate(sizes)]
         self.queue = ShardQueue(ExecutionConfig(price=price), self.shards, lambda *_: None)
-        self.queue.work = Work(price, clock=lambda: progress.time.monotonic())
+        self.queue.work = Work(price, clock=lambda: vars(progress)["time"].monotonic())
         self.queue.work.hold(gpus or workers, "GPU" if gpus else "worker")
         self.trials = [self.queue.next(idle=True) for _ in self.shards]
         self.meter = Meter(
