@@ -88,21 +88,23 @@ def test_prometheus_finds_them_at_the_head(
     ledger.open(config.identity(), config.public(), [])
     summary = run_shards(config, ledger, find_shards(config.patterns), Worker)
     port = ray.nodes()[0]["MetricsExportPort"]
-    wanted = {"ray_legrad_masks_total": float(summary.masks)}  # and what other tests have made here
+    # At least: other tests' drivers, some of them gone, stand on the same page.
+    wanted = {
+        ("ray_legrad_masks_total", ""): float(summary.masks),
+        ("ray_legrad_shards", "committed"): 1.0,
+    }
     deadline = time.monotonic() + 60
     while True:
         with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
             text = answer.read().decode()
-        found = {
-            (sample.name, sample.labels.get("state", sample.labels.get("stage", ""))): sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-            if sample.name.startswith("ray_legrad")
-        }
-        if all(found.get((name, ""), 0.0) >= value for name, value in wanted.items()):
+        found: dict[tuple[str, str], float] = {}
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                key = sample.name, sample.labels.get("state", sample.labels.get("stage", ""))
+                found[key] = max(sample.value, found.get(key, 0.0))
+        if all(found.get(key, 0.0) >= value for key, value in wanted.items()):
             break
         assert time.monotonic() < deadline, found
         time.sleep(0.2)
-    assert found["ray_legrad_shards", "committed"] == 1.0
     assert found["ray_legrad_stage_seconds_total", "model"] > 0
     assert 0 < found["ray_legrad_busy_share", "model"] <= 1
