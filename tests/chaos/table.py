@@ -16,7 +16,7 @@ END = "<!-- end of the table -->"
 
 
 def table(records: Iterable[Record]) -> str:
-    """Kind × runs × median recovery, in Markdown; what failed is not kept quiet."""
+    """Kind × runs × median recovery, in Markdown, and the hours; what failed is not kept quiet."""
     of_kind: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         of_kind[record.kind].append(record)
@@ -32,7 +32,9 @@ def table(records: Iterable[Record]) -> str:
         lines.append(f"| {name} | {len(done)} | {len(well)} | {median} |")
     done = [r for found in of_kind.values() for r in found if r.outcome != "skipped"]
     well = [record for record in done if record.outcome == "well"]
-    lines.append(f"| **{len(of_kind)} kinds** | **{len(done)}** | **{len(well)}** | |")
+    hours = sum(record.seconds for record in done) / 3600
+    counts = f"| **{len(of_kind)} kinds** | **{len(done)}** | **{len(well)}** |"
+    lines.append(f"{counts} {hours:.1f} h together |")
     return "\n".join(lines)
 
 
