@@ -72,7 +72,7 @@ def _annotated(output: str, shard: Shard) -> Iterator[tuple[Pixels, Sequence[Row
 
 def _row(pixels: Pixels, annotations: Sequence[Row], order: HeatOrder) -> Image.Image:
     shown = sorted(annotations, key=lambda row: -row["score"])[:PROMPTS]
-    cells = [captioned(pixels, f"{len(annotations)} prompts")]
+    cells = [captioned(pixels, f"prompts: {len(annotations)}")]
     for row in shown:
         title = f"{row['category'] or row['prompt']}  {row['score']:.2f}"
         heated = pixels
