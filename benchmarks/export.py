@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import resource
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -13,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from benchmarks.memory import peak_bytes
 
 RLE_BYTES = 600
 MASKS_PER_IMAGE, IMAGES_PER_SHARD = 5, 2000
@@ -64,11 +64,10 @@ def _timed(work: Callable[..., None], arguments: tuple[str, ...], core: bool) ->
     work(*[""] * len(arguments))
     started, busy = time.perf_counter(), time.process_time()
     work(*arguments)
-    scale = 1 if sys.platform == "darwin" else 1024
     return {
         "seconds": time.perf_counter() - started,
         "cpu_seconds": time.process_time() - busy,
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale,
+        "peak_bytes": float(peak_bytes()),
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import resource
 import tempfile
 import time
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from pyarrow import csv
+
+from benchmarks.memory import peak_bytes
 
 LABELS = 5000
 LABELS_PER_IMAGE = 5
@@ -75,7 +76,7 @@ def read_and_join(folder: str) -> dict[str, Any]:
     from pipeline.evaluation.points.labels import read_labels
     from pipeline.evaluation.points.pairs import LabelledPairs
 
-    before = _peak()
+    before = peak_bytes()
     started = time.perf_counter()
     pairs, _ = read_labels(f"{folder}/points.csv", f"{folder}/descriptions.csv")
     read = time.perf_counter()
@@ -89,7 +90,7 @@ def read_and_join(folder: str) -> dict[str, Any]:
     return {
         "read_seconds": read - started,
         "join_seconds": joined - read,
-        "peak_bytes": _peak(),
+        "peak_bytes": peak_bytes(),
         "peak_bytes_before": before,
         "pairs": found,
     }
@@ -141,8 +142,3 @@ def _take(names: list[str], codes: np.ndarray) -> pa.Array:
     """The names at some positions, as plain strings."""
     indices = pa.array(codes.astype(np.int32))
     return pa.DictionaryArray.from_arrays(indices, pa.array(names)).cast(pa.string())
-
-
-def _peak() -> int:
-    """The most memory this process has had, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

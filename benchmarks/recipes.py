@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import resource
-import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,6 +14,7 @@ from jaxtyping import Float32
 from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 
+from benchmarks.memory import peak_bytes
 from benchmarks.timing import Action, at_least_one, interleaved, table
 from legrad import HeatOrder
 from pipeline.config import AnnotateConfig, ExecutionConfig, MaskConfig, PromptConfig
@@ -67,9 +66,7 @@ def _alone(work: Callable[..., dict[str, float]], *arguments: Any) -> dict[str, 
 def _with_peak(work: Callable[..., dict[str, float]], *arguments: Any) -> dict[str, float]:
     torch.set_num_threads(1)
     figures = work(*arguments)
-    scale = 1 if sys.platform == "darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
-    return figures | {"peak_bytes": float(peak)}
+    return figures | {"peak_bytes": float(peak_bytes())}
 
 
 def _annotate(preset: str, images: int) -> dict[str, float]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from typing import Any
 import torch
 
 from benchmarks.engine.sleeper import Pace, jpegs, real_maps, shard_of, slept
+from benchmarks.memory import peak_bytes
 from benchmarks.timing import table
 from pipeline.config import AnnotateConfig, ExecutionConfig
 from pipeline.inputs.shards import find_shards
@@ -152,8 +152,11 @@ def run(case: Case) -> dict[str, float]:
         raise RuntimeError(f"{len(commits)} of {len(shards)} shards: {ledger.failures()}")
     images = sum(commit.samples for commit in commits)
     core = sum(sum(commit.processor.values()) for commit in commits)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    figures = {"core_ms": 1000 * core / images, "process_ms": 1000 * used / images, "mb": peak}
+    figures = {
+        "core_ms": 1000 * core / images,
+        "process_ms": 1000 * used / images,
+        "mb": peak_bytes() / 1e6,
+    }
     return busy_share(slept(log)) | figures
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import resource
 import subprocess
 import sys
 import tarfile
@@ -15,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from benchmarks.memory import peak_bytes
 from benchmarks.timing import table
 from pipeline.config import AnnotateConfig, ExecutionConfig
 from pipeline.inputs.shards import find_shards
@@ -118,7 +118,7 @@ def drive(folder: Path, executor: Any, actors: int) -> dict[str, float]:
     config = AnnotateConfig(input=str(folder / "in"), output=str(folder / "out"), engine=engine)
     ledger = Ledger(config.output)
     ledger.open(config.identity(), config.public(), [])
-    start = _memory()
+    start = peak_bytes() / 1e6
     begun = time.monotonic()
     shards = find_shards(config.patterns)
     plan(config, ledger, shards)
@@ -140,12 +140,7 @@ def drive(folder: Path, executor: Any, actors: int) -> dict[str, float]:
     left = plan(config, Ledger(config.output), find_shards(config.patterns))
     figures["resume_s"] = time.monotonic() - begun
     assert len(left.todo) == -(-len(shards) // LEFT)
-    return figures | {"start_mb": start, "peak_mb": _memory()}
-
-
-def _memory() -> float:
-    """The most that this process has had, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return figures | {"start_mb": start, "peak_mb": peak_bytes() / 1e6}
 
 
 if __name__ == "__main__":
