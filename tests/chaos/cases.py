@@ -227,7 +227,7 @@ class Case:
         assert drive.code is None, f"over before it was hit, with {drive.code}:\n{drive.log}"
 
     def workers(self, kind: str = "loaded") -> dict[int, str]:
-        """Process and node of every worker that lives and was ever `loading`, `loaded`, `busy`."""
+        """Process and node of every worker that lives and was ever `loading`, …, `busy`, `held`."""
         paths = [path for path in (self.work / kind).glob("*") if Path("/proc", path.name).exists()]
         return {int(path.name): path.read_text() for path in paths}
 
@@ -249,8 +249,10 @@ class Case:
     def must_say(self, pattern: str, drive: Drive | None = None) -> str:
         """Assert that people have seen a line."""
         log = drive.log if drive else self.log
-        line = next((line for line in log.splitlines() if re.search(pattern, line)), None)
-        assert line is not None, f"nobody has seen {pattern!r}:\n{log[-6000:]}"
+        lines = log.splitlines()
+        line = next((line for line in lines if re.search(pattern, line)), None)
+        ours = "\n".join(line for line in lines if "(raylet)" not in line)
+        assert line is not None, f"nobody has seen {pattern!r}:\n{ours[-6000:]}"
         self.seen.append(line.strip()[:300])
         return line
 

@@ -14,14 +14,14 @@ LOST = r"^lost: a worker with its node, .*; tried again, which is no attempt: s"
 WAITS = "waiting for the start of workers, each of which needs a CPU: 2"
 
 
-def a_node(case: Case) -> str:
-    """One with a worker that has been given shards."""
+def a_node(case: Case, kind: str = "busy") -> str:
+    """One with a worker that was given shards; `held`: that has one now."""
 
-    def busy() -> set[str]:
-        return set(case.workers("busy").values()) & case.bench.nodes.alive()
+    def found() -> set[str]:
+        return set(case.workers(kind).values()) & case.bench.nodes.alive()
 
-    until(busy, LIMIT, "a node that has not been taken away has a worker at work")
-    return case.draw.choice(sorted(busy()))
+    until(found, LIMIT, "a node that has not been taken away has a worker at work")
+    return case.draw.choice(sorted(found()))
 
 
 @kind("node removed", "7", on_ray=True)
@@ -30,9 +30,9 @@ def removed(case: Case) -> None:
     case.trouble = Trouble(seconds=0.3)
     drive = case.start()
     case.wait_for(case.draw.randrange(1, 5), drive)
-    with case.held():  # each worker has a shard, which it cannot end
+    with case.held():  # else the worker could be done with its last shard meanwhile
         time.sleep(case.draw.uniform(1, 2))
-        case.bench.nodes.remove(a_node(case))
+        case.bench.nodes.remove(a_node(case, "held"))
         case.hit()
     assert drive.wait(LIMIT) == 0, drive.log
     case.must_say(LOST)
@@ -45,9 +45,9 @@ def raylet(case: Case) -> None:
     case.trouble = Trouble(seconds=0.3)
     drive = case.start()
     case.wait_for(case.draw.randrange(1, 5), drive)
-    with case.held():  # each worker has a shard, which it cannot end
+    with case.held():  # else the worker could be done with its last shard meanwhile
         time.sleep(case.draw.uniform(1, 2))
-        case.bench.nodes.kill_raylet(a_node(case))
+        case.bench.nodes.kill_raylet(a_node(case, "held"))
         case.hit()
     assert drive.wait(LIMIT) == 0, drive.log
     case.must_say(LOST)

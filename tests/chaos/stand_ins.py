@@ -100,6 +100,8 @@ class StandIn(Worker):
         self, trial: Trial, on_images: Callable[[int], object], alive: Callable[[], None]
     ) -> None:
         """As a real one does, unless there is trouble."""
+        if (self._folder / CLOSED).exists():
+            self._note("held")
         while (self._folder / CLOSED).exists():
             alive()
             time.sleep(0.01)
