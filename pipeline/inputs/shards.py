@@ -29,7 +29,7 @@ ENOUGH_MISSING = 100
 """With so many missing names the search ends: of a wrong pattern, all would be."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Shard:
     """One tar file of samples.
 

@@ -158,8 +158,8 @@ class CommitTable:
 
     def with_more(self, other: CommitTable) -> CommitTable:
         """The rows of both, which are of different shards."""
-        if not len(other):
-            return self
+        if not (len(self) and len(other)):
+            return self if len(self) else other
         both = pa.concat_tables([self.table, other.table]).sort_by("shard")
         return CommitTable(both.combine_chunks())
 

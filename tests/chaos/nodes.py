@@ -78,11 +78,13 @@ def all_removed(case: Case) -> None:
     case.trouble = Trouble(seconds=0.3)
     drive = case.start()
     case.wait_for_the_middle(drive)
-    for node in case.bench.nodes.alive():
-        case.bench.nodes.remove(node)
-    case.hit()
-    drive.says(LOST, LIMIT)
-    drive.says(WAITS, LIMIT)
+    with case.held():  # else the run could end before the nodes have
+        a_node(case, "held")
+        for node in case.bench.nodes.alive():
+            case.bench.nodes.remove(node)
+        case.hit()
+        drive.says(LOST, LIMIT)
+        drive.says(WAITS, LIMIT)
     case.bench.nodes.complete()
     assert drive.wait(LIMIT) == 0, drive.log
     case.must_say(LOST)

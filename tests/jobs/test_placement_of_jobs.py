@@ -71,12 +71,14 @@ def start(head: Head, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen
 
 
 def kinds(head: Head, before: set[str]) -> list[str]:
-    """The labels of the nodes that workers were on which are not of those before."""
+    """The labels of the nodes on which workers have started which are not of those before."""
     labels = {node["node_id"]: node["labels"].get("kind") for node in head.listed("nodes")}
     return sorted(
         labels[actor["node_id"]]
         for actor in head.listed("actors")
-        if actor["class_name"] == "_ShardActor" and actor["actor_id"] not in before
+        if actor["class_name"] == "_ShardActor"
+        and actor["actor_id"] not in before
+        and actor["node_id"]  # the other may have done all by then
     )
 
 
@@ -111,7 +113,7 @@ def test_workers_wait_for_a_node_with_the_label_and_say_so(
     with joined(head, tmp_path / "c", "--labels=kind=c", "--num-cpus=4"):
         rest, _ = job.communicate(timeout=PATIENCE)
         assert job.returncode == 0, said + rest
-        assert kinds(head, before) == ["c", "c"]
+        assert set(kinds(head, before)) == {"c"}
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["shards"] == 3
 
 
