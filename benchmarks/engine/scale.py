@@ -80,8 +80,8 @@ def scenarios(cluster: Cluster) -> dict[str, tuple[Cluster, float]]:
         "once an hour the storage is away, for a minute": (replace(cluster, **away), 0.0),
         "1 try in 1,000 ends its worker": (replace(cluster, deaths=0.001), 0.0),
         "all of these": (troubled, 0.001),
-        "all of these, and idle actors are held for a minute": (
-            replace(troubled, kept=60.0),
+        "all of these, and idle nodes are held to the end": (
+            replace(troubled, kept=math.inf),
             0.001,
         ),
     }

@@ -33,7 +33,7 @@ class Cluster:
     outages: float = 0.0  # of the storage, for each hour
     away: float = 0.0  # for so long, on average
     noticed: float = 6.4  # after which a request that gets no answer is an error
-    kept: float = math.inf  # that an actor is held which has nothing to do
+    kept: float = 60.0  # that a node is paid for which has nothing to do, as by an autoscaler
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,22 @@ class Member:
             self.counting, self.asked_at = self.actor.count.remote(), now
 
 
+def superfluous(members: Iterable[Member], spares: int) -> list[Member]:
+    """Who has nothing to do where no shard waits, but for some in case that one fails.
+
+    Args:
+        members: all.
+        spares: how many of those that could try a shard stay, on as many nodes as there are: the
+            next try of a shard is to be on another node.
+    """
+    idle = [member for member in members if member.is_waiting or member.is_ready]
+    idle = [member for member in idle if not member.trials]
+    ready = [member for member in idle if member.is_ready]
+    first_of_node = {member.node: member for member in reversed(ready)}.values()
+    kept = sorted(ready, key=lambda member: member not in first_of_node)[:spares]
+    return [member for member in idle if member not in kept]
+
+
 def waits_for(members: Sequence[Member], needs: Needs, nodes: Nodes) -> str:
     """What all workers wait for, in words, if none of them can try shards."""
     waiting = [member for member in members if member.is_waiting]

@@ -149,7 +149,7 @@ class ShardQueue:
     @property
     def is_over(self) -> bool:
         """Whether nothing is left to be tried, nor being tried."""
-        return not (self._fresh or self._alone or self._later or self._flying)
+        return not self.left
 
     @property
     def in_flight(self) -> int:
@@ -157,9 +157,14 @@ class ShardQueue:
         return self._flying
 
     @property
+    def waiting(self) -> int:
+        """Shards that are to be tried and are not being tried."""
+        return len(self._fresh) + len(self._alone) + len(self._later)
+
+    @property
     def left(self) -> int:
         """Shards that are neither committed nor given up."""
-        return len(self._fresh) + len(self._alone) + len(self._later) + self._flying
+        return self.waiting + self._flying
 
     def next(
         self, idle: bool, node: str = "", others: Collection[str] = frozenset()
@@ -287,11 +292,8 @@ class ShardQueue:
         self._flying += 1
         history = self._histories.get(shard.name, _History())
         last = history.attempts + 1 >= self.engine.max_attempts
-        waited_out = (
-            history.since is not None
-            and history.pauses >= FEWEST_WAITS
-            and self._is_too_long(history.since)
-        )
+        is_late = history.since is not None and self._is_too_long(history.since)
+        waited_out = is_late and history.pauses >= FEWEST_WAITS
         return Trial(shard, history.tries + 1, alone, last, waited_out)
 
     def _history(self, trial: Trial) -> _History:
@@ -340,9 +342,8 @@ class ShardQueue:
                 f"not available: {shard.name}: {error}; tried again in {pause:.0f} s, which is no "
                 "attempt"
             )
-            self.say(
-                Event("not_available", line, "warning", shard=shard.name, reason=error, pause=pause)
-            )
+            about = {"shard": shard.name, "reason": error, "pause": pause}
+            self.say(Event("not_available", line, "warning", **about))
         elif self._failures == ALL_WAIT_FROM:
             line = (
                 f"the storage is not available: {error}; all shards wait for it, at most "

@@ -31,7 +31,7 @@ from pipeline.log import Event, say
 from pipeline.outputs.ledger import Ledger
 from pipeline.run.accounts.metrics import Metric, Put, told
 from pipeline.run.loads import Loads
-from pipeline.run.members import Member, lacks, waits_for
+from pipeline.run.members import Member, lacks, superfluous, waits_for
 from pipeline.run.placement import choose
 from pipeline.run.progress import Meter, shown
 from pipeline.run.queue import Outcome, ShardQueue, Trial
@@ -94,7 +94,11 @@ class RayExecutor:
         showing = shown(meter, engine.log_seconds)
         with showing, told(queue, _instrument), queue.work.returned():
             while not queue.is_over:
-                self._start(min(wanted, queue.left))
+                if not queue.waiting:
+                    for member in superfluous(self._members, engine.max_attempts):
+                        self._end(member)
+                busy = sum(bool(member.trials) for member in self._members)
+                self._start(min(wanted, busy + queue.waiting))
                 nodes = {member.node for member in self._members if member.is_ready}
                 for member in self._members:
                     if member.is_ready:

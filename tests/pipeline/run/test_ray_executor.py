@@ -147,6 +147,49 @@ def test_of_every_preset_a_run_goes_on_to_the_bytes_of_one_process(
     assert (output / "commits" / f"{first}.json").read_bytes() == done
 
 
+class Patient(Worker):
+    """One of three workers that begin together, the last of which fails when another is gone."""
+
+    def __init__(self, config: AnnotateConfig) -> None:
+        super().__init__(config, Blank)
+        self._workers = Path(config.output, "workers")
+        self._workers.mkdir(exist_ok=True)
+        (self._workers / str(os.getpid())).touch()
+
+    def do_shard(
+        self, trial: Trial, on_images: Callable[[int], object], alive: Callable[[], None]
+    ) -> None:
+        if trial.number == 1:
+            self._wait_until(lambda all: len(all) == 3)
+            if trial.shard.name.startswith("slow"):
+                self._wait_until(
+                    lambda workers: any(not Path("/proc", w).exists() for w in workers)
+                )
+                raise ConnectionError("the storage is away")
+        super().do_shard(trial, on_images, alive)
+
+    def _wait_until(self, happens: Callable[[list[str]], bool]) -> None:
+        deadline = time.monotonic() + 60
+        while not happens(os.listdir(self._workers)):
+            if time.monotonic() > deadline:
+                raise RuntimeError("it does not happen")
+            time.sleep(0.05)
+
+
+def test_workers_that_have_nothing_left_to_do_are_ended_but_for_a_spare(
+    on_ray: Callable[..., Ledger], make_config: Callable[..., AnnotateConfig], tmp_path: Path
+) -> None:
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    for name in ("a", "b", "slow"):
+        (folder / f"{name}.tar").symlink_to(SHARDS / "demo-00000.tar")
+    config = make_config(input=str(folder), limit_samples=4)
+    engine = replace(config.engine, workers=3, shards_in_flight=1, max_attempts=1)
+    ledger = on_ray(replace(config, engine=engine), Patient)
+    assert ledger.failures() == {} and len(ledger.committed()) == 3
+    assert len(os.listdir(Path(ledger.output, "workers"))) == 3  # nobody was started once more
+
+
 @pytest.mark.slow
 def test_only_the_guilty_shards_fail(
     on_ray: Callable[..., Ledger],
