@@ -29,7 +29,7 @@ def removed(case: Case) -> None:
     on_ray(case)
     case.trouble = Trouble(seconds=0.3)
     drive = case.start()
-    case.wait_for(case.draw.randrange(1, 5), drive)
+    case.wait_for(case.draw.randrange(1, 3), drive)  # and two of ten are in flight, or four
     with case.held():  # else the worker could be done with its last shard meanwhile
         time.sleep(case.draw.uniform(1, 2))
         case.bench.nodes.remove(a_node(case, "held"))
@@ -44,7 +44,7 @@ def raylet(case: Case) -> None:
     on_ray(case)
     case.trouble = Trouble(seconds=0.3)
     drive = case.start()
-    case.wait_for(case.draw.randrange(1, 5), drive)
+    case.wait_for(case.draw.randrange(1, 3), drive)  # and two of ten are in flight, or four
     with case.held():  # else the worker could be done with its last shard meanwhile
         time.sleep(case.draw.uniform(1, 2))
         case.bench.nodes.kill_raylet(a_node(case, "held"))
@@ -77,7 +77,7 @@ def all_removed(case: Case) -> None:
     on_ray(case)
     case.trouble = Trouble(seconds=0.3)
     drive = case.start()
-    case.wait_for_the_middle(drive)
+    case.wait_for(case.draw.randrange(1, 3), drive)
     with case.held():  # else the run could end before the nodes have
         a_node(case, "held")
         for node in case.bench.nodes.alive():
