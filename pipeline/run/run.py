@@ -174,9 +174,9 @@ def do_all(
     queue = ShardQueue(config.engine, todo, give_up, ledger.report)
     queue.work = work
     executor.run(queue)
-    unseen = queue.done - patient(ledger.committed)
-    for shard in todo:
-        if shard.name in unseen:
+    committed = patient(ledger.committed)
+    for shard in queue.done:
+        if shard.name not in committed:
             line = f"given up: {shard.name}: {UNSEEN}"
             say(Event("given_up", line, "error", shard=shard.name, reason=UNSEEN))
             give_up(shard, UNSEEN, True)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pipeline import storage
 from pipeline.config import AnnotateConfig, MaskConfig
 from pipeline.inputs.stages import STAGES
-from pipeline.outputs.index import CommitTable
+from pipeline.outputs.index import STAMP, CommitTable
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.records import STATUSES, Commit
 from pipeline.storage import Found, json_files, parquet
@@ -84,7 +84,11 @@ def test_rows_are_taken_out_and_put_in(fields: list[dict[str, Any]], chosen: int
     table = CommitTable.of(made)
     rest, taken = table.without(out), table.without(set(names) - out)
     assert rest.names == [name for name in names if name not in out]
-    assert list(rest.with_more(taken)) == list(table)
+    assert list(rest.replaced((), taken)) == list(table)
+    others = [replace(row, samples=row.samples + 1) for row in taken]
+    both = {row.shard: row for row in (*rest, *others)}
+    assert list(table.replaced(out, others)) == [both[name] for name in names]
+    assert table.without({"none of them"}) is table
 
 
 def test_more_rows_than_are_objects_at_once_keep_their_order() -> None:
@@ -97,8 +101,10 @@ def test_stamps_are_kept_where_they_are_to_be_believed() -> None:
     table = CommitTable.of([commit(name) for name in "abcd"], stamps)
     saved = CommitTable.from_bytes(table.to_bytes(unstamped={"b"}))
     assert saved is not None
-    assert dict(table.stamps()) == stamps | {"d": (None, None)}
-    assert dict(saved.stamps()) == stamps | {"b": (None, None), "d": (None, None)}
+    rows = [(name, *stamps.get(name, (None, None))) for name in "abcd"]
+    assert list(table.rows("shard", *STAMP)) == rows
+    rows[1] = ("b", None, None)
+    assert list(saved.rows("shard", *STAMP)) == rows
 
 
 @pytest.fixture
