@@ -5,11 +5,13 @@ All of it can be made again from the commits, and is.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -56,6 +58,7 @@ SHARDS = pa.schema(
     ]
 )
 """One row per committed shard, by name: all that its commit says, and which commit this was."""
+NO_ROWS = pa.RecordBatch.from_pylist([], schema=SHARDS)
 STAMP = ("commit_bytes", "commit_written")
 """Size and time of the commit that a row was made of, as `storage.Found` has them; null where a
 commit that was written at once after it could have had the same."""
@@ -150,23 +153,39 @@ class CommitTable:
     ) -> CommitTable:
         """All but the rows of some shards, and rows for some commits; see `of`.
 
-        The rows are copied once, whatever of them changes.
+        Only those parts of the table are copied in which a row goes or comes.
         """
-        stays = [name not in gone for (name,) in self.rows("shard")]
-        fresh = list(_batches(commits, stamps or {}))
-        if all(stays) and not fresh:
-            return self
-        both = pa.Table.from_batches([*self.table.to_batches(), *fresh], SHARDS)
-        stays += [True] * (len(both) - len(self))
-        order = pc.sort_indices(both["shard"])
-        return CommitTable(both.take(order.filter(pa.array(stays).take(order))))
+        fresh = _in_order(pa.Table.from_batches(_batches(commits, stamps or {}), SHARDS))
+        names = fresh["shard"].to_pylist()
+        parts = self.table.to_batches(max_chunksize=ROWS)
+        firsts = [part["shard"][0].as_py() for part in parts[1:]]
+        cuts = [0, *(bisect_left(names, first) for first in firsts), len(names)]
+        made, changed = [], False
+        for part, (start, stop) in zip(parts or [NO_ROWS], pairwise(cuts), strict=True):
+            stays = [name not in gone for name in part["shard"].to_pylist()]
+            if not all(stays) or start < stop:
+                rest = pa.Table.from_batches([part.filter(pa.array(stays, pa.bool_()))])
+                both = _in_order(pa.concat_tables([rest, fresh.slice(start, stop - start)]))
+                made += [some for some in both.to_batches() if len(some)]
+                changed = True
+            else:
+                made.append(part)
+        return CommitTable(pa.Table.from_batches(made, SHARDS)) if changed else self
 
 
-def _batches(commits: Iterable[Commit], stamps: Mapping[str, Found]) -> Iterator[pa.RecordBatch]:
-    source = iter(commits)
+def _in_order(table: pa.Table) -> pa.Table:
+    """The same rows by name; a copy only where they are not."""
+    order = pc.sort_indices(table["shard"])
+    is_so = order.equals(pa.array(np.arange(len(table), dtype=np.uint64)))
+    return table if is_so else table.take(order)
+
+
+def _batches(commits: Iterable[Commit], stamps: Mapping[str, Found]) -> list[pa.RecordBatch]:
+    source, batches = iter(commits), []
     while some := list(islice(source, ROWS)):
         rows = [_row(commit, stamps.get(commit.shard)) for commit in some]
-        yield pa.RecordBatch.from_pylist(rows, schema=SHARDS)
+        batches.append(pa.RecordBatch.from_pylist(rows, schema=SHARDS))
+    return batches
 
 
 def _row(commit: Commit, stamp: Found | None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -87,6 +88,7 @@ def run_shards(
     try:
         if planned.todo:
             running = patient(lambda: ledger.summarise(names, "running", planned.known, before))
+            planned = replace(planned, known=CommitTable.of([]))  # large, and soon out of date
             failure = "shards.parquet could not be written"
             writing = trying(TABLE_SECONDS, ledger.write_table, "shards.parquet", failure)
             with beating(lambda: ledger.beat(running, before.plus(work.cost()))), writing:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from pipeline import storage
 from pipeline.config import AnnotateConfig, MaskConfig
 from pipeline.inputs.stages import STAGES
+from pipeline.outputs import index
 from pipeline.outputs.index import STAMP, CommitTable
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.records import STATUSES, Commit
@@ -94,6 +95,26 @@ def test_rows_are_taken_out_and_put_in(fields: list[dict[str, Any]], chosen: int
 def test_more_rows_than_are_objects_at_once_keep_their_order() -> None:
     made = [commit(f"{number:05}", samples=number) for number in range(2500)]
     assert list(CommitTable.of(reversed(made))) == made
+
+
+def test_only_what_changes_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "ROWS", 2)
+    table = CommitTable.of([commit(name) for name in "acegik"])
+
+    def copied(other: CommitTable) -> str:
+        def at(of: CommitTable) -> dict[tuple[int, int], str]:
+            rows = (part["shard"] for part in of.table.to_batches(max_chunksize=1))
+            return {(row.buffers()[2].address, row.offset): row[0].as_py() for row in rows}
+
+        before = at(table)
+        return "".join(name for place, name in at(other).items() if place not in before)
+
+    assert copied(table) == copied(table.without("xyz")) == ""
+    assert copied(table.without("e")) == "g"
+    assert copied(table.replaced("e", [commit("f"), commit("b")])) == "abcfg"
+    assert copied(table.replaced("ac", [commit("z")])) == "ikz"
+    assert table.replaced("ac", [commit("z")]).names == list("egikz")
+    assert table.without("acegik").names == [] and len(table.without("acegik")) == 0
 
 
 def test_stamps_are_kept_where_they_are_to_be_believed() -> None:
