@@ -58,7 +58,6 @@ SHARDS = pa.schema(
     ]
 )
 """One row per committed shard, by name: all that its commit says, and which commit this was."""
-NO_ROWS = pa.RecordBatch.from_pylist([], schema=SHARDS)
 STAMP = ("commit_bytes", "commit_written")
 """Size and time of the commit that a row was made of, as `storage.Found` has them; null where a
 commit that was written at once after it could have had the same."""
@@ -156,12 +155,14 @@ class CommitTable:
         Only those parts of the table are copied in which a row goes or comes.
         """
         fresh = _in_order(pa.Table.from_batches(_batches(commits, stamps or {}), SHARDS))
+        if not len(self):
+            return CommitTable(fresh)
         names = fresh["shard"].to_pylist()
         parts = self.table.to_batches(max_chunksize=ROWS)
         firsts = [part["shard"][0].as_py() for part in parts[1:]]
         cuts = [0, *(bisect_left(names, first) for first in firsts), len(names)]
         made, changed = [], False
-        for part, (start, stop) in zip(parts or [NO_ROWS], pairwise(cuts), strict=True):
+        for part, (start, stop) in zip(parts, pairwise(cuts), strict=True):
             stays = [name not in gone for name in part["shard"].to_pylist()]
             if not all(stays) or start < stop:
                 rest = pa.Table.from_batches([part.filter(pa.array(stays, pa.bool_()))])
