@@ -156,7 +156,7 @@ class CommitTable:
         """
         fresh = _in_order(pa.Table.from_batches(_batches(commits, stamps or {}), SHARDS))
         if not len(self):
-            return CommitTable(fresh)
+            return CommitTable(fresh) if len(fresh) else self
         names = fresh["shard"].to_pylist()
         parts = self.table.to_batches(max_chunksize=ROWS)
         firsts = [part["shard"][0].as_py() for part in parts[1:]]
