@@ -112,7 +112,8 @@ def drive(folder: Path, executor: Any, actors: int) -> dict[str, float]:
 
     Returns:
         `shards_per_s` between the first shard and the last, seconds to plan, to plan what is left
-        at 95 %, and from the last shard to the end; the driver's memory before and at its peak.
+        at 95 %, and from the last shard to the end; the driver's memory before the run
+        and at its peak.
     """
     engine = ExecutionConfig(executor=executor, workers=actors, threads=1, log_seconds=10.0)
     config = AnnotateConfig(input=str(folder / "in"), output=str(folder / "out"), engine=engine)
@@ -133,6 +134,8 @@ def drive(folder: Path, executor: Any, actors: int) -> dict[str, float]:
         "plan_s": planned - begun,
         "end_s": finished - written[-1],
         "run_s": ended - planned,
+        "start_mb": start,
+        "peak_mb": peak_bytes() / 1e6,
     }
     for commit in sorted(Path(config.output, "commits").glob("*.json"))[::LEFT]:
         commit.unlink()
@@ -140,7 +143,7 @@ def drive(folder: Path, executor: Any, actors: int) -> dict[str, float]:
     left = plan(config, Ledger(config.output), find_shards(config.patterns))
     figures["resume_s"] = time.monotonic() - begun
     assert len(left.todo) == -(-len(shards) // LEFT)
-    return figures | {"start_mb": start, "peak_mb": peak_bytes() / 1e6}
+    return figures
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ BRACES = re.compile(
 """What braceexpand sees in a pattern: what is escaped, ranges, and the marks of alternatives."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Place:
     """A location to look at, the pattern that named it, and the setting that this is of."""
 

@@ -91,6 +91,7 @@ def find_shards(
         uri = storage.normalise(location)
         if root and uri.startswith(root):
             uri = uri[len(root) :]
+        uri = location if uri == location else uri  # one text for both
         shard = shards.setdefault(uri, Shard(location, uri, *found))
         if _address(shard.location) != _address(location):
             both = f"{storage.public(shard.location)} and {storage.public(location)}"

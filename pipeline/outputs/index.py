@@ -5,11 +5,13 @@ All of it can be made again from the commits, and is.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -87,11 +89,7 @@ class CommitTable:
             commits: in any order, each of another shard.
             stamps: shard → what is said of its commit's file.
         """
-        source, batches = iter(commits), []
-        while some := list(islice(source, ROWS)):
-            rows = [_row(commit, (stamps or {}).get(commit.shard)) for commit in some]
-            batches.append(pa.RecordBatch.from_pylist(rows, schema=SHARDS))
-        return cls(pa.Table.from_batches(batches, SHARDS).sort_by("shard"))
+        return cls(SHARDS.empty_table()).replaced((), commits, stamps)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> CommitTable | None:
@@ -126,18 +124,12 @@ class CommitTable:
     @property
     def names(self) -> list[str]:
         """Of the shards, sorted."""
-        return self.column("shard")
+        return [shard for (shard,) in self.rows("shard")]
 
-    def column(self, name: str) -> list[Any]:
-        """The values of a column, in the order of the names."""
-        values: list[Any] = self.table[name].to_pylist()
-        return values
-
-    def stamps(self) -> Iterator[tuple[str, Found]]:
-        """Name of each shard, and what was said of its commit's file; None for both if unknown."""
-        columns = (self.column(name) for name in STAMP)
-        for shard, size, written in zip(self.names, *columns, strict=True):
-            yield shard, Found(size, written)
+    def rows(self, *columns: str) -> Iterator[tuple[Any, ...]]:
+        """The values of some columns, row by row, in the order of the names."""
+        for batch in self.table.select(columns).to_batches(max_chunksize=ROWS):
+            yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
     def files(self, folder: str) -> Iterator[tuple[str, str, int]]:
         """Shard, path and bytes of every committed file in a folder."""
@@ -148,20 +140,53 @@ class CommitTable:
                     if path.startswith(f"{folder}/"):
                         yield shard, path, size
 
-    def only(self, keep: Sequence[bool]) -> CommitTable:
-        """The rows for which `keep` says so."""
-        return self if all(keep) else CommitTable(self.table.filter(pa.array(keep, pa.bool_())))
-
     def without(self, shards: Collection[str]) -> CommitTable:
         """All but the rows of some shards."""
-        return self.only([name not in shards for name in self.names]) if shards else self
+        return self.replaced(shards, ())
 
-    def with_more(self, other: CommitTable) -> CommitTable:
-        """The rows of both, which are of different shards."""
-        if not (len(self) and len(other)):
-            return self if len(self) else other
-        both = pa.concat_tables([self.table, other.table]).sort_by("shard")
-        return CommitTable(both.combine_chunks())
+    def replaced(
+        self,
+        gone: Collection[str],
+        commits: Iterable[Commit],
+        stamps: Mapping[str, Found] | None = None,
+    ) -> CommitTable:
+        """All but the rows of some shards, and rows for some commits; see `of`.
+
+        Only those parts of the table are copied in which a row goes or comes.
+        """
+        fresh = _in_order(pa.Table.from_batches(_batches(commits, stamps or {}), SHARDS))
+        if not len(self):
+            return CommitTable(fresh) if len(fresh) else self
+        names = fresh["shard"].to_pylist()
+        parts = self.table.to_batches(max_chunksize=ROWS)
+        firsts = [part["shard"][0].as_py() for part in parts[1:]]
+        cuts = [0, *(bisect_left(names, first) for first in firsts), len(names)]
+        made, changed = [], False
+        for part, (start, stop) in zip(parts, pairwise(cuts), strict=True):
+            stays = [name not in gone for name in part["shard"].to_pylist()]
+            if not all(stays) or start < stop:
+                rest = pa.Table.from_batches([part.filter(pa.array(stays, pa.bool_()))])
+                both = _in_order(pa.concat_tables([rest, fresh.slice(start, stop - start)]))
+                made += [some for some in both.to_batches() if len(some)]
+                changed = True
+            else:
+                made.append(part)
+        return CommitTable(pa.Table.from_batches(made, SHARDS)) if changed else self
+
+
+def _in_order(table: pa.Table) -> pa.Table:
+    """The same rows by name; a copy only where they are not."""
+    order = pc.sort_indices(table["shard"])
+    is_so = order.equals(pa.array(np.arange(len(table), dtype=np.uint64)))
+    return table if is_so else table.take(order)
+
+
+def _batches(commits: Iterable[Commit], stamps: Mapping[str, Found]) -> list[pa.RecordBatch]:
+    source, batches = iter(commits), []
+    while some := list(islice(source, ROWS)):
+        rows = [_row(commit, stamps.get(commit.shard)) for commit in some]
+        batches.append(pa.RecordBatch.from_pylist(rows, schema=SHARDS))
+    return batches
 
 
 def _row(commit: Commit, stamp: Found | None) -> dict[str, Any]:

@@ -77,8 +77,7 @@ def _changed(names: Mapping[str, Shard], commits: CommitTable) -> tuple[dict[str
     A web server need not say how long a file is, nor of when.
     """
     other_size, dated = {}, []
-    columns = (commits.column(name) for name in ("shard", "bytes", "modified"))
-    for name, size, modified in zip(*columns, strict=True):
+    for name, size, modified in commits.rows("shard", "bytes", "modified"):
         now = names.get(name)
         if now is None:
             continue

@@ -114,7 +114,7 @@ class ShardQueue:
         report: called with the record of every shard that is committed.
         say: called with a line for people, of everything that goes wrong.
         clock: seconds, of whatever beginning.
-        done: names of the shards that are committed, as their workers say.
+        done: the shards that are committed, as their workers say.
         ended: how many shards are committed or given up.
         ended_bytes: of these.
         ran_out: whether the storage was away for too long, so that the run is to end.
@@ -127,7 +127,7 @@ class ShardQueue:
     report: Callable[[str], object] = str
     say: Callable[[str], object] = say
     clock: Callable[[], float] = time.monotonic
-    done: set[str] = field(default_factory=set)
+    done: list[Shard] = field(default_factory=list)
     ended: int = 0
     ended_bytes: int = 0
     ran_out: bool = False
@@ -234,7 +234,7 @@ class ShardQueue:
         if not outcome.error:
             self.report(outcome.record)
             self.work.add(outcome.record)
-            self.done.add(trial.shard.name)
+            self.done.append(trial.shard)
             self._histories.pop(trial.shard.name, None)
             self._over(trial.shard)
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -87,6 +88,7 @@ def run_shards(
     try:
         if planned.todo:
             running = patient(lambda: ledger.summarise(names, "running", planned.known, before))
+            planned = replace(planned, known=CommitTable.of([]))  # large, and soon out of date
             failure = "shards.parquet could not be written"
             writing = trying(TABLE_SECONDS, ledger.write_table, "shards.parquet", failure)
             with beating(lambda: ledger.beat(running, before.plus(work.cost()))), writing:
@@ -174,9 +176,9 @@ def do_all(
     queue = ShardQueue(config.engine, todo, give_up, ledger.report)
     queue.work = work
     executor.run(queue)
-    unseen = queue.done - patient(ledger.committed)
-    for shard in todo:
-        if shard.name in unseen:
+    committed = patient(ledger.committed)
+    for shard in queue.done:
+        if shard.name not in committed:
             line = f"given up: {shard.name}: {UNSEEN}"
             say(Event("given_up", line, "error", shard=shard.name, reason=UNSEEN))
             give_up(shard, UNSEEN, True)

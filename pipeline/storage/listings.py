@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from glob import has_magic
+from operator import attrgetter
 from typing import NamedTuple
 
 from pyarrow import fs
@@ -98,7 +99,7 @@ def list_files(location: str) -> dict[str, Found]:
     """
     filesystem, path = resolve(location)
     files = _files(filesystem, fs.FileSelector(path, allow_not_found=True))
-    return {path.rpartition("/")[2]: found for path, found in sorted(files.items())}
+    return {path.rpartition("/")[2]: found for path, found in files}
 
 
 def listing(location: str) -> list[tuple[str, int, int]]:
@@ -120,7 +121,8 @@ def listing(location: str) -> list[tuple[str, int, int]]:
     return sorted((info.path[start:], int(info.size), int(info.mtime_ns)) for info in files)
 
 
-def _files(filesystem: fs.FileSystem, selector: fs.FileSelector) -> dict[str, Found]:
+def _files(filesystem: fs.FileSystem, selector: fs.FileSelector) -> Iterator[tuple[str, Found]]:
+    """Path of every file, sorted, and what is said of it. Each info is freed as it is taken."""
     try:
         infos = filesystem.get_file_info(selector)
     except FileNotFoundError:
@@ -128,8 +130,11 @@ def _files(filesystem: fs.FileSystem, selector: fs.FileSelector) -> dict[str, Fo
             raise
         # pyarrow did not find the directory, looked whether it is there, and by then it was.
         infos = filesystem.get_file_info(selector)
-    files = (info for info in infos if info.is_file)
-    return {info.path: _found(filesystem, info) for info in files}
+    infos.sort(key=attrgetter("path"), reverse=True)
+    while infos:
+        info = infos.pop()
+        if info.is_file:
+            yield info.path, _found(filesystem, info)
 
 
 def _those(
@@ -142,7 +147,7 @@ def _those(
     """
     if dangling := _dangling(filesystem, selector, wanted):
         raise FileNotFoundError(f"{dangling}: is a link to what is not there")
-    return {path: info for path, info in _files(filesystem, selector).items() if wanted(path)}
+    return {path: found for path, found in _files(filesystem, selector) if wanted(path)}
 
 
 def _dangling(
@@ -184,11 +189,11 @@ def _found(filesystem: fs.FileSystem, info: fs.FileInfo) -> Found:
 def _located(location: str, files: dict[str, Found]) -> dict[str, Found]:
     """The files of one filesystem as locations of the form in which `location` was given."""
     if not is_uri(location):
-        return dict(sorted(files.items()))
+        return files
     if is_file(location):
-        return {file_uri(path): found for path, found in sorted(files.items())}
+        return {file_uri(path): found for path, found in files.items()}
     bucket = parts(location)  # and how it is reached
     return {
         bucket._replace(path=path.partition("/")[2]).joined(): found
-        for path, found in sorted(files.items())
+        for path, found in files.items()
     }

@@ -19,7 +19,7 @@ import pyarrow as pa
 from pipeline import storage
 from pipeline.errors import one_line
 from pipeline.log import Event, say
-from pipeline.outputs.index import CommitTable
+from pipeline.outputs.index import STAMP, CommitTable
 from pipeline.outputs.records import Commit
 from pipeline.storage import Found
 from pipeline.storage.json_files import JsonFiles, settled
@@ -91,23 +91,28 @@ class Commits:
         """
         with self._lock:
             seen, there = time.time_ns(), self._files.listing(FOLDER)
-            known = self._believed(own, there, seen)
-            unknown = there.keys() - set(known.names)
-            foreign: set[str] = set()
+            if self._known is None:
+                # Where nothing is done, there is nothing to read either.
+                found = self._index() if there else None
+                self._known, self._saved = found or CommitTable.of([]), found is not None
+            known = self._known
+            doubted = self._doubted(known, own, there, seen)
+            unknown = set(there).difference(known.names) | (doubted & there.keys())
+            foreign, young = set[str](), set[str]()
 
             def of_the_run() -> Iterator[Commit]:
                 for name, content in self._read(unknown, there):
-                    if own in (content.get("fingerprint"), None):
-                        yield self._commit(name, content)
-                    else:
+                    if own not in (content.get("fingerprint"), None):
                         foreign.add(name)
+                        continue
+                    if not settled(there[name], seen):
+                        young.add(name)
+                    yield self._commit(name, content)
 
-            fresh = CommitTable.of(of_the_run(), there)
-            if len(fresh):
+            self._known = known.replaced(doubted, of_the_run(), there)
+            if self._known is not known:
                 self._saved = False
-            self._known = known.with_more(fresh)
-            self._young -= unknown
-            self._young |= {name for name in fresh.names if not settled(there[name], seen)}
+            self._young = (self._young - unknown) | young
             return self._known, foreign
 
     def save(self, own: str | None) -> CommitTable:
@@ -120,22 +125,17 @@ class Commits:
                 self._saved = True
             return table
 
-    def _believed(self, own: str | None, there: dict[str, Found], seen: int) -> CommitTable:
-        """Of what is known, by this process or from its last run, what is still so."""
-        if self._known is None:
-            # Where nothing is done, there is nothing to read either.
-            found = self._index() if there else None
-            self._known, self._saved = found or CommitTable.of([]), found is not None
-        of = self._known.column("fingerprint")
-        keep = [
-            there.get(shard) == stamp
-            and own in (made, None)
-            and not (shard in self._young and settled(stamp, seen))
-            for made, (shard, stamp) in zip(of, self._known.stamps(), strict=True)
-        ]
-        if not all(keep):
-            self._saved = False
-        return self._known.only(keep)
+    def _doubted(
+        self, known: CommitTable, own: str | None, there: dict[str, Found], seen: int
+    ) -> set[str]:
+        """Of what is known, by this process or from its last run, what may not be so any more."""
+        return {
+            shard
+            for shard, made, *stamp in known.rows("shard", "fingerprint", *STAMP)
+            if there.get(shard) != tuple(stamp)
+            or own not in (made, None)
+            or (shard in self._young and settled(there[shard], seen))
+        }
 
     def _index(self) -> CommitTable | None:
         try:
@@ -155,7 +155,7 @@ class Commits:
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         """Records as they were reported, if the files still are of that size, or read."""
         unreported = []
-        for name in names:
+        for name in sorted(names):  # rows in order need no copy
             text = self.take_report(name)
             if text and len(text.encode()) == there[name].size:
                 yield name, json.loads(text)

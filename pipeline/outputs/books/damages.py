@@ -17,9 +17,10 @@ def by_size(files: JsonFiles, commits: CommitTable, folders: Sequence[str]) -> d
     """
     found = {}
     for folder in folders:
-        committed = list(commits.files(folder))
-        there = storage.list_files(files.path(folder)) if committed else {}
-        for shard, path, size in committed:
+        there = None
+        for shard, path, size in commits.files(folder):
+            if there is None:
+                there = storage.list_files(files.path(folder))
             file = there.get(path.rpartition("/")[2])
             if wrong := _other_size(path, size, file.size if file else None):
                 found[shard] = wrong

@@ -55,11 +55,11 @@ def images_left(config: AnnotateConfig, plan: Plan) -> Images:
     if not missing:
         return Images(number, "sizes.json")
     known = plan.known
-    read = sum(known.column("bytes"))
+    read = sum(size for (size,) in known.rows("bytes"))
     if not read or any(not shard.size for shard in missing):
         why = f"{len(missing):,} shards without sizes.json beside them"
         return Images(None, f"{why}, and none that is committed to go by")
-    rate = sum(known.column("samples")) / read
+    rate = sum(samples for (samples,) in known.rows("samples")) / read
     by_bytes = round(rate * sum(shard.size for shard in missing))
     return Images(number + by_bytes, "by the bytes and samples of committed shards")
 

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from pipeline import storage
 from pipeline.config import AnnotateConfig, MaskConfig
 from pipeline.inputs.stages import STAGES
-from pipeline.outputs.index import CommitTable
+from pipeline.outputs import index
+from pipeline.outputs.index import STAMP, CommitTable
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.records import STATUSES, Commit
 from pipeline.storage import Found, json_files, parquet
@@ -84,7 +85,11 @@ def test_rows_are_taken_out_and_put_in(fields: list[dict[str, Any]], chosen: int
     table = CommitTable.of(made)
     rest, taken = table.without(out), table.without(set(names) - out)
     assert rest.names == [name for name in names if name not in out]
-    assert list(rest.with_more(taken)) == list(table)
+    assert list(rest.replaced((), taken)) == list(table)
+    others = [replace(row, samples=row.samples + 1) for row in taken]
+    both = {row.shard: row for row in (*rest, *others)}
+    assert list(table.replaced(out, others)) == [both[name] for name in names]
+    assert table.without({"none of them"}) is table
 
 
 def test_more_rows_than_are_objects_at_once_keep_their_order() -> None:
@@ -92,13 +97,35 @@ def test_more_rows_than_are_objects_at_once_keep_their_order() -> None:
     assert list(CommitTable.of(reversed(made))) == made
 
 
+def test_only_what_changes_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "ROWS", 2)
+    table = CommitTable.of([commit(name) for name in "acegik"])
+
+    def copied(other: CommitTable) -> str:
+        def at(of: CommitTable) -> dict[tuple[int, int], str]:
+            rows = (part["shard"] for part in of.table.to_batches(max_chunksize=1))
+            return {(row.buffers()[2].address, row.offset): row[0].as_py() for row in rows}
+
+        before = at(table)
+        return "".join(name for place, name in at(other).items() if place not in before)
+
+    assert copied(table) == copied(table.without("xyz")) == ""
+    assert copied(table.without("e")) == "g"
+    assert copied(table.replaced("e", [commit("f"), commit("b")])) == "abcfg"
+    assert copied(table.replaced("ac", [commit("z")])) == "ikz"
+    assert table.replaced("ac", [commit("z")]).names == list("egikz")
+    assert table.without("acegik").names == [] and len(table.without("acegik")) == 0
+
+
 def test_stamps_are_kept_where_they_are_to_be_believed() -> None:
     stamps = {name: Found(number, f"{number}") for number, name in enumerate("abc")}
     table = CommitTable.of([commit(name) for name in "abcd"], stamps)
     saved = CommitTable.from_bytes(table.to_bytes(unstamped={"b"}))
     assert saved is not None
-    assert dict(table.stamps()) == stamps | {"d": (None, None)}
-    assert dict(saved.stamps()) == stamps | {"b": (None, None), "d": (None, None)}
+    rows = [(name, *stamps.get(name, (None, None))) for name in "abcd"]
+    assert list(table.rows("shard", *STAMP)) == rows
+    rows[1] = ("b", None, None)
+    assert list(saved.rows("shard", *STAMP)) == rows
 
 
 @pytest.fixture

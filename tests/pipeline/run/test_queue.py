@@ -54,8 +54,7 @@ class Run:
         self.now += seconds
 
     def done(self) -> str:
-        names = {shard.name: shard.uri[1] for shard in self.queue.shards}
-        return "".join(sorted(names[name] for name in self.queue.done))
+        return "".join(sorted(shard.uri[1] for shard in self.queue.done))
 
 
 def letter(trial: Trial) -> str:
