@@ -77,7 +77,8 @@ def test_spectra_are_the_published_ones(name: str) -> None:
     """But for the frames across the edge of a clip that an earlier clip has already moved."""
     ours = clips(torch.from_numpy(waveform(name)))[:, :, ::4, ::3]
     published = ARRAYS[f"spectra/{name}"]
-    differing = (ours - published).abs().amax((0, 1, 2)) > 1e-4
+    # Bins without a sound in them are logarithms of rounding: 2e-4, which differ by processor.
+    differing = (ours - published).abs().amax((0, 1, 2)) > 5e-4
     assert differing.sum() <= (2 if name in ("overlapping", "other_rate") else 0)
 
 
