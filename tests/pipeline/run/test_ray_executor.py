@@ -169,7 +169,7 @@ class Patient(Worker):
         super().do_shard(trial, on_images, alive)
 
     def _wait_until(self, happens: Callable[[list[str]], bool]) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300  # three workers start slowly beside other tests
         while not happens(os.listdir(self._workers)):
             if time.monotonic() > deadline:
                 raise RuntimeError("it does not happen")
