@@ -34,8 +34,8 @@ class Factors:
     prompts: int = 1  # of each image: assumed, as in the row of the benchmark
     mask_bytes: int = 600  # of a mask in its table: assumed; the export benchmark has as many
     part_bytes: int = 8 << 20  # of a request: `READ_BUFFER`
-    driver_start_mb: float = 817.0  # measured: driver, on Ray
-    driver_peak_mb: float = 1400.0  # measured: driver, with 100,000 shards
+    driver_start_mb: float = 833.0  # measured: driver, on Ray
+    driver_peak_mb: float = 1265.0  # measured: driver, with 100,000 shards
     price: float = 2.5  # of a GPU-hour: assumed
 
     @property
