@@ -88,7 +88,7 @@ class Simulation:
         while not self.queue.is_over:
             self.now, _, event, arguments = heapq.heappop(self._heap)
             event(*arguments)
-            waiting = self.queue.left > self.queue.in_flight
+            waiting = bool(self.queue.waiting)
             self._drained = self.now if waiting or self._waiting else self._drained
             self._waiting = waiting
         for actor in self._actors:
@@ -194,7 +194,7 @@ class Simulation:
 
     def _look(self) -> None:
         """The executor looks now and then what has become due."""
-        if self.queue.left > self.queue.in_flight:
+        if self.queue.waiting:
             for actor in list(self._idle):
                 self._fill(actor)
         self._at(1.0, self._look)

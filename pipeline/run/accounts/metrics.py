@@ -103,7 +103,7 @@ def values(queue: ShardQueue) -> dict[str, Mapping[str, int | float]]:
         "committed": done,
         "given_up": queue.ended - done,
         "in_flight": queue.in_flight,
-        "waiting": queue.left - queue.in_flight,
+        "waiting": queue.waiting,
     }
     return {
         "legrad_images": dict(work.statuses),

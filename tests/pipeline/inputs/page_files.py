@@ -8,7 +8,7 @@ import json
 import shutil
 import zipfile
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,23 +34,19 @@ def files(folder: Path) -> Iterator[Row]:
     """Class files and truths."""
     classes = folder / "classes.yaml"
     texts = ("- {id: 1, name: dog}", "- {id: 1, name: no}", "dog, cat")
-    for text in (*texts, "- {id: 1, name: dog}\n- {id: 1, name: cat}"):
-        classes.write_text(text)
-        example = f"`{text}`".replace("\n", "` `")
-        yield (
-            "class file",
-            example,
-            outcome(lambda: f"classes: {len(load_classes(str(classes)))}", str(classes)),
-        )
+    yield from counted(
+        "class file",
+        classes,
+        (*texts, "- {id: 1, name: dog}\n- {id: 1, name: cat}"),
+        lambda: f"classes: {len(load_classes(str(classes)))}",
+    )
     names = folder / "names.csv"
-    for text in ("LabelName,DisplayName\n/m/1,dog", "/m/1,dog\n/m/2,cat", "DisplayName,x\ndog,1"):
-        names.write_text(text)
-        example = f"`{text}`".replace("\n", "` `")
-        yield (
-            "class descriptions",
-            example,
-            outcome(lambda: f"labels: {len(read_descriptions(str(names)))}", str(names)),
-        )
+    yield from counted(
+        "class descriptions",
+        names,
+        ("LabelName,DisplayName\n/m/1,dog", "/m/1,dog\n/m/2,cat", "DisplayName,x\ndog,1"),
+        lambda: f"labels: {len(read_descriptions(str(names)))}",
+    )
     square = [[0.0, 0.0, 4.0, 0.0, 4.0, 4.0]]
     for what, file_names, segmentation, key in (
         ("whole path", ["a.jpg", "x/a.jpg"], square, "x/a"),
@@ -77,6 +73,13 @@ def files(folder: Path) -> Iterator[Row]:
 
         shown = ", ".join(f"`{name}`" for name in dict.fromkeys(file_names))
         yield "COCO truth", f"{what}: {shown} for key `{key}`", outcome(find, str(path))
+
+
+def counted(what: str, path: Path, texts: Iterable[str], read: Callable[[], str]) -> Iterator[Row]:
+    """What is read of a file with each of some texts in it."""
+    for text in texts:
+        path.write_text(text)
+        yield what, f"`{text}`".replace("\n", "` `"), outcome(read, str(path))
 
 
 def truths(folder: Path) -> Iterator[Row]:

@@ -77,6 +77,15 @@ class Fragile(Worker):
         super().do_shard(trial, on_images, alive)
 
 
+def named(tmp_path: Path, *names: str) -> str:
+    """A folder with the first shard of the demo by several names."""
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    for name in names:
+        (folder / f"{name}.tar").symlink_to(SHARDS / "demo-00000.tar")
+    return str(folder)
+
+
 @pytest.fixture
 def on_ray(shared_ray: str) -> Callable[..., Ledger]:
     """`on_ray(config, make_worker=)`: a run, as the command makes it."""
@@ -179,11 +188,7 @@ class Patient(Worker):
 def test_workers_that_have_nothing_left_to_do_are_ended_but_for_a_spare(
     on_ray: Callable[..., Ledger], make_config: Callable[..., AnnotateConfig], tmp_path: Path
 ) -> None:
-    folder = tmp_path / "shards"
-    folder.mkdir()
-    for name in ("a", "b", "slow"):
-        (folder / f"{name}.tar").symlink_to(SHARDS / "demo-00000.tar")
-    config = make_config(input=str(folder), limit_samples=4)
+    config = make_config(input=named(tmp_path, "a", "b", "slow"), limit_samples=4)
     engine = replace(config.engine, workers=3, shards_in_flight=1, max_attempts=1)
     ledger = on_ray(replace(config, engine=engine), Patient)
     assert ledger.failures() == {} and len(ledger.committed()) == 3
@@ -196,16 +201,11 @@ def test_only_the_guilty_shards_fail(
     make_config: Callable[..., AnnotateConfig],
     tmp_path: Path,
 ) -> None:
-    folder = tmp_path / "shards"
-    folder.mkdir()
-    data = (SHARDS / "demo-00000.tar").read_bytes()
-    names = ["a", "b", "deadly", "unlucky", "wrong", "x", "y"]
-    for name in names:
-        (folder / f"{name}.tar").write_bytes(data)
-    config = make_config(input=str(folder), limit_samples=4)
+    folder = named(tmp_path, "a", "b", "deadly", "unlucky", "wrong", "x", "y")
+    config = make_config(input=folder, limit_samples=4)
     engine = replace(config.engine, workers=2, max_attempts=1)
     ledger = on_ray(replace(config, engine=engine), Fragile)
-    by_name = {Path(shard.uri).stem: shard.name for shard in find_shards([str(folder)])}
+    by_name = {Path(shard.uri).stem: shard.name for shard in find_shards([folder])}
     assert ledger.failures() == {
         by_name["deadly"]: WORKER_DIED,
         by_name["wrong"]: "RuntimeError: boom",
@@ -219,11 +219,7 @@ def test_only_the_guilty_shards_fail(
 def test_a_worker_that_stands_still_is_ended_and_its_shards_tried_again(
     on_ray: Callable[..., Ledger], make_config: Callable[..., AnnotateConfig], tmp_path: Path
 ) -> None:
-    folder = tmp_path / "shards"
-    folder.mkdir()
-    for name in ("a", "slow", "stuck"):
-        (folder / f"{name}.tar").symlink_to(SHARDS / "demo-00000.tar")
-    config = make_config(input=str(folder), limit_samples=4)
+    config = make_config(input=named(tmp_path, "a", "slow", "stuck"), limit_samples=4)
     engine = replace(config.engine, workers=1, max_attempts=1, stall_seconds=5.0)
     ledger = on_ray(replace(config, engine=engine), Fragile)
     assert {name.partition("-")[0] for name in ledger.committed()} == {"a", "slow"}
