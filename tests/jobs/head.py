@@ -102,7 +102,7 @@ def running_head(environment: Mapping[str, str], *options: str) -> Iterator[Head
             def answers() -> bool:
                 assert process.poll() is None, (folder / "log").read_text()
                 try:
-                    return bool(head.ask("version"))
+                    return bool(_alive(head))  # its own node comes last
                 except OSError:
                     return False
 
@@ -119,15 +119,21 @@ def joined(head: Head, log: Path, *options: str) -> Iterator[None]:
         log: a file for what it says.
         options: more for `ray start`.
     """
-
-    def nodes() -> int:
-        return sum(node["state"] == "ALIVE" for node in head.listed("nodes"))
-
-    before = nodes()
+    before = _alive(head)
     environment = {k: v for k, v in head.environment.items() if k != "RAY_ADDRESS"}
-    with _started(environment, log, [f"--address={head.join}", *options]):
-        until(lambda: nodes() > before, "the node joins")
+    with _started(environment, log, [f"--address={head.join}", *options]) as process:
+
+        def is_there() -> bool:
+            assert process.poll() is None, log.read_text()
+            return _alive(head) > before
+
+        until(is_there, "the node joins")
         yield
+
+
+def _alive(head: Head) -> int:
+    """Nodes of the cluster."""
+    return sum(node["state"] == "ALIVE" for node in head.listed("nodes"))
 
 
 @contextmanager
