@@ -82,14 +82,17 @@ def superfluous(members: Iterable[Member], spares: int) -> list[Member]:
 
     Args:
         members: all.
-        spares: how many of those that could try a shard stay, on as many nodes as there are: the
-            next try of a shard is to be on another node.
+        spares: how many of those that could try a shard stay, on as many nodes as there are, and
+            where nobody is busy before all: the next try of a shard is to be on another node.
     """
+    members = list(members)
+    busy = {member.node for member in members if member.trials}
     idle = [member for member in members if member.is_waiting or member.is_ready]
     idle = [member for member in idle if not member.trials]
     ready = [member for member in idle if member.is_ready]
     first_of_node = {member.node: member for member in reversed(ready)}.values()
-    kept = sorted(ready, key=lambda member: member not in first_of_node)[:spares]
+    ready.sort(key=lambda member: (member not in first_of_node, member.node in busy))
+    kept = ready[:spares]
     return [member for member in idle if member not in kept]
 
 

@@ -14,7 +14,8 @@ def test_spares_are_on_as_many_nodes_as_there_are() -> None:
     a, also_a, b, c = member("a"), member("a"), member("b"), member("c")
     members = [busy, waiting, a, also_a, b, c]
     assert superfluous(members, 3) == [waiting, also_a]
-    assert superfluous(members, 2) == [waiting, also_a, c]
+    assert superfluous(members, 2) == [waiting, a, also_a]  # what fails on a is tried elsewhere
+    assert superfluous(members, 1) == [waiting, a, also_a, c]
     assert superfluous(members, 4) == [waiting]
     assert superfluous([busy, a, also_a], 1) == [also_a]
 

@@ -157,42 +157,58 @@ def test_of_every_preset_a_run_goes_on_to_the_bytes_of_one_process(
 
 
 class Patient(Worker):
-    """One of three workers that begin together, the last of which fails when another is gone."""
+    """One of three workers, each with two shards; the last dies when another has been ended.
+
+    Every first try notes who makes it, and so does every second.
+    """
 
     def __init__(self, config: AnnotateConfig) -> None:
         super().__init__(config, Blank)
-        self._workers = Path(config.output, "workers")
-        self._workers.mkdir(exist_ok=True)
-        (self._workers / str(os.getpid())).touch()
+        self._tries = Path(config.output, "tries")
+        self._commits = Path(config.output, "commits")
+        self._tries.mkdir(exist_ok=True)
 
     def do_shard(
         self, trial: Trial, on_images: Callable[[int], object], alive: Callable[[], None]
     ) -> None:
+        (self._tries / f"{trial.number} {trial.shard.name} {os.getpid()}").touch()
         if trial.number == 1:
-            self._wait_until(lambda all: len(all) == 3)
+            self._wait_until(lambda: len(self._workers()) == 3 and len(self._begun()) == 6)
             if trial.shard.name.startswith("slow"):
+                self._wait_until(lambda: len(list(self._commits.glob("[!.]*.json"))) == 4)
                 self._wait_until(
-                    lambda workers: any(not Path("/proc", w).exists() for w in workers)
+                    lambda: not all(Path("/proc", w).exists() for w in self._workers())
                 )
-                raise ConnectionError("the storage is away")
+                time.sleep(1.0)  # in which the spare would be ended, too
+                os._exit(1)
         super().do_shard(trial, on_images, alive)
 
-    def _wait_until(self, happens: Callable[[list[str]], bool]) -> None:
+    def _begun(self) -> list[str]:
+        return [name for name in os.listdir(self._tries) if name.startswith("1 ")]
+
+    def _workers(self) -> set[str]:
+        return {name.split()[-1] for name in self._begun()}
+
+    def _wait_until(self, happens: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 300  # three workers start slowly beside other tests
-        while not happens(os.listdir(self._workers)):
+        while not happens():
             if time.monotonic() > deadline:
                 raise RuntimeError("it does not happen")
             time.sleep(0.05)
 
 
-def test_workers_that_have_nothing_left_to_do_are_ended_but_for_a_spare(
+def test_workers_that_have_nothing_left_to_do_are_ended_but_for_one_that_tries_again(
     on_ray: Callable[..., Ledger], make_config: Callable[..., AnnotateConfig], tmp_path: Path
 ) -> None:
-    config = make_config(input=named(tmp_path, "a", "b", "slow"), limit_samples=4)
-    engine = replace(config.engine, workers=3, shards_in_flight=1, max_attempts=1)
+    names = ("a", "b", "c", "d", "slow-1", "slow-2")
+    config = make_config(input=named(tmp_path, *names), limit_samples=4)
+    engine = replace(config.engine, workers=3, max_attempts=1)
     ledger = on_ray(replace(config, engine=engine), Patient)
-    assert ledger.failures() == {} and len(ledger.committed()) == 3
-    assert len(os.listdir(Path(ledger.output, "workers"))) == 3  # nobody was started once more
+    assert ledger.failures() == {} and len(ledger.committed()) == 6
+    tries = [name.split() for name in os.listdir(Path(ledger.output, "tries"))]
+    early = {worker for number, _, worker in tries if number == "1"}
+    again = {name: worker for number, name, worker in tries if number == "2"}
+    assert len(again) == 2 and early & set(again.values())  # by the spare, without a new start
 
 
 @pytest.mark.slow
