@@ -7,7 +7,6 @@ the driver, nodes that come and go and a storage that is away now and then are e
 from __future__ import annotations
 
 import heapq
-import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -33,7 +32,7 @@ class Cluster:
     outages: float = 0.0  # of the storage, for each hour
     away: float = 0.0  # for so long, on average
     noticed: float = 6.4  # after which a request that gets no answer is an error
-    kept: float = 60.0  # that a node is paid for which has nothing to do, as by an autoscaler
+    kept: float = 60.0  # that a node is paid for whose actor was ended, as by an autoscaler
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,6 @@ class _Actor:
     trials: dict[int, Trial] = field(default_factory=dict)
     waiting: list[tuple[int, Times]] = field(default_factory=list)
     has_model: int | None = None
-    idle_since: float = math.inf
 
 
 class Simulation:
@@ -66,6 +64,7 @@ class Simulation:
         self.now, self._heap, self._number = 0.0, list[Any](), count()
         self._driver_free, self._away_until, self._drained, self._waiting = 0.0, -1.0, 0.0, True
         self._actors, self._idle = dict[_Actor, None](), dict[_Actor, None]()
+        self._left, self._coming = dict[_Actor, None](), 0  # nodes without an actor; new ones
         self.held = self.useful = self.model = 0.0
         self.tries = self.lost = self.transient = 0
         names = [f"/{i:07d}.tar" for i in range(shards)]
@@ -81,7 +80,7 @@ class Simulation:
         """Until nothing is left; what it took, in seconds, and how often what happened."""
         cluster = self.cluster
         for _ in range(min(cluster.actors, len(self.queue.shards))):
-            self._at(0.0, self._place)
+            self._call(0.0)
         if cluster.outages:
             self._at(self._random.expovariate(cluster.outages / 3600), self._outage)
         self._at(0.0, self._look)
@@ -91,8 +90,7 @@ class Simulation:
             waiting = bool(self.queue.waiting)
             self._drained = self.now if waiting or self._waiting else self._drained
             self._waiting = waiting
-        for actor in self._actors:
-            self.held += min(self.now, actor.idle_since + cluster.kept) - actor.placed
+        self.held += sum(self.now - actor.placed for actor in (*self._actors, *self._left))
         return {
             "seconds": self.now,
             "tail": self.now - self._drained,
@@ -109,7 +107,14 @@ class Simulation:
     def _at(self, after: float, event: Callable[..., None], *arguments: Any) -> None:
         heapq.heappush(self._heap, (self.now + after, next(self._number), event, arguments))
 
+    def _call(self, after: float) -> None:
+        self._coming += 1
+        self._at(after, self._place)
+
     def _place(self) -> None:
+        self._coming -= 1
+        if not self.queue.waiting:
+            return
         actor = _Actor(self.now)
         self._actors[actor] = None
         self._at(self.cluster.load, self._fill, actor)
@@ -130,10 +135,9 @@ class Simulation:
                 self._at(self.cluster.noticed, self._answer, actor, number, False, 0.0)
             else:
                 self._at(times.read, self._wait_for_model, actor, number, times)
-        if actor.trials:
-            actor.idle_since = math.inf
-        else:
-            self._idle[actor], actor.idle_since = None, min(actor.idle_since, self.now)
+        if not actor.trials:
+            self._idle[actor] = None
+            self._release()
 
     def _wait_for_model(self, actor: _Actor, number: int, times: Times) -> None:
         heapq.heappush(actor.waiting, (number, times))  # what was begun first has it first
@@ -184,8 +188,30 @@ class Simulation:
         self.held += self.now - actor.placed
         self.lost += 1
         self.queue.lose(list(actor.trials.values()), node_lost, "")
-        if len(self._actors) < self.queue.left:
-            self._at(self.cluster.replaced if node_lost else 0.0, self._place)
+        if self._missing():
+            self._call(self.cluster.replaced if node_lost else 0.0)
+
+    def _missing(self) -> int:
+        """Actors that the executor starts."""
+        here = len(self._actors) + self._coming
+        if not self.queue.waiting or here >= self.cluster.actors:
+            return 0
+        busy = sum(bool(actor.trials) for actor in self._actors)
+        return max(0, min(self.cluster.actors, busy + self.queue.waiting) - here)
+
+    def _release(self) -> None:
+        """The executor ends actors where nothing waits, but for spares."""
+        if self.queue.waiting:
+            return
+        for actor in list(self._idle)[self.cluster.engine.max_attempts :]:
+            actor.alive = False
+            del self._actors[actor], self._idle[actor]
+            self._left[actor] = None
+            self._at(self.cluster.kept, self._give_back, actor)
+
+    def _give_back(self, actor: _Actor) -> None:
+        del self._left[actor]
+        self.held += self.now - actor.placed
 
     def _outage(self) -> None:
         self._away_until = self.now + self._random.expovariate(1 / self.cluster.away)
@@ -194,7 +220,10 @@ class Simulation:
 
     def _look(self) -> None:
         """The executor looks now and then what has become due."""
+        self._release()
         if self.queue.waiting:
             for actor in list(self._idle):
                 self._fill(actor)
+        for _ in range(self._missing()):
+            self._call(0.0)
         self._at(1.0, self._look)

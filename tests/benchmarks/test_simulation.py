@@ -42,6 +42,17 @@ def test_four_shards_on_one_actor_by_hand() -> None:
     assert (found["tries"], found["wasted"], found["given_up"]) == (4, 0, 0)
 
 
+@pytest.mark.parametrize(("kept", "held"), [(0.0, 3 * 100 + 10), (30.0, 3 * 100 + 40)])
+def test_who_has_nothing_left_to_do_is_ended_but_for_spares(kept: float, held: float) -> None:
+    """Of four actors three are done after 10 s; two of these wait, should the last one fail."""
+    engine = ExecutionConfig(shards_in_flight=1, max_attempts=2)
+    times = {number: Times(0.0, 100.0 if number == 2 else 10.0, 0.0) for number in range(4)}
+    found = Simulation(
+        Cluster(4, engine, kept=kept), 4, lambda trial: times[int(trial.shard.uri[1:8])]
+    ).run()
+    assert (found["seconds"], found["tail"], found["held"]) == (100.0, 100.0, held)
+
+
 def test_a_shard_that_ends_its_worker_is_given_up() -> None:
     cluster = Cluster(1, ExecutionConfig(max_attempts=3), load=5.0, deaths=1.0)
     found = Simulation(cluster, 1, steady(1.0, 10.0, 2.0)).run()
