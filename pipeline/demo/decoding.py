@@ -2,7 +2,9 @@
 
 The photographs of --input as they are, and enlarged, are annotated with all of their pixels and
 again with fewer; the masks of both are compared, and the scores. So is, for a measure of what a
-difference is worth, what a little noise in the model's input changes.
+difference is worth, what changes where nothing is lost: all pixels are resized down the columns
+before they are along the rows, the photograph is saved once more, or a little noise is put into
+the model's input.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from itertools import islice
@@ -32,7 +34,7 @@ from pipeline.errors import ConfigError
 from pipeline.inputs.images import ENOUGH, Picture
 from pipeline.inputs.naming import Naming
 from pipeline.inputs.prompts import Prompt, PromptedSample, PromptReader
-from pipeline.inputs.reader import ShardReader, enough_for, in_batches
+from pipeline.inputs.reader import Fit, ShardReader, enough_for, in_batches
 from pipeline.inputs.samples import Guide, Sample, image_bytes
 from pipeline.inputs.shards import Shard, find_shards
 from pipeline.inputs.tars import read_samples
@@ -43,6 +45,8 @@ from pipeline.outputs.refinement.guides import guide_of
 from pipeline.run.annotator import Annotator
 
 JPEG_QUALITY = 90
+SAVED_AGAIN = 95
+"""Quality of a photograph that is saved once more."""
 FEW = 0.95
 """Masks with an IoU below this are counted."""
 
@@ -54,8 +58,10 @@ class DecodingConfig(AnnotateConfig):
     longer: list[int] = field(default_factory=lambda: [0, 4000])
     """Pixels of the longer side that photographs are enlarged to; 0: as they are."""
     factors: list[float] = field(default_factory=lambda: [1.0, 1.5, 2.0, 3.0])
-    """Pixels that the shorter side keeps, to one of the model's input; runs take 2."""
-    noise: list[float] = field(default_factory=lambda: [0.1, 0.4])
+    """Pixels that the shorter side keeps, to one of the model's input; runs take 3."""
+    floor: bool = True
+    """Compare all pixels with themselves, resized in the other order, and saved once more."""
+    noise: list[float] = field(default_factory=lambda: [0.03, 0.1, 0.4])
     """For comparison: parts of the model's input values, of whole pictures, that are moved by one
     grey level at random."""
     json: str = ""
@@ -98,7 +104,7 @@ def run(config: DecodingConfig) -> ExitCode:
 def compare(
     config: DecodingConfig, explain: PromptExplainer, shards: Sequence[Shard], longer: int
 ) -> Iterator[dict[str, Any]]:
-    """Compare the masks of photographs of one size, factor by factor, then noise by noise.
+    """Compare the masks of photographs of one size, factor by factor, then what loses nothing.
 
     Args:
         config: with the settings of masks.
@@ -107,25 +113,28 @@ def compare(
         longer: pixels of the longer side that they are enlarged to; 0: as they are.
 
     Yields:
-        `longer`, `factor` or `noise`, `images`, and how many of them were `changed` (decoded
-        smaller); of these, by how many grey levels the model's `input` differs in the mean, `masks`
-        with the `mean_iou`, the `least_iou`, the number of `few` below `FEW`, and the largest
-        difference of a `score`. A mask on one side alone counts as an IoU of 0. NaN where nothing
-        was changed.
+        `longer`, `factor`, `floor` or `noise`, `images`, and how many of them were `changed`
+        (decoded smaller); of these, by how many grey levels the model's `input` differs in the
+        mean, `masks` with the `mean_iou`, the `least_iou`, the number of `few` below `FEW`, and the
+        largest difference of a `score`. A mask on one side alone counts as an IoU of 0. NaN where
+        nothing was changed.
     """
     with tempfile.TemporaryDirectory() as folder:
         if longer:
-            for number, shard in enumerate(shards):
-                path = Path(folder) / f"{number:05}.tar"
-                write_tar(path, _enlarged(shard, longer, config))
-            shards = find_shards([folder])
+            shards = _saved(config, shards, Path(folder, "enlarged"), JPEG_QUALITY, longer)
         whole = {one.name: one for one in _annotated(config, explain, shards)}
         about = {"longer": longer, "images": len(whole)}
         for factor in config.factors:
             smaller = [one for one in _annotated(config, explain, shards, factor) if one.scale > 1]
             yield {**about, "factor": factor, **_compared(smaller, whole)}
+        if config.floor:
+            turned = list(_annotated(config, explain, shards, change=_columns_first))
+            yield {**about, "floor": "columns first", **_compared(turned, whole)}
+            again = _saved(config, shards, Path(folder, "again"), SAVED_AGAIN)
+            saved = list(_annotated(config, explain, again))
+            yield {**about, "floor": "saved again", **_compared(saved, whole)}
         for share in config.noise:
-            noisy = list(_annotated(config, explain, shards, noise=share))
+            noisy = list(_annotated(config, explain, shards, change=_Noise(share)))
             yield {**about, "noise": share, **_compared(noisy, whole)}
 
 
@@ -134,20 +143,20 @@ class _Annotated:
     """What was found in a photograph.
 
     Attributes:
-        name: its shard and key.
+        name: the number of its shard, and its key.
         scale: what its sides were divided by.
         pixels: the model's input.
         found: in it.
     """
 
-    name: tuple[str, str]
+    name: tuple[int, str]
     scale: int
     pixels: UInt8[Tensor, "3 size size"]
     found: Annotated
 
 
 def _compared(
-    changed: Sequence[_Annotated], whole: Mapping[tuple[str, str], _Annotated]
+    changed: Sequence[_Annotated], whole: Mapping[tuple[int, str], _Annotated]
 ) -> dict[str, Any]:
     ious, scores, inputs = list[float](), [0.0], list[float]()
     for photograph in changed:
@@ -181,14 +190,41 @@ def _prompt_of(annotation: Annotation) -> tuple[int, int | None, tuple[str, ...]
     return prompt.index, prompt.category_id, prompt.wordings
 
 
+def _as_it_is(squash: Fit, pixels: UInt8[Tensor, "3 height width"]) -> UInt8[Tensor, "3 size size"]:
+    return squash(pixels)
+
+
+def _columns_first(
+    squash: Fit, pixels: UInt8[Tensor, "3 height width"]
+) -> UInt8[Tensor, "3 size size"]:
+    """The same resizing, which rounds to grey levels between its two steps, in the other order."""
+    return squash(pixels.mT).mT
+
+
+@dataclass(frozen=True)
+class _Noise:
+    """A share of the values one grey level up or down, at random: the same ones for an image."""
+
+    share: float
+
+    def __call__(
+        self, squash: Fit, pixels: UInt8[Tensor, "3 height width"]
+    ) -> UInt8[Tensor, "3 size size"]:
+        fitted = squash(pixels)
+        draw = torch.Generator().manual_seed(int(fitted.sum()))
+        chance = torch.rand(fitted.shape, generator=draw)
+        change = (chance < self.share / 2).int() - (chance > 1 - self.share / 2).int()
+        return (fitted + change).clamp(0, 255).to(torch.uint8)
+
+
 def _annotated(
     config: DecodingConfig,
     explain: PromptExplainer,
     shards: Sequence[Shard],
     factor: float | None = None,
-    noise: float = 0.0,
+    change: Callable[[Fit, Tensor], Tensor] = _as_it_is,
 ) -> Iterator[_Annotated]:
-    """All photographs, decoded for a factor or whole, the model's input with noise or without."""
+    """All photographs, decoded for a factor or whole, the model's input changed or as it is."""
     prompts_of, scales = PromptReader(config.prompts), dict[str, int]()
     least = None if factor is None else round(factor * enough_for(explain.squash) / ENOUGH)
 
@@ -202,28 +238,32 @@ def _annotated(
     read: ShardReader[list[Prompt]] = ShardReader.of(
         config,
         lambda raw: prompts_of(raw.fields),
-        lambda pixels: _noisy(explain.squash(pixels), noise),
+        lambda pixels: change(explain.squash, pixels),
         guide,
     )
     annotator = Annotator(explain, config.mask)
-    for shard in shards:
+    for number, shard in enumerate(shards):
         for batch in in_batches(replace(read, least=least)(shard), config.engine.batch_size):
             samples = [sample for sample in batch if isinstance(sample, Sample)]
             for sample, found in zip(samples, annotator.annotate(samples), strict=True):
-                name = (shard.name, sample.key)
+                name = (number, sample.key)
                 yield _Annotated(name, scales[sample.key], sample.pixels, found)
 
 
-def _noisy(pixels: UInt8[Tensor, "3 size size"], share: float) -> UInt8[Tensor, "3 size size"]:
-    """A share of the values one grey level up or down, at random: the same ones for an image."""
-    draw = torch.Generator().manual_seed(int(pixels.sum()))
-    chance = torch.rand(pixels.shape, generator=draw)
-    change = (chance < share / 2).int() - (chance > 1 - share / 2).int()
-    return (pixels + change).clamp(0, 255).to(torch.uint8)
+def _saved(
+    config: DecodingConfig, shards: Sequence[Shard], folder: Path, quality: int, longer: int = 0
+) -> list[Shard]:
+    """The shards with photographs that are JPEGs of a quality, and larger where `longer` says."""
+    folder.mkdir()
+    for number, shard in enumerate(shards):
+        members = _saved_members(config, shard, quality, longer)
+        write_tar(folder / f"{number:05}.tar", members)
+    return find_shards([str(folder)])
 
 
-def _enlarged(shard: Shard, longer: int, config: DecodingConfig) -> Iterator[tuple[str, bytes]]:
-    """The members of the samples of a shard, with larger photographs."""
+def _saved_members(
+    config: DecodingConfig, shard: Shard, quality: int, longer: int
+) -> Iterator[tuple[str, bytes]]:
     naming = Naming(config.key_end, config.image_field)
     with storage.open_read(shard.location) as stream:
         samples = read_samples(stream, config.max_sample_bytes, naming)
@@ -231,9 +271,11 @@ def _enlarged(shard: Shard, longer: int, config: DecodingConfig) -> Iterator[tup
             if (field_of_image := naming.image_field(raw.fields)) is None:
                 continue  # nor has it masks where it is read as it is
             with Image.open(BytesIO(image_bytes(raw))) as image:
-                size = [round(side * longer / max(image.size)) for side in image.size]
-                larger, encoded = image.convert("RGB").resize(size), BytesIO()
-            larger.save(encoded, "JPEG", quality=JPEG_QUALITY)
+                picture, encoded = image.convert("RGB"), BytesIO()
+            if longer:
+                largest = max(picture.size)
+                picture = picture.resize([round(side * longer / largest) for side in picture.size])
+            picture.save(encoded, "JPEG", quality=quality)
             for name, data in {**raw.fields, field_of_image: encoded.getvalue()}.items():
                 yield f"{raw.key}.{name}", data
 
@@ -248,12 +290,18 @@ def _iou(one: Mask | None, other: Mask | None) -> float:
 
 def _line(row: dict[str, Any]) -> str:
     size = f"longer side {row['longer']}" if row["longer"] else "as they are"
-    how = f"factor {row['factor']:g}" if "factor" in row else f"noise in {row['noise']:g}"
+    how = _how(row)
     return (
         f"{size}, {how}: {row['changed']} of {row['images']} changed, input by {row['input']:.2f}; "
         f"{row['masks']} masks, mean IoU {row['mean_iou']:.4f}, least {row['least_iou']:.3f}, "
         f"{row['few']} below {FEW:g}; scores apart by {row['score']:.4f} at the most"
     )
+
+
+def _how(row: dict[str, Any]) -> str:
+    if "factor" in row:
+        return f"factor {row['factor']:g}"
+    return f"floor, {row['floor']}" if "floor" in row else f"floor, noise in {row['noise']:g}"
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float, Shaped, UInt8
 from PIL import Image, UnidentifiedImageError, features
 from PIL.JpegImagePlugin import JpegImageFile
+from simplejpeg import decode_jpeg
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
@@ -28,11 +28,10 @@ FORMATS = (
 )
 """What is decoded. Pillow knows more, and has other programs decode some of it."""
 PNG = b"\x89PNG\r\n\x1a\n"
-JPEG_END = b"\xff\xd9"
 SCALES = (8, 4, 2)
 """Parts of its size that a JPEG is decoded at for less: blocks of 8 x 8 become 1, 2 or 4 pixels a
 side."""
-ENOUGH = 2
+ENOUGH = 3
 """Pixels of a decoded side to one of the size that it is brought to next (docs/inputs.md)."""
 
 # `decode` has a limit of its own; Pillow's is the same for everybody, and warns in between.
@@ -88,23 +87,42 @@ class Picture:
         # A scale is chosen only once.
         image, self._opened = self._opened or _opened(self._data, FORMATS), None
         with image:
-            if scale > 1:
-                image.draft(None, (self.width // scale, self.height // scale))
-                return _to_rgb(self._without_padding(image, scale))
-            if image.format == "JPEG" and image.mode in ("RGB", "L") and _ends(self._data):
-                return _decode_jpeg(self._data)
-            return _to_rgb(image)
+            pixels = self._undamaged(image, scale)
+            if pixels is None:
+                if scale > 1:
+                    image.draft(None, (self.width // scale, self.height // scale))
+                pixels = _to_rgb(image)
+        return self._without_padding(pixels, scale)
 
-    def _without_padding(self, image: Image.Image, scale: int) -> Image.Image:
+    def _undamaged(self, image: Image.Image, scale: int) -> UInt8[Tensor, "3 rows columns"] | None:
+        """Pixels of a plain JPEG in which nothing is wrong; None for all others.
+
+        They are Pillow's, bit by bit, for less: it holds each in four bytes and copies them twice.
+        What is read over in a damaged file, and what is not, is left to Pillow: after a first
+        warning, libjpeg-turbo's own interface takes every error for another one.
+        """
+        if image.format != "JPEG" or image.mode not in ("RGB", "L"):
+            return None
+        rows, columns = (-(-side // scale) for side in (self.height, self.width))
+        try:
+            found = decode_jpeg(self._data, min_height=rows, min_width=columns, min_factor=scale)
+        except ValueError:
+            return None
+        return torch.from_numpy(found).permute(2, 0, 1)
+
+    def _without_padding(
+        self, pixels: UInt8[Tensor, "3 rows columns"], scale: int
+    ) -> UInt8[Tensor, "3 rows columns"]:
         """The image moved to the middle of its pixels, where its last ones lie outside in part.
 
         Taken for whole ones, they would move everything: half a stored pixel makes four times the
         difference to all pixels that a scale of 1/2 makes itself.
         """
-        box = (0, 0, self.width / scale, self.height / scale)
         if (self.width % scale, self.height % scale) == (0, 0):
-            return image
-        return image.resize(image.size, Image.Resampling.BICUBIC, box)
+            return pixels
+        image = Image.fromarray(pixels.permute(1, 2, 0).numpy())
+        box = (0, 0, self.width / scale, self.height / scale)
+        return _to_rgb(image.resize(image.size, Image.Resampling.BICUBIC, box))
 
 
 def decode(data: bytes, max_pixels: int) -> UInt8[Tensor, "3 height width"]:
@@ -141,17 +159,6 @@ def _rejecting(formats: tuple[str, ...] = FORMATS) -> Iterator[None]:
         raise Reject("undecodable", f"not {known}") from error
     except Exception as error:  # damaged files lead Pillow's decoders to raise almost anything
         raise Reject("undecodable", one_line(error, kind=True)) from error
-
-
-def _ends(data: bytes) -> bool:
-    """Whether a JPEG has its end marker: libjpeg would paint what is missing grey, in silence."""
-    return JPEG_END in data[-1024:]
-
-
-def _decode_jpeg(data: bytes) -> UInt8[Tensor, "3 height width"]:
-    encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-    pixels: Tensor = decode_jpeg(encoded, mode=ImageReadMode.RGB)
-    return pixels
 
 
 def _without_notes(data: bytes) -> bytes:

@@ -14,7 +14,10 @@ from pipeline.errors import ConfigError, TakenOver
 from pipeline.storage.json_files import JsonFiles, settled
 
 LONGEST_SHOWN = 200
-PACKAGES = ("torch", "torchvision", "open_clip_torch", "pyarrow", "pycocotools", "webdataset")
+PACKAGES = (
+    *("torch", "torchvision", "open_clip_torch", "simplejpeg", "pillow", "pyarrow", "pycocotools"),
+    "webdataset",
+)
 FILE = "run.json"
 
 

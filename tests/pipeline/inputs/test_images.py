@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.errors import Reject
+from pipeline.inputs import images
 from pipeline.inputs.images import Picture, decode, squash
 
 LIMIT = 1 << 20
@@ -228,9 +229,7 @@ def test_a_bomb_is_rejected_by_its_header(format: str, monkeypatch: pytest.Monke
     data = encoded(noise("RGB", (100, 50)), format)
     assert decode(data, 5000).shape == (3, 50, 100)
     monkeypatch.setattr(Image.Image, "convert", lambda *_: pytest.fail("was decoded"))
-    monkeypatch.setattr(
-        "pipeline.inputs.images.decode_jpeg", lambda *_, **__: pytest.fail("was decoded")
-    )
+    monkeypatch.setattr(images, "decode_jpeg", lambda *_, **__: pytest.fail("was decoded"))
     rejected = reject(data, 4999)
     assert (rejected.reason, rejected.detail) == ("too_large", "100x50 pixels")
 
