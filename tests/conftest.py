@@ -30,9 +30,7 @@ hypothesis.settings.load_profile("repeatable")
 
 ROOT = Path(__file__).parents[1]
 ALLOWED_WARNINGS = (
-    # torchvision's decoders are to move to a package of their own; the lock file pins them.
-    "ignore:The image decoding and encoding:DeprecationWarning",
-    # pycocotools' decode, with numpy 2.
+    # What pycocotools' decode makes of its own masks, with numpy 2, whatever it is given (2.0.11).
     "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning",
     # torch's datasets are generic by typing.Iterable, and who takes one is blamed for that.
     "ignore::beartype.roar.BeartypeDecorHintPep585DeprecationWarning",

@@ -65,6 +65,7 @@ def host(
     rounds: int = 5,
     prompts: list[int] = [1, 5],  # noqa: B006  # only read; the parser shows it as the default
     decode: list[Literal["full", "scaled"]] = ["full", "scaled"],  # noqa: B006
+    grain: int = 4,
     json: Path | None = None,
 ) -> int:
     """Profile what the host does for an image, from tar to commit, in core-milliseconds.
@@ -78,11 +79,12 @@ def host(
         rounds: how often each shard is done; medians are taken.
         prompts: of every image, one profile for each number.
         decode: how JPEGs are decoded, one profile for each way: full, or scaled as some presets do.
+        grain: pixels of the noise that the pictures are made of: the coarser, the smaller the file.
         json: also write the figures to this file.
     """
     from benchmarks.engine import host as profile
 
-    results = profile.measure(images, large, rounds, prompts, decode)
+    results = profile.measure(images, large, rounds, prompts, decode, grain=grain)
     return report(profile.markdown(results), results, json)
 
 

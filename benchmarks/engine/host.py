@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 
-from benchmarks.engine.sleeper import Pace, Sleeper, make_shards, real_maps
+from benchmarks.engine.sleeper import GRAIN, Pace, Sleeper, make_shards, real_maps
 from benchmarks.timing import Target, at_least_one, table, target_table
 from pipeline import storage
 from pipeline.config import AnnotateConfig, ExecutionConfig
@@ -62,6 +62,7 @@ def measure(
     prompts: Sequence[int],
     decodes: Sequence[Decode] = DECODES,
     batch_size: int = 16,
+    grain: int = GRAIN,
 ) -> Results:
     """Core-milliseconds per image and step.
 
@@ -72,6 +73,7 @@ def measure(
         prompts: of every image, one profile for each number.
         decodes: how JPEGs are decoded, one profile for each way; see `AnnotateConfig.decode`.
         batch_size: images that are made into masks together.
+        grain: of the pictures, in pixels; a coarse one makes small files.
     """
     at_least_one(images=images, large=large, rounds=rounds)
     torch.set_num_threads(1)
@@ -81,7 +83,8 @@ def measure(
         for size, count in zip(SIZES, (images, large), strict=True):
             for wanted in prompts:
                 data = Path(folder, f"{size[0]}-{wanted}")
-                make_shards(data, 1, count, size, wanted)
+                make_shards(data, 1, count, size, wanted, grain)
+                (shard,) = data.iterdir()
                 for decode in decodes:
                     config = AnnotateConfig(
                         input=str(data),
@@ -93,7 +96,8 @@ def measure(
                     turns = [profile.turn() for _ in range(rounds)]
                     steps = {step: median(turn[step] for turn in turns) for step in turns[0]}
                     about = {"size": list(size), "prompts": wanted, "decode": decode}
-                    rows.append({**about, "images": count, "ms": steps})
+                    kilobytes = shard.stat().st_size / count / 1000
+                    rows.append({**about, "images": count, "kilobytes": kilobytes, "ms": steps})
     return {"batch_size": batch_size, "rows": rows}
 
 
@@ -185,7 +189,8 @@ def markdown(results: Results) -> str:
     rows = results["rows"]
     steps = (*STEPS, "in all", "together")
     profile = [[step, *(f"{row['ms'][step]:.2f}" for row in rows)] for step in steps]
-    text = table(["core-ms per image", *map(_name, rows)], profile)
+    files = ["kB per image", *(f"{row['kilobytes']:.0f}" for row in rows)]
+    text = table(["core-ms per image", *map(_name, rows)], [files, *profile])
     full = [row for row in rows if row["prompts"] == PROMPTS]
     if not full:
         return text

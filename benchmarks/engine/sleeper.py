@@ -34,6 +34,7 @@ INPUT, GRID = 224, 16
 """Pixels and patches along a side of the input of bigG-14 and L-14."""
 PICTURES = 8
 """Different images in a shard, which come again and again."""
+GRAIN = 4
 
 
 @dataclass(frozen=True)
@@ -115,18 +116,20 @@ def real_maps(grid: int = GRID) -> Float32[Tensor, "map {grid} {grid}"]:
     return resampled
 
 
-def jpegs(size: tuple[int, int], count: int = PICTURES) -> list[bytes]:
-    """JPEGs of photographs' detail: smooth noise, some 0.4 bytes per pixel.
+def jpegs(size: tuple[int, int], count: int = PICTURES, grain: int = GRAIN) -> list[bytes]:
+    """JPEGs of smooth noise, of quality 90.
 
     Args:
         size: (width, height).
         count: how many.
+        grain: pixels from one random value to the next: at 4, a file has some 0.5 bytes per pixel,
+            as a detailed photograph does, at 16 half of that.
     """
     random = np.random.default_rng(0)
     width, height = size
     encoded = []
     for _ in range(count):
-        coarse = random.integers(0, 256, (height // 4, width // 4, 3), dtype=np.uint8)
+        coarse = random.integers(0, 256, (height // grain, width // grain, 3), dtype=np.uint8)
         image = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
         image.save(file := io.BytesIO(), "JPEG", quality=90)
         encoded.append(file.getvalue())
@@ -153,11 +156,16 @@ def shard_of(pictures: Sequence[bytes], images: int, prompts: int, name: str = "
 
 
 def make_shards(
-    folder: Path, shards: int, images: int, size: tuple[int, int], prompts: int
+    folder: Path,
+    shards: int,
+    images: int,
+    size: tuple[int, int],
+    prompts: int,
+    grain: int = GRAIN,
 ) -> None:
     """Shards in a folder of their own; see `jpegs` and `shard_of`."""
     folder.mkdir(parents=True)
-    pictures = jpegs(size)
+    pictures = jpegs(size, grain=grain)
     for shard in range(shards):
         data = shard_of(pictures, images, prompts, f"{shard:05d}")
         (folder / f"{shard:05d}.tar").write_bytes(data)

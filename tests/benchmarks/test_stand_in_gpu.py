@@ -71,7 +71,14 @@ def test_this_process_can_be_looked_at() -> None:
 
 def test_a_profile_says_how_many_cores_a_gpu_needs() -> None:
     steps = dict.fromkeys((*host.STEPS, "in all"), 1.0) | {"together": 10.8}
-    row = {"size": [640, 480], "prompts": 5, "decode": "full", "images": 8, "ms": steps}
+    row = {
+        "size": [640, 480],
+        "prompts": 5,
+        "decode": "full",
+        "images": 8,
+        "kilobytes": 150.0,
+        "ms": steps,
+    }
     text = host.markdown({"batch_size": 16, "rows": [row]})
     assert "| ViT-bigG-14 | 5.4 ms, at 65 % of an H100's peak | 2.0 |" in text
     assert "| ≤ 10 | 10.8 | NO |" in text
@@ -82,7 +89,14 @@ def test_a_profile_says_how_many_cores_a_gpu_needs() -> None:
 def test_the_limit_of_large_photographs_is_for_those_decoded_at_a_scale() -> None:
     steps = dict.fromkeys((*host.STEPS, "in all"), 1.0) | {"together": 70.0}
     rows = [
-        {"size": [4000, 3000], "prompts": 5, "decode": decode, "images": 8, "ms": steps}
+        {
+            "size": [4000, 3000],
+            "prompts": 5,
+            "decode": decode,
+            "images": 8,
+            "kilobytes": 150.0,
+            "ms": steps,
+        }
         for decode in host.DECODES
     ]
     (target,) = host.targets({"batch_size": 16, "rows": rows})

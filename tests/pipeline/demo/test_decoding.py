@@ -35,9 +35,11 @@ def test_masks_of_smaller_pictures_are_those_of_whole_ones(
         str(file),
     ]
     assert main([*FEW, *flags, "--engine.threads", "1"]) == 0
-    as_they_are, same, noisy, enlarged, *_ = json.loads(file.read_text())["rows"]
+    as_they_are, turned, again, same, noisy, enlarged, *_ = json.loads(file.read_text())["rows"]
     assert (as_they_are["changed"], as_they_are["masks"]) == (0, 0)  # 160 pixels
     assert (same["input"], same["mean_iou"], same["score"]) == (0, 1, 0)
+    assert (turned["floor"], again["floor"]) == ("columns first", "saved again")
+    assert 0 < turned["input"] < again["input"] and again["mean_iou"] < turned["mean_iou"] < 1
     assert noisy["input"] == pytest.approx(0.4, abs=0.02) and noisy["mean_iou"] < 1
     assert enlarged["changed"] == enlarged["images"] == 3
     assert enlarged["masks"] > 3 and enlarged["mean_iou"] > 0.97
@@ -55,6 +57,7 @@ def test_photographs_are_told_apart_whatever_their_shards_call_them(tmp_path: Pa
         members = [("v.1.pic", scene.fields["jpg"]), ("v.1.json", scene.fields["json"])]
         write_tar(folder / f"{number}.tar", iter(members))
     flags = ["--longer", "[0, 1001]", "--factors", "[2]", "--noise", "[0]", "--json", str(file)]
+    flags += ["--floor", "false"]
     naming = ["--key_end", "last_dot", "--image_field", "pic"]
     assert main(["--input", str(folder), *naming, *flags, "--engine.threads", "1"]) == 0
     _, same, enlarged, same_enlarged = json.loads(file.read_text())["rows"]
@@ -78,7 +81,7 @@ def test_masks_are_paired_by_what_was_looked_for() -> None:
 
     def photograph(*found: Annotation) -> decoding._Annotated:
         pixels = torch.zeros((3, 1, 1), dtype=torch.uint8)
-        return decoding._Annotated(("a", "k"), 2, pixels, Annotated(list(found)))
+        return decoding._Annotated((0, "k"), 2, pixels, Annotated(list(found)))
 
     whole = photograph(annotation(0, 4, 0.3), annotation(1, 4, 0.5))
     smaller = photograph(annotation(1, 2, 0.4), annotation(2, 1, 0.1))

@@ -171,7 +171,7 @@ READERS: dict[str, tuple[Callable[[bytes, Path], None], st.SearchStrategy[bytes]
 }
 
 
-@pytest.mark.filterwarnings("default")  # Pillow's about files that are broken
+@pytest.mark.filterwarnings("ignore:::PIL")  # about files that are broken
 @pytest.mark.parametrize("examples", [60, pytest.param(10_000, marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", READERS)
 def test_what_comes_in_broken_is_refused_in_our_words(

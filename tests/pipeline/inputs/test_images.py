@@ -234,6 +234,19 @@ def test_a_bomb_is_rejected_by_its_header(format: str, monkeypatch: pytest.Monke
     assert (rejected.reason, rejected.detail) == ("too_large", "100x50 pixels")
 
 
+def test_what_pillow_reads_over_in_a_damaged_jpeg_is_read_over() -> None:
+    """After a warning, libjpeg-turbo's interface would let pass what follows, and make it up."""
+    data = encoded(noise("RGB", (200, 150)), "JPEG")
+    tables = data.index(b"\xff\xc4")
+    beside = data[:tables] + bytes(9) + data[tables:]  # bytes between two segments
+    assert np.array_equal(pixels_of(beside), pillow(data))
+    bogus = bytearray(beside)
+    bogus[tables + 9 + 5] = 255  # codes of one bit in the table
+    assert reject(bytes(bogus)).reason == "undecodable"
+    with pytest.raises(Reject, match="undecodable"):
+        Picture(bytes(bogus), LIMIT).pixels(75)
+
+
 def test_a_promise_of_millions_of_pixels_is_not_believed() -> None:
     bomb = png(2**31 - 1, 2**31 - 1, b"")
     assert reject(bomb).reason == "too_large"
