@@ -170,8 +170,8 @@ class AnnotateConfig(RunConfig):
     """Print the state of the run in this output directory, and stop."""
     decode: Literal["full", "scaled"] = since("full", before="full")
     """full: every stored pixel; scaled: JPEGs at 1/2, 1/4 or 1/8, as long as the shorter side keeps
-    twice what the model takes; faster where images are large. Sizes and masks are those of the
-    stored image either way."""
+    three times what the model takes; faster where images are large. Sizes and masks are those of
+    the stored image either way."""
     prompts: PromptConfig = dataclasses.field(default_factory=PromptConfig)
     mask: MaskConfig = dataclasses.field(default_factory=MaskConfig)
 
