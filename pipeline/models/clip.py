@@ -177,6 +177,11 @@ def _weights(config: ModelConfig) -> str | None:
     tags = open_clip.list_pretrained_tags_by_model(config.name)
     if storage.is_uri(config.pretrained):
         return str(downloaded(config.pretrained))
+    if config.name in imagebind.SIZES and not os.path.isfile(config.pretrained):
+        raise ModelError(
+            f"--model.pretrained {config.pretrained}: no file, and {config.name} has no tags; give "
+            "the checkpoint of its authors (imagebind_huge.pth), or random"
+        )
     if config.pretrained not in tags and not os.path.exists(config.pretrained):
         raise ModelError(
             f"--model.pretrained {config.pretrained}: neither a file nor a tag of {config.name} "

@@ -8,6 +8,7 @@ that of ViT-H/14; what normalisation adds to a variance is 1e-6 in both. Girdhar
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -140,7 +141,8 @@ def read_tensors(name: str, file: Path) -> dict[str, Tensor]:
     if file.suffix == ".safetensors":
         tensors = load_file(file)
     else:
-        tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        mapped = zipfile.is_zipfile(file)  # of others, torch would speak of mapping alone
+        tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
     known = {MASK, SCALE}
     for entries in (image_entries, text_entries, audio_entries):
         known |= {entry.name for entry in entries(name)}
@@ -151,6 +153,9 @@ def read_tensors(name: str, file: Path) -> dict[str, Tensor]:
                 f"the file is no checkpoint of {name}: it {what} {min(map(str, wrong))} "
                 f"({len(wrong)} such names)"
             )
+    for key in sorted(known):
+        if not (isinstance(tensors[key], Tensor) and tensors[key].is_floating_point()):
+            raise NoWeights(f"{key} is no tensor of real numbers")
     if tensors[SCALE].shape:
         raise NoWeights(f"{SCALE} has the shape {list(tensors[SCALE].shape)}, and not []")
     return {key: tensors[key] for key in known}

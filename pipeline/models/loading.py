@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
+from legrad.towers.attention import fused_output
 from legrad.towers.open import open_tower
 from pipeline.config import DEFAULT_TEMPLATES, ModelConfig, RunConfig
 from pipeline.errors import ConfigError
@@ -105,13 +106,17 @@ class LoadedClip(LoadedModel):
     def patches(
         self, images: Float[Tensor, "batch 3 h w"]
     ) -> Float32[Tensor, "batch row column embed"]:
-        """Patch tokens of the last layer in the joint space, projected as the class token is."""
-        visual = self.model.visual
-        (tokens,) = visual.forward_intermediates(
-            images, 1, normalize_intermediates=True, intermediates_only=True
-        )["image_intermediates"]
-        projected: Tensor = tokens.movedim(1, -1) @ visual.proj
-        return projected.float()
+        """Patch tokens of the last layer in the joint space, read as the class token is.
+
+        They are L2-normalised. Of images of another size than the model's own, the positional
+        embedding is resized, as for every explainer.
+        """
+        tower = open_tower(self.model)
+        grid, tokens = tower.grid(images), tower.embed(images)
+        for block in tower.blocks_on(grid):
+            tokens = fused_output(block, tokens)
+        patches = tower.head.embed(tokens[:, tower.prefix_count :].to(tower.wide))
+        return patches.unflatten(1, grid).float()
 
     def head(self, ids: Sequence[int], names: Sequence[str]) -> ClassHead:
         """The most similar name, zero-shot."""

@@ -43,10 +43,6 @@ class PromptedConfig(EvaluationConfig):
             raise ConfigError("--input: the images are those of --root; leave it out")
         if self.crop and (self.kind != "speech" or self.maps == "tokens"):
             raise ConfigError("--crop is for --kind speech and the maps of a method")
-        if self.maps == "tokens" and self.model.image_size not in (None, self.IMAGE_SIZE):
-            raise ConfigError(
-                f"--model.image_size {self.model.image_size}: --maps tokens has {self.IMAGE_SIZE}"
-            )
         if not self.model.hears:
             raise ConfigError(
                 f"--model.name {self.model.name} has no audio tower; give imagebind_huge"

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
@@ -65,7 +64,7 @@ class ClassCounter:
         self._config = config
         self._rows = read_table(config.root, config.kind).rows
         self._model = LoadedClip(config)
-        self._explainer = None if config.maps == "tokens" else self._model.explainer()
+        self._explainer = self._model.explainer()  # also of tokens: it checks the size
         self._encode = self._model.encode_sound
 
     def __call__(self, shard: Shard, on_images: Callable[[int], object]) -> Counted:
@@ -143,10 +142,10 @@ class ClassCounter:
             if not there:
                 return []
             truths = [scene.truth for scene, _ in there]
-            if self._explainer is None:
+            if config.maps == "tokens":
                 images = self._model.images(torch.stack([scene.pixels for scene, _ in there]))
                 vectors = torch.stack([vector for _, vector in there])
-                patches = F.normalize(self._model.patches(images), dim=-1)
+                patches = self._model.patches(images)
                 maps = torch.einsum("brce,be->brc", patches, vectors).cpu()
                 return list(zip(maps, truths, strict=True))
             queries = [Query(scene.pixels, vector[None]) for scene, vector in there]

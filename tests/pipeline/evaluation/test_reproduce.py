@@ -98,7 +98,7 @@ def shortened(command: str, data: dict[str, str]) -> list[str]:
             words[words.index(flag) + 1] = value
     if words[0] in ("points", "layers") and "--points" in words and "--predictions" not in words:
         words += ["--model.image_size", "96"]
-    if words[0] == "prompted" and "--maps" not in words:
+    if words[0] == "prompted":
         words += ["--model.image_size", "56"]
     if "--layers" in words:
         words[words.index("--layers") + 1] = "6"  # all

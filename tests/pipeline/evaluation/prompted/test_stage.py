@@ -11,13 +11,14 @@ import pytest
 import torch
 
 from jobs import evaluate
-from pipeline.config import ModelConfig
+from pipeline.config import ExecutionConfig, ModelConfig
 from pipeline.errors import ConfigError, Reject
 from pipeline.evaluation.prompted.config import PromptedConfig
 from pipeline.evaluation.prompted.hearing import counted_times
 from pipeline.evaluation.prompted.stage import published_row
 from pipeline.evaluation.prompted.tree import read_label, read_table
 from pipeline.inputs.stages import STAGES
+from pipeline.models.loading import LoadedClip
 from pipeline.outputs.ledger import Ledger
 from tests.pipeline.evaluation.ade import CLASSES, label, tone
 
@@ -29,7 +30,7 @@ Write = Callable[..., str]
 
 def scored(output: Path, root: str, *flags: str) -> dict[str, Any]:
     arguments = ["prompted", "--root", root, "--output", str(output), *MODEL, *LOCAL, *flags]
-    arguments += [] if "tokens" in flags else SMALL
+    arguments += [] if "--model.image_size" in flags else SMALL
     assert evaluate.main(arguments) == 0
     found: dict[str, Any] = json.loads((output / "metrics.json").read_text())
     return found
@@ -55,9 +56,10 @@ def test_every_class_is_scored(write_ade: Write, tmp_path: Path) -> None:
     [
         ("--kind", "speech", "--crop", "true"),
         ("--kind", "speech", "--maps", "tokens"),
+        ("--maps", "tokens", "--model.image_size", "224"),
         ("--normalisation", "image", "--heard", "clips", "--engine.batch_size", "3"),
     ],
-    ids=["crop", "tokens", "image"],
+    ids=["crop", "tokens", "size", "image"],
 )
 def test_other_ways_to_score(write_ade: Write, tmp_path: Path, flags: tuple[str, ...]) -> None:
     found = scored(tmp_path / "out", write_ade(), *flags)
@@ -105,15 +107,38 @@ def test_a_table_without_columns_or_rows_is_an_error(write_ade: Write, tmp_path:
         read_table(root, "sound")
 
 
+def test_patches_are_read_as_open_clip_has_them() -> None:
+    """At the model's own size; at others its positional embedding has no row for each patch."""
+    engine = ExecutionConfig(device="cpu")
+    model = LoadedClip(
+        PromptedConfig(root="x", model=ModelConfig("imagebind_small", "random"), engine=engine)
+    )
+    images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    visual = model.model.visual
+    with torch.no_grad():
+        (tokens,) = visual.forward_intermediates(
+            images, 1, normalize_intermediates=True, intermediates_only=True
+        )["image_intermediates"]
+        expected = torch.nn.functional.normalize(tokens.movedim(1, -1) @ visual.proj, dim=-1)
+    torch.testing.assert_close(model.patches(images), expected, rtol=0, atol=1e-5)
+    assert model.patches(images[..., :56, :84]).shape == (2, 4, 6, 32)
+
+
+@pytest.mark.parametrize("maps", ["method", "tokens"])
+def test_a_size_that_is_no_multiple_of_a_patch_is_one_line(
+    write_ade: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str], maps: str
+) -> None:
+    flags = ("--root", write_ade(), "--output", str(tmp_path / "out"), "--maps", maps)
+    assert evaluate.main(["prompted", *flags, *MODEL, *LOCAL, "--model.image_size", "100"]) == 2
+    said = capsys.readouterr().err.strip()
+    assert "--model.image_size 100: " in said and "\n" not in said
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
         ({"root": ""}, "--root is needed"),
         ({"crop": True}, "--crop is for --kind speech"),
-        (
-            {"maps": "tokens", "model": ModelConfig("imagebind_small", "random", image_size=56)},
-            "--model.image_size 56: --maps tokens has 224",
-        ),
         ({"input": "a.tar"}, "--input: the images are those of --root"),
         ({"model": ModelConfig("ViT-B-32", "random")}, "ViT-B-32 has no audio tower"),
     ],

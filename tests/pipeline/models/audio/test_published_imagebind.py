@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -17,7 +18,7 @@ from pipeline.errors import ConfigError, ModelError
 from pipeline.inputs.resampling import resample
 from pipeline.inputs.sounds import RATE, Sound
 from pipeline.models import imagebind
-from pipeline.models.audio.spectrum import clips
+from pipeline.models.audio.spectrum import DEVIATION, MEAN, clips
 from pipeline.models.audio.tower import AudioTower
 from pipeline.models.clip import load_audio, load_model
 from pipeline.models.sounds import SoundEncoder
@@ -30,6 +31,8 @@ with np.load(REFERENCE) as reference:
     ABOUT = json.loads(str(reference["about"]))
 CPU = torch.device("cpu")
 SMALL = "imagebind_small"
+QUIET = (-10.0 - MEAN) / DEVIATION
+"""Of a standardised logarithm of an energy."""
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +80,9 @@ def test_spectra_are_the_published_ones(name: str) -> None:
     """But for the frames across the edge of a clip that an earlier clip has already moved."""
     ours = clips(torch.from_numpy(waveform(name)))[:, :, ::4, ::3]
     published = ARRAYS[f"spectra/{name}"]
-    # Bins without a sound in them are logarithms of rounding: 2e-4, which differ by processor.
-    differing = (ours - published).abs().amax((0, 1, 2)) > 5e-4
+    # Quiet bands are what rounding leaves of loud ones, which processors do otherwise.
+    allowed = torch.where(published < QUIET, 5e-4, 1e-4)
+    differing = ((ours - published).abs() > allowed).any(0).any(0).any(0)
     assert differing.sum() <= (2 if name in ("overlapping", "other_rate") else 0)
 
 
@@ -171,6 +175,14 @@ def reshaped(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return state | {"modality_heads.vision.2.weight": torch.zeros(64, 32)}
 
 
+def with_text(state: dict[str, Tensor]) -> dict[str, Any]:
+    return state | {"modality_heads.audio.0.bias": "none"}
+
+
+def complex_numbers(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return state | {"modality_heads.audio.0.bias": torch.zeros(48, dtype=torch.complex64)}
+
+
 def looking_ahead(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return state | {imagebind.MASK: torch.zeros(77, 77)}
 
@@ -183,6 +195,8 @@ def looking_ahead(state: dict[str, Tensor]) -> dict[str, Tensor]:
         (with_more, r"it has also modality_heads.smell.weight \(1 such names\)"),
         (reshaped, r"modality_heads.vision.2.weight has the shape \[64, 32\], not \[32, 64\]"),
         (looking_ahead, "looks back alone"),
+        (with_text, "modality_heads.audio.0.bias is no tensor of real numbers"),
+        (complex_numbers, "modality_heads.audio.0.bias is no tensor of real numbers"),
     ],
 )
 def test_another_checkpoint_is_refused(
@@ -193,6 +207,21 @@ def test_another_checkpoint_is_refused(
     with pytest.raises(ModelError, match=said) as error:
         load_model(ModelConfig(SMALL, str(path)), CPU, torch.float32)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("data", [b"", b"no weights at all"], ids=["empty", "text"])
+def test_a_file_that_torch_did_not_write_is_refused(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "weights.pth"
+    path.write_bytes(data)
+    with pytest.raises(ModelError, match="does not load: the file is ") as error:
+        load_model(ModelConfig(SMALL, str(path)), CPU, torch.float32)
+    assert "mmap" not in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("pretrained", ["nowhere.pth", "laion2b", "", "."])
+def test_weights_that_are_no_file_are_refused(pretrained: str) -> None:
+    with pytest.raises(ModelError, match=r"no file, and imagebind_huge has no tags; give the che"):
+        load_model(ModelConfig("imagebind_huge", pretrained), CPU, torch.float32)
 
 
 def test_an_audio_tower_of_another_size_is_refused(
