@@ -181,7 +181,7 @@ class BirdCounter:
     def _read(self, location: str) -> Tensor:
         try:
             return decode(storage.read_bytes(location), self._max_pixels)
-        except FileNotFoundError as error:
+        except (FileNotFoundError, IsADirectoryError) as error:
             raise Reject("missing_file", storage.public(location)) from error
         except Reject as reject:
             raise Reject(reject.reason, f"{storage.public(location)}: {reject.detail}") from reject

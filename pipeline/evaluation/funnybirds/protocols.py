@@ -124,9 +124,12 @@ def score_bird(
         corrected: without the slips of the authors' code, see `Birds`.
 
     Raises:
-        Reject: an image cannot be used, or a map is not finite.
+        Reject: an image or its part map cannot be used, or a map is not finite.
     """
     image, part_map = read([files.image(bird), files.part_map(bird)])
+    weights = part_weights(part_map, bird.objects)
+    if not weights[: len(PARTS)].any():
+        raise Reject("bad_part_map", "no pixel of its part map has the colour of a part")
     answers = Answers(subject, read)
     original = answers.to_image(image)
     predicted, target = int(original.argmax()), bird.target
@@ -145,7 +148,7 @@ def score_bird(
     maps, degraded = subject.attributions(image, classes)
     if not maps.isfinite().all():
         raise Reject("not_finite", "an attribution is not finite")
-    found = importances(maps, part_weights(part_map, bird.objects))
+    found = importances(maps, weights)
     by_class = dict(zip(classes, found, strict=True))
     totals = dict(zip(classes, maps.double().sum(dim=(1, 2)).tolist(), strict=True))
 

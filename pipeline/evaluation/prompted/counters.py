@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ from pipeline.inputs.look_ahead import map_ahead
 from pipeline.inputs.reader import DECODE_THREADS
 from pipeline.inputs.shards import Shard
 from pipeline.inputs.sounds import Sound, read_sound
+from pipeline.log import Event, say
 from pipeline.models.loaded import Query
 from pipeline.models.loading import LoadedClip
 
@@ -52,6 +54,21 @@ class Scene:
     pixels: UInt8[Tensor, "3 size size"]
     truth: Bool[Tensor, "size size"]
     sound: Sound
+
+
+class LeftOut(NamedTuple):
+    """A row that cannot be scored, and why."""
+
+    row: Row
+    reject: Reject
+
+
+def leave_out(counted: Counted, left: LeftOut) -> None:
+    """Count a row as one that cannot be scored, and say which one it is."""
+    counted.reject(left.reject.reason)
+    image, number, reason = left.row.image, left.row.number, left.reject.reason
+    line = f"left out: {image}, class {number}: {left.reject}"
+    say(Event("left_out", line, "warning", image=image, number=number, reason=reason))
 
 
 class ClassCounter:
@@ -87,15 +104,15 @@ class ClassCounter:
     def _batches(self, rows: Sequence[Row], counted: Counted) -> Iterator[list[Scene]]:
         size = self._config.engine.batch_size
 
-        def read_row(row: Row) -> Scene | Reject:
+        def read_row(row: Row) -> Scene | LeftOut:
             with counted.clock.measure("decode"):
                 return self._read(row)
 
         with ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode") as pool:
             batch: list[Scene] = []
             for read in map_ahead(pool, read_row, rows[: self._config.limit_samples], 2 * size):
-                if isinstance(read, Reject):
-                    counted.reject(read.reason)
+                if isinstance(read, LeftOut):
+                    leave_out(counted, read)
                     continue
                 batch.append(read)
                 if len(batch) == size:
@@ -104,20 +121,21 @@ class ClassCounter:
             if batch:
                 yield batch
 
-    def _read(self, row: Row) -> Scene | Reject:
+    def _read(self, row: Row) -> Scene | LeftOut:
         try:
             pixels = decode(self._bytes("frames", row.image), self._config.max_pixels)
             label = self._bytes("annotations", label_name(row.image))
-            truth = read_label(label, row.number, self._model.size)
+            shape = (pixels.shape[1], pixels.shape[2])
+            truth = read_label(label, row.number, self._model.size, shape)
             sound = read_sound(self._bytes("audio", row.sound), row.sound, LONGEST)
         except Reject as reject:
-            return reject
+            return LeftOut(row, reject)
         return Scene(row, fit(pixels, self._model.size), truth, sound)
 
     def _bytes(self, folder: str, name: str) -> bytes:
         try:
             return storage.read_bytes(storage.join(self._config.root, folder, *name.split("/")))
-        except FileNotFoundError as error:
+        except (FileNotFoundError, IsADirectoryError) as error:
             raise Reject("missing_file", f"{folder}/{name}") from error
 
     def _explain(
@@ -133,7 +151,7 @@ class ClassCounter:
                         self._encode, scene.sound, scene.row, config.maps, config.heard, config.crop
                     )
                 except Reject as reject:
-                    counted.reject(reject.reason)
+                    leave_out(counted, LeftOut(scene.row, reject))
                     continue
                 there.append((scene, vector))
             counted.statuses["scored"] += len(there)

@@ -32,8 +32,10 @@ def score_prompted(config: PromptedConfig) -> PromptedResult:
     identity = config.identity() | {"table": table.digest}
     merged = count_shards(config, shards, identity, partial(ClassCounter, config))
     if not merged.table.num_rows:
-        found = report.in_words(merged.samples | merged.rejects)
-        raise ConfigError(f"no image of the data set could be scored (images: {found})")
+        raise ConfigError(
+            f"--root {storage.public(config.root)}: no image could be scored "
+            f"({report.in_words(merged.rejects)}; the lines above name them)"
+        )
     result = PromptedResult(prompted_scores(merged.table), merged)
     _write(config, table, result)
     return result

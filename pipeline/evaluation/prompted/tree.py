@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import posixpath
 from collections import Counter
 from dataclasses import dataclass
@@ -30,6 +31,12 @@ from pipeline.storage import digests
 TABLE = "prompted_segmentation.csv"
 COLUMNS = {"speech": "speech_prompt_file", "sound": "vggsound_file"}
 """The column that names the sound, by kind of prompt."""
+LAST_CLASS = 25 * 256 + 255
+"""The largest number that a colour of `_seg.png` can say."""
+LONGEST_SIDE = 50
+"""In the shorter one: of a longer image, almost nothing is in the square in its middle."""
+SLACK = 0.02
+"""How far the ratios of the sides of an image and of its classes may be from each other."""
 
 
 @dataclass(frozen=True)
@@ -87,14 +94,16 @@ def read_table(root: str, kind: str) -> Table:
         left_out: Counter[str] = Counter()
         for line, entry in enumerate(entries, 2):
             try:
-                number = int(float(entry["ade_class_id"]))
+                number = _number(entry["ade_class_id"])
                 sound = posixpath.basename(entry[COLUMNS[kind]] or "")
                 timing = _timing(entry.get("timing")) if kind == "speech" else None
-            except (TypeError, ValueError) as error:
-                raise ConfigError(f"{shown}, row {line}: {one_line(error)}") from error
+            except ConfigError as error:
+                raise ConfigError(f"{shown}, row {line}: {error}") from error
             if number == 0 or not sound:
                 left_out["no class" if number == 0 else f"no {kind}"] += 1
                 continue
+            if not entry["image_location"]:
+                raise ConfigError(f"{shown}, row {line}: it has no image_location")
             rows.setdefault(number, []).append(Row(entry["image_location"], number, sound, timing))
     except FileNotFoundError as error:
         raise ConfigError(f"{shown}: there is no such file") from error
@@ -105,11 +114,27 @@ def read_table(root: str, kind: str) -> Table:
     return Table(dict(sorted(rows.items())), dict(left_out), digests.of_bytes(data))
 
 
+def _number(text: str | None) -> int:
+    """A class; tables that went through other programs have 17.0 for 17."""
+    try:
+        number = float(text or "")
+    except ValueError:
+        number = -1
+    if not (0 <= number <= LAST_CLASS and number.is_integer()):
+        raise ConfigError(f"ade_class_id {text!r} is not a whole number from 0 to {LAST_CLASS}")
+    return int(number)
+
+
 def _timing(text: str | None) -> tuple[float, float] | None:
     if not text:
         return None
-    begin, end = json.loads(text)
-    return float(begin), float(end)
+    try:
+        begin, end = map(float, json.loads(text))
+    except (TypeError, ValueError, RecursionError, OverflowError):
+        begin = end = math.nan
+    if not (math.isfinite(begin) and math.isfinite(end)):
+        raise ConfigError(f"timing {text[:80]!r} is not [begin, end] in seconds")
+    return begin, end
 
 
 def class_shards(root: str, table: Table) -> list[Shard]:
@@ -126,6 +151,24 @@ def class_of(shard: Shard) -> int:
     return int(shard.location.rpartition("#")[2])
 
 
+def check_shapes(image: tuple[int, int], classes: tuple[int, int]) -> None:
+    """See that an image and its classes are of the same view, so that `fit` keeps the same part.
+
+    Args:
+        image: its height and width.
+        classes: those of the classes of its pixels; they may be smaller or larger than the image.
+
+    Raises:
+        Reject: `other_size`, or `too_long`, where `fit` would fill the memory with one image.
+    """
+    if max(image) > LONGEST_SIDE * min(image):
+        raise Reject("too_long", f"{image[1]}x{image[0]} pixels")
+    ratio = image[0] * classes[1] / (image[1] * classes[0])
+    if not 1 - SLACK <= ratio <= 1 + SLACK:
+        what = f"{classes[1]}x{classes[0]} pixels, and the image {image[1]}x{image[0]}"
+        raise Reject("other_size", f"its classes have {what}")
+
+
 def fit(pixels: UInt8[Tensor, "3 height width"], size: int) -> UInt8[Tensor, "3 {size} {size}"]:
     """The middle of an image whose shorter side becomes `size`, bilinear."""
     resized = transforms.resize(pixels, [size], InterpolationMode.BILINEAR, antialias=True)
@@ -133,7 +176,9 @@ def fit(pixels: UInt8[Tensor, "3 height width"], size: int) -> UInt8[Tensor, "3 
     return middle
 
 
-def read_label(data: bytes, number: int, size: int) -> Bool[Tensor, "{size} {size}"]:
+def read_label(
+    data: bytes, number: int, size: int, image: tuple[int, int]
+) -> Bool[Tensor, "{size} {size}"]:
     """Where a class is, in the part of an image that `fit` keeps; nearest pixel.
 
     The number of a pixel's class is a tenth of its red, without the rest, times 256, and its green.
@@ -142,17 +187,21 @@ def read_label(data: bytes, number: int, size: int) -> Bool[Tensor, "{size} {siz
         data: a PNG of ADE20K's `_seg.png`.
         number: of the class.
         size: side of the square.
+        image: height and width of the image.
 
     Raises:
-        Reject: `bad_mask`.
+        Reject: `bad_mask`, or see `check_shapes`.
     """
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as opened:
-            image = opened.convert("RGB")
+            check_shapes(image, (opened.height, opened.width))
+            classes = opened.convert("RGB")
+    except Reject:
+        raise
     except Exception as error:  # damaged files lead Pillow's decoders to raise almost anything
         raise Reject("bad_mask", one_line(error, kind=True)) from error
-    image = transforms.resize(image, [size], InterpolationMode.NEAREST)
-    colours = np.array(transforms.center_crop(image, [size, size]), dtype=np.int64)
+    classes = transforms.resize(classes, [size], InterpolationMode.NEAREST)
+    colours = np.array(transforms.center_crop(classes, [size, size]), dtype=np.int64)
     return torch.from_numpy(class_numbers(colours) == number)
 
 

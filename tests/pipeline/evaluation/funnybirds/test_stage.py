@@ -159,7 +159,9 @@ def test_what_is_broken_is_left_out_with_its_reason(
     root = tmp_path / "broken"
     shutil.copytree(birds, root)
     interventions = root / "test_interventions"
-    (interventions / "0" / "000000" / "body_beak_eye_foot_tail.png").unlink()
+    removed = interventions / "0" / "000000" / "body_beak_eye_foot_tail.png"
+    removed.unlink()
+    removed.mkdir()
     (root / "test_part_map" / "0" / "000002.png").write_bytes(b"no image")
     Image.new("RGBA", (32, 32)).save(root / "test_part_map" / "1" / "000003.png")
     found = run("funnybirds", "--data", root, *flags[2:])
@@ -175,6 +177,36 @@ def test_what_is_broken_is_left_out_with_its_reason(
     shutil.rmtree(root / "test")
     run("funnybirds", "--data", root, *flags[2:], output="none", code=2)
     assert "no image could be scored (4 missing_file" in capsys.readouterr().err
+
+
+def test_a_part_map_without_parts_is_none(
+    run: Run,
+    flags: tuple[object, ...],
+    birds: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    root = tmp_path / "broken"
+    shutil.copytree(birds, root)
+    shutil.copy(root / "test" / "3" / "000001.png", root / "test_part_map" / "3" / "000001.png")
+    found = run("funnybirds", "--data", root, *flags[2:])
+    assert found["rejected"] == {"bad_part_map": 1} and found["scores"]["images"]["all"] == 3
+    assert "left out: test/3/000001.png: bad_part_map: no pixel" in capsys.readouterr().out
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.long
+def test_ray_counts_the_same(
+    shared_ray: str, run: Run, flags: tuple[object, ...], tmp_path: Path
+) -> None:
+    alone = run("funnybirds", *flags, output="alone")
+    engine = ("--engine.executor", "ray", "--engine.workers", 2, "--engine.threads", 1)
+    assert run("funnybirds", *flags, *engine, output="many") == alone
+    counts = sorted((tmp_path / "alone" / "counts").iterdir())
+    assert len(counts) == 3
+    for path in counts:
+        assert (tmp_path / "many" / "counts" / path.name).read_bytes() == path.read_bytes()
 
 
 def changed(birds: Path, root: Path, name: str, content: object) -> Path:

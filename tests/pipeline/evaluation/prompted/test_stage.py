@@ -1,6 +1,8 @@
 """`evaluate.py prompted` on a small data set in the real layout."""
 
 import json
+import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from jobs import evaluate
 from pipeline.config import ExecutionConfig, ModelConfig
@@ -99,9 +102,6 @@ def test_a_table_without_columns_or_rows_is_an_error(write_ade: Write, tmp_path:
     table.write_text("image_location,word\na.jpg,dog\n")
     with pytest.raises(ConfigError, match="has no column ade_class_id, vggsound_file"):
         read_table(root, "sound")
-    table.write_text("image_location,ade_class_id,vggsound_file\na.jpg,dog,b.wav\n")
-    with pytest.raises(ConfigError, match="row 2: could not convert"):
-        read_table(root, "sound")
     table.unlink()
     with pytest.raises(ConfigError, match="there is no such file"):
         read_table(root, "sound")
@@ -132,6 +132,59 @@ def test_a_size_that_is_no_multiple_of_a_patch_is_one_line(
     assert evaluate.main(["prompted", *flags, *MODEL, *LOCAL, "--model.image_size", "100"]) == 2
     said = capsys.readouterr().err.strip()
     assert "--model.image_size 100: " in said and "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        *(
+            (("a.jpg", number, ""), f"ade_class_id {number!r} is not a whole number from 0 to 6655")
+            for number in ("dog", "", "nan", "inf", "1e300", "-5", "17.6", "6656")
+        ),
+        (("", "17", ""), "it has no image_location"),
+        *(
+            (("a.jpg", "17", timing), "is not [begin, end] in seconds")
+            for timing in ("x", "{}", "[]", "0.5", "null", "[0.1]", "[1,2,3]", '["a",2]')
+        ),
+        (("a.jpg", "17", "[NaN, 1]"), "timing '[NaN, 1]' is not [begin, end] in seconds"),
+        (("a.jpg", "17", "[0, 1e999]"), "is not [begin, end] in seconds"),
+    ],
+)
+def test_a_row_that_says_something_else_is_named(
+    write_ade: Write, row: tuple[str, str, str], said: str
+) -> None:
+    image, number, timing = row
+    usual = {"image_location": "a.jpg", "ade_class_id": "17.0", "speech_prompt_file": "b.wav"}
+    wrong = {"image_location": image, "ade_class_id": number, "timing": timing}
+    root = write_ade([usual, usual | wrong])
+    with pytest.raises(ConfigError, match=re.escape(said)) as raised:
+        read_table(root, "speech")
+    assert "prompted_segmentation.csv, row 3: " in str(raised.value)
+
+
+def test_files_that_do_not_belong_together_are_left_out(
+    write_ade: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = Path(write_ade())
+    Image.new("RGB", (90, 30)).save(root / "frames" / "street" / "0.jpg")
+    Image.new("RGB", (5000, 3)).save(root / "frames" / "street" / "1.jpg")
+    (root / "audio" / "3000.wav").unlink()
+    (root / "audio" / "3000.wav").mkdir()
+    found = scored(tmp_path / "out", str(root))
+    assert found["rejected"] == {"missing_file": 1, "other_size": 2, "too_long": 3}
+    said = capsys.readouterr().out
+    for words in (
+        "left out: street/0.jpg, class 17: other_size: its classes have 40x30 pixels, and the "
+        "image 90x30",
+        "left out: street/1.jpg, class 517: too_long: 5000x3 pixels",
+        "left out: street/3.jpg, class 3000: missing_file: audio/3000.wav",
+    ):
+        assert words in said
+    shutil.rmtree(root / "audio")
+    flags = ("--root", str(root), "--output", str(tmp_path / "none"))
+    assert evaluate.main(["prompted", *flags, *MODEL, *LOCAL, *SMALL]) == 2
+    said = capsys.readouterr().err.strip()
+    assert "no image could be scored (" in said and "missing_file" in said and "\n" not in said
 
 
 @pytest.mark.parametrize(
@@ -176,11 +229,11 @@ def test_the_papers_numbers_stand_beside_its_settings_alone(
 
 def test_labels_are_cropped_as_images_are() -> None:
     """Of 40 x 30 pixels the middle 30 columns are seen; classes begin at 13 and 26."""
-    found = read_label(label(17, 517), 517, 30)
+    found = read_label(label(17, 517), 517, 30, (30, 40))
     assert found.shape == (30, 30)
     assert found[0].nonzero()[:, 0].tolist() == list(range(21, 30))
     with pytest.raises(Reject, match="bad_mask"):
-        read_label(b"no", 17, 30)
+        read_label(b"no", 17, 30, (30, 40))
 
 
 def test_which_times_of_a_sound_count() -> None:
