@@ -15,12 +15,15 @@ from pipeline.config import (
 )
 from pipeline.errors import ConfigError
 from pipeline.evaluation.config import EvaluationConfig
+from pipeline.inputs.classes import is_text
 
 PAPERS = (
     *("rollout", "raw_attention", "gradcam", "attention_cam", "chefer_cam"),
     *("text_span", "legrad"),
 )
 """The methods of the paper's own comparisons."""
+MOST_ROWS = 300
+"""As high as a picture can be that programs still open: 55,000 pixels."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,10 @@ class FigureConfig:
     def __post_init__(self) -> None:
         if not self.images or not self.prompts:
             raise ConfigError("--images and --prompts are needed: files, and what to look for")
+        for flag, values in (("--images", self.images), ("--prompts", self.prompts)):
+            for value in listed(values):
+                if not is_text(value):
+                    raise ConfigError(f"{flag}: {value!r} says nothing; leave it out")
         if not self.output.endswith(".png"):
             raise ConfigError(f"--output {self.output}: has to be the name of a .png")
         if not self.models:
@@ -55,6 +62,11 @@ class FigureConfig:
             raise ConfigError(
                 f"--images has {counts[0]} files and --prompts {counts[1]} texts: give one prompt "
                 "for each image, or one of either"
+            )
+        if (rows := max(counts) * len(self.models)) > MOST_ROWS:
+            raise ConfigError(
+                f"--prompts: {rows} rows, one for each image, prompt and model, and a picture "
+                f"has {MOST_ROWS} at the most; make several"
             )
 
     @property
@@ -111,6 +123,9 @@ class MethodsConfig(FigureConfig):
         super().__post_init__()
         if not self.methods:
             raise ConfigError("--methods []: name at least one")
+        for name in self.methods:
+            if self.methods.count(name) > 1:
+                raise ConfigError(f"--methods: {name} is there twice; every method is a column")
         for name in self.options:
             if name not in self.methods or not isinstance(self.options[name], dict):
                 raise ConfigError(

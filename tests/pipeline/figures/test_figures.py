@@ -156,6 +156,10 @@ def test_images_and_prompts_belong_together(config: Callable[..., LayersConfig])
     ("command", "changes", "words"),
     [
         ("layers", ("--images", ""), "--images and --prompts are needed"),
+        ("layers", ("--images", '[""]'), "--images: '' says nothing; leave it out"),
+        ("layers", ("--prompts", " "), "--prompts: ' ' says nothing; leave it out"),
+        ("layers", ("--prompts", '["cat", ""]'), "--prompts: '' says nothing; leave it out"),
+        ("layers", ("--prompts", str(["dog"] * 301)), "--prompts: 301 rows, one for each image"),
         ("layers", ("--images", "nowhere.png"), "--images nowhere.png: not usable ("),
         ("layers", ("--images", __file__), "undecodable: not one of JPEG"),
         ("layers", ("--max_pixels", "10"), "too_large: "),
@@ -166,6 +170,7 @@ def test_images_and_prompts_belong_together(config: Callable[..., LayersConfig])
         ("layers", ("--options", "{relo: 1}"), "legrad has no option 'relo'"),
         ("layers", ("--templates", "[a]"), "every template needs one {} for the name"),
         ("methods", ("--methods", "[legrd]"), "--methods legrd: known: legrad, "),
+        ("methods", ("--methods", "[legrad, legrad]"), "--methods: legrad is there twice"),
         ("methods", ("--options", "{lrp: {}}"), "lrp has to be one of --methods"),
         ("methods", ("--models", "[{name: ViT-B-61, pretrained: random}]"), "has no such model"),
         ("methods", ("--models", "[{name: timm/test_vit, pretrained: random}]"), "no text tower"),
