@@ -116,7 +116,7 @@ class LoadedClip(LoadedModel):
         for block in tower.blocks_on(grid):
             tokens = fused_output(block, tokens)
         patches = tower.head.embed(tokens[:, tower.prefix_count :].to(tower.wide))
-        return patches.unflatten(1, grid).float()
+        return patches.view(len(images), *grid, -1).float()
 
     def head(self, ids: Sequence[int], names: Sequence[str]) -> ClassHead:
         """The most similar name, zero-shot."""
