@@ -14,7 +14,7 @@ from jaxtyping import Float32
 
 from pipeline import storage
 from pipeline.config import PromptConfig, heard
-from pipeline.errors import ConfigError, Reject, one_line
+from pipeline.errors import ConfigError, Reject, one_line, unwrapped
 from pipeline.inputs.classes import Category, is_blank, is_text, load_classes, stable_id
 from pipeline.inputs.samples import Sample
 from pipeline.inputs.sounds import FIELDS, Sound, read_sound
@@ -85,9 +85,10 @@ class PromptReader:
             embed_width: length that the vectors of samples must have.
 
         Raises:
-            ConfigError: the class file is not as it should be, or nothing says when a class of a
-                vocabulary is there.
-            FileNotFoundError: there is no such file, or no sound file that it names.
+            ConfigError: the class file is not as it should be, nothing says when a class of a
+                vocabulary is there, or a sound that the class file names cannot be used.
+            FileNotFoundError: there is no such file.
+            OSError: it cannot be read, or a sound cannot be read now.
         """
         self.config, self.embed_width = config, embed_width
         self.classes = load_classes(config.classes) if config.classes else []
@@ -145,15 +146,21 @@ class PromptReader:
         found = []
         for name in category.sounds:
             location = heard.locate(name, self.config.classes)
+            shown = (
+                f"--prompts.classes {storage.public(self.config.classes)}, class {category.name}"
+            )
             try:
-                found.append(
-                    read_sound(storage.read_bytes(location), name, self.config.max_seconds).heard()
-                )
+                data = storage.read_bytes(location)
+                found.append(read_sound(data, name, self.config.max_seconds).heard())
             except Reject as reject:
+                raise ConfigError(f"{shown}: {reject.detail}") from reject
+            except OSError as error:
+                if storage.is_transient(error):
+                    raise
                 raise ConfigError(
-                    f"--prompts.classes {storage.public(self.config.classes)}, class "
-                    f"{category.name}: {reject.detail}"
-                ) from reject
+                    f"{shown}: its sound {storage.public(name)} cannot be read "
+                    f"({unwrapped(error)}); give a file, from the folder of the class file on"
+                ) from error
         return tuple(found)
 
     def _labels(self, fields: Mapping[str, bytes]) -> list[Prompt]:

@@ -9,7 +9,7 @@ import numpy as np
 import soundfile
 from jaxtyping import Float32
 
-from pipeline.errors import Reject, one_line
+from pipeline.errors import Reject, unwrapped
 from pipeline.inputs.resampling import resample
 from pipeline.storage import digests
 
@@ -21,6 +21,8 @@ SHORTEST = 400
 """Samples at `RATE`: 25 ms, the one frame without which there is no spectrum."""
 RATES = (1_000, 192_000)
 """Samples per second that a file may have."""
+LOUDEST = 2.0**31
+"""The largest sample; files of floats are free to have others, whose squares are infinite."""
 BLOCK = 1 << 16
 CLIP_SECONDS, CLIPS = 2, 3
 """What is heard of a sound: its first, its middle and its last two seconds."""
@@ -109,10 +111,14 @@ def read_sound(data: bytes, name: str, max_seconds: float) -> Sound:
     except Reject:
         raise
     except Exception as error:  # libsndfile and its decoders raise whatever they like
-        raise Reject("bad_sound", f"{name}: does not decode: {one_line(error)}") from error
+        # Of libsndfile's errors, the text as Python has it names an object in memory.
+        said = error.error_string if isinstance(error, soundfile.LibsndfileError) else error
+        raise Reject("bad_sound", f"{name}: does not decode: {unwrapped(said)}") from error
     waveform = np.concatenate(blocks) if blocks else np.empty(0, np.float32)
     if not np.isfinite(waveform).all():
         raise Reject("bad_sound", f"{name}: samples that are no numbers")
+    if len(waveform) and (loudest := float(np.abs(waveform).max())) > LOUDEST:
+        raise Reject("bad_sound", f"{name}: samples up to {loudest:.2g}, where 1 is loud")
     waveform = resample(waveform, rate, RATE)
     if len(waveform) < SHORTEST:
         least = 1000 * SHORTEST // RATE

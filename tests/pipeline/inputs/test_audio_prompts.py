@@ -106,8 +106,11 @@ def test_a_sound_of_a_class_that_cannot_be_used_is_an_error(classes: Path) -> No
     with pytest.raises(ConfigError, match=r"class dog: sounds/bark.ogg: does not decode"):
         PromptReader(PromptConfig(classes=str(classes)))
     (classes.parent / "sounds" / "bark.ogg").unlink()
-    with pytest.raises(FileNotFoundError):
-        PromptReader(PromptConfig(classes=str(classes)))
+    for there in (False, True):  # a folder
+        with pytest.raises(ConfigError, match=r"class dog: its sound sounds/bark.ogg cannot be"):
+            PromptReader(PromptConfig(classes=str(classes)))
+        if not there:
+            (classes.parent / "sounds" / "bark.ogg").mkdir()
 
 
 def test_sounds_need_a_model_that_hears() -> None:

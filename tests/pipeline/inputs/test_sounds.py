@@ -53,6 +53,11 @@ def test_sounds_are_told_apart_by_their_contents() -> None:
 NAN = np.full(16_000, np.nan, np.float32)
 
 
+def claiming(data: bytes, at: int, value: int, width: int = 4) -> bytes:
+    """A WAV whose header says something else."""
+    return data[:at] + value.to_bytes(width, "little") + data[at + width :]
+
+
 @pytest.mark.parametrize(
     ("data", "reason", "said"),
     [
@@ -60,19 +65,50 @@ NAN = np.full(16_000, np.nan, np.float32)
         (b"no sound at all" * 100, "bad_sound", "does not decode"),
         (encoded(tone(1.0))[:30], "bad_sound", "does not decode"),
         (encoded(NAN, subtype="FLOAT"), "bad_sound", "no numbers"),
+        (encoded(tone(1.0) * 1e30, subtype="FLOAT"), "bad_sound", "samples up to 5e+29, where 1"),
+        (claiming(encoded(tone(1.0)), 22, 60_000, 2), "bad_sound", "decode: Too many channels"),
         (encoded(tone(1.0), rate=900), "bad_sound", "900 samples a second, not 1000 to 192000"),
         (encoded(tone(0.0)), "empty_sound", "0 samples, less than 25 ms"),
+        (encoded(tone(0.0001)), "empty_sound", "1 samples, less than 25 ms"),
         (encoded(tone(0.02)), "empty_sound", "320 samples, less than 25 ms"),
         (encoded(tone(3.01)), "long_sound", "more than 3 s, see --prompts.max_seconds"),
     ],
-    ids=["nothing", "text", "cut", "nan", "slow", "empty", "short", "long"],
+    ids=[
+        "nothing",
+        "text",
+        "cut",
+        "nan",
+        "loud",
+        "channels",
+        "slow",
+        "empty",
+        "one",
+        "short",
+        "long",
+    ],
 )
 def test_a_sound_that_cannot_be_used_says_why(data: bytes, reason: str, said: str) -> None:
     with pytest.raises(Reject, match=reason) as rejected:
         read_sound(data, "dog.wav", 3.0)
     assert rejected.value.reason == reason
     assert rejected.value.detail.startswith("dog.wav: ")
+    assert "\n" not in rejected.value.detail and "object at" not in rejected.value.detail
     assert said in rejected.value.detail
+
+
+@pytest.mark.parametrize("rate", [8_000, 96_000])
+@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW"])
+def test_every_kind_of_sample_is_the_same_sound(rate: int, subtype: str) -> None:
+    stereo = np.stack([tone(0.5, rate), np.zeros(rate // 2, np.float32)], 1)
+    sound = read_sound(encoded(stereo, rate, subtype=subtype), "both", 10.0)
+    np.testing.assert_allclose(sound.waveform[100:-100], tone(0.5)[100:-100], atol=0.03)
+
+
+@pytest.mark.parametrize("claimed", [0x7FFF_FFF0, 0xFFFF_FFFF], ids=["2 GB", "4 GB"])
+def test_a_length_that_is_not_there_takes_no_memory(claimed: int) -> None:
+    """As programs write it that stream: what is there is heard."""
+    data = claiming(claiming(encoded(tone(1.0)), 4, claimed), 40, claimed)
+    np.testing.assert_allclose(read_sound(data, "x", 10.0).waveform, tone(1.0), atol=1e-4)
 
 
 @settings(max_examples=30, deadline=None)
