@@ -19,7 +19,8 @@ from torchvision.transforms.v2 import functional as transforms
 
 from benchmarks.timing import Action, Target, interleaved, table, target_table
 from pipeline import storage
-from pipeline.inputs.images import ENOUGH, Picture, squash
+from pipeline.config import ENOUGH
+from pipeline.inputs.images import Picture, squash
 from pipeline.inputs.samples import image_bytes
 from pipeline.inputs.shards import find_shards
 from pipeline.inputs.tars import read_samples

@@ -28,6 +28,8 @@ from pipeline.errors import ConfigError
 
 SCHEMA_VERSION = 2
 """Of the tables; `pipeline.outputs.versions` reads the older ones."""
+ENOUGH = 3
+"""Pixels of a decoded side to one of the size that it is brought to next (docs/inputs.md)."""
 
 Run = TypeVar("Run", bound="RunConfig")
 Annotation = TypeVar("Annotation", bound="AnnotateConfig")
@@ -214,7 +216,8 @@ class AnnotateConfig(RunConfig):
 
     @functools.cached_property
     def _identity(self) -> dict[str, Any]:
-        return {"schema_version": SCHEMA_VERSION, **super().identity()}
+        enough = {"decode_enough": ENOUGH} if self.decode == "scaled" else {}
+        return {"schema_version": SCHEMA_VERSION, **super().identity(), **enough}
 
     def fingerprint(self) -> str:
         """16 hex digits over the identity: equal fingerprints mean comparable outputs."""

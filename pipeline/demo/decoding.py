@@ -28,10 +28,10 @@ from torch import Tensor
 
 from pipeline import storage
 from pipeline.cli import ExitCode, run_command
-from pipeline.config import AnnotateConfig
+from pipeline.config import ENOUGH, AnnotateConfig
 from pipeline.demo.bundle import write_tar
 from pipeline.errors import ConfigError
-from pipeline.inputs.images import ENOUGH, Picture
+from pipeline.inputs.images import Picture
 from pipeline.inputs.naming import Naming
 from pipeline.inputs.prompts import Prompt, PromptedSample, PromptReader
 from pipeline.inputs.reader import Fit, ShardReader, enough_for, in_batches

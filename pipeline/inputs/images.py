@@ -31,8 +31,6 @@ PNG = b"\x89PNG\r\n\x1a\n"
 SCALES = (8, 4, 2)
 """Parts of its size that a JPEG is decoded at for less: blocks of 8 x 8 become 1, 2 or 4 pixels a
 side."""
-ENOUGH = 3
-"""Pixels of a decoded side to one of the size that it is brought to next (docs/inputs.md)."""
 
 # `decode` has a limit of its own; Pillow's is the same for everybody, and warns in between.
 Image.MAX_IMAGE_PIXELS = None

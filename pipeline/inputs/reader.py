@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from pipeline import storage
-from pipeline.config import RunConfig
+from pipeline.config import ENOUGH, RunConfig
 from pipeline.errors import DUPLICATE_KEY, Reject, ShardError
-from pipeline.inputs.images import ENOUGH, Picture
+from pipeline.inputs.images import Picture
 from pipeline.inputs.look_ahead import map_ahead
 from pipeline.inputs.naming import AS_WEBDATASET, Naming
 from pipeline.inputs.samples import (

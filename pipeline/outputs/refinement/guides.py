@@ -8,8 +8,8 @@ from dataclasses import replace
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
-from pipeline.config import MaskConfig
-from pipeline.inputs.images import ENOUGH, Picture
+from pipeline.config import ENOUGH, MaskConfig
+from pipeline.inputs.images import Picture
 from pipeline.inputs.reader import MakeGuide
 from pipeline.inputs.samples import Guide, Sample, Wanted
 from pipeline.outputs.refinement.regions import regions

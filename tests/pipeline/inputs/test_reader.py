@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import features
 
-from pipeline.config import AnnotateConfig
+from pipeline.config import ENOUGH, AnnotateConfig
 from pipeline.errors import Reject, ShardError
-from pipeline.inputs.images import ENOUGH, Picture, squash
+from pipeline.inputs.images import Picture, squash
 from pipeline.inputs.naming import Naming
 from pipeline.inputs.reader import Read, ShardReader, enough_for, in_batches
 from pipeline.inputs.samples import Rejected, Sample, Skipped
