@@ -19,7 +19,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from benchmarks.timing import Action, Target, interleaved, table, target_table
 from pipeline import storage
-from pipeline.config import ENOUGH
+from pipeline.config import DECODE_ENOUGH
 from pipeline.inputs.images import Picture, squash
 from pipeline.inputs.samples import image_bytes
 from pipeline.inputs.shards import find_shards
@@ -30,7 +30,7 @@ SIZES = ((640, 480), (4000, 3000))
 JPEG_QUALITY = 90
 NO_LIMIT = 1 << 62
 LEAST = {(640, 480): 0.95, (4000, 3000): 2.2}
-"""Rate of the scaled way, in that of torchvision, which was the only way once."""
+"""Rate of the scaled way, in that of torchvision."""
 
 
 def ours(data: bytes, side: int, least: int | None) -> Tensor:
@@ -39,7 +39,7 @@ def ours(data: bytes, side: int, least: int | None) -> Tensor:
 
 
 def by_torchvision(data: bytes, side: int) -> Tensor:
-    """Decode, resize: as the reader did before torchvision's decoders were deprecated."""
+    """Decode with torchvision, resize."""
     encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The image decoding and encoding", DeprecationWarning)
@@ -75,7 +75,7 @@ def measure(
     torch.set_num_threads(1)
     ways: dict[str, Callable[[bytes], Tensor]] = {
         "full": lambda data: ours(data, side, None),
-        "scaled": lambda data: ours(data, side, ENOUGH * side),
+        "scaled": lambda data: ours(data, side, DECODE_ENOUGH * side),
         "torchvision": lambda data: by_torchvision(data, side),
         "PIL with draft": lambda data: by_pillow(data, side),
     }

@@ -19,7 +19,7 @@ from pipeline import storage
 from pipeline.config import AnnotateConfig, ExecutionConfig
 from pipeline.inputs.images import Picture
 from pipeline.inputs.prompts import PromptReader
-from pipeline.inputs.reader import enough_for
+from pipeline.inputs.reader import least_for
 from pipeline.inputs.samples import Sample, image_bytes
 from pipeline.inputs.shards import find_shards
 from pipeline.inputs.tars import read_samples
@@ -75,7 +75,7 @@ def measure(
         batch_size: images that are made into masks together.
         grain: of the pictures, in pixels; a coarse one makes small files.
     """
-    at_least_one(images=images, large=large, rounds=rounds)
+    at_least_one(images=images, large=large, rounds=rounds, grain=grain)
     torch.set_num_threads(1)
     maps = real_maps()
     rows = []
@@ -141,7 +141,7 @@ class _Profile:
             raws = list(read_samples(stream, config.max_sample_bytes))
         self._used["grouping"] -= self._used["reading"]
         prompts_of, samples = PromptReader(config.prompts), []
-        least = enough_for(self._explain.squash) if config.decode == "scaled" else None
+        least = least_for(self._explain.squash, config.enough)
         for raw in raws:
             with self._step("prompts"):
                 wanted = prompts_of(raw.fields)

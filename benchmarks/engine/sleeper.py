@@ -129,7 +129,9 @@ def jpegs(size: tuple[int, int], count: int = PICTURES, grain: int = GRAIN) -> l
     width, height = size
     encoded = []
     for _ in range(count):
-        coarse = random.integers(0, 256, (height // grain, width // grain, 3), dtype=np.uint8)
+        coarse = random.integers(
+            0, 256, (max(1, height // grain), max(1, width // grain), 3), dtype=np.uint8
+        )
         image = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
         image.save(file := io.BytesIO(), "JPEG", quality=90)
         encoded.append(file.getvalue())

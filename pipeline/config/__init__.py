@@ -11,14 +11,14 @@ from pipeline.config.identity import fingerprint, public, since
 from pipeline.config.masks import MaskConfig
 from pipeline.config.method import BACKGROUND, MethodConfig
 from pipeline.config.model import DEMO_MODEL, ModelConfig
-from pipeline.config.run import ENOUGH, SCHEMA_VERSION, AnnotateConfig, RunConfig
+from pipeline.config.run import DECODE_ENOUGH, SCHEMA_VERSION, AnnotateConfig, RunConfig
 from pipeline.config.views import ViewsConfig
 
 __all__ = [
     "BACKGROUND",
+    "DECODE_ENOUGH",
     "DEFAULT_TEMPLATES",
     "DEMO_MODEL",
-    "ENOUGH",
     "NO_FILTER",
     "SCHEMA_VERSION",
     "AnnotateConfig",

@@ -28,8 +28,9 @@ from pipeline.errors import ConfigError
 
 SCHEMA_VERSION = 2
 """Of the tables; `pipeline.outputs.versions` reads the older ones."""
-ENOUGH = 3
-"""Pixels of a decoded side to one of the size that it is brought to next (docs/inputs.md)."""
+DECODE_ENOUGH = 3
+"""Pixels of the shorter side of a JPEG that is decoded smaller, to one of the size that it is
+brought to next (docs/inputs.md)."""
 
 Run = TypeVar("Run", bound="RunConfig")
 Annotation = TypeVar("Annotation", bound="AnnotateConfig")
@@ -171,9 +172,9 @@ class AnnotateConfig(RunConfig):
     status: str = ""
     """Print the state of the run in this output directory, and stop."""
     decode: Literal["full", "scaled"] = since("full", before="full")
-    """full: every stored pixel; scaled: JPEGs at 1/2, 1/4 or 1/8, as long as the shorter side keeps
-    three times what the model takes; faster where images are large. Sizes and masks are those of
-    the stored image either way."""
+    """full: every stored pixel; scaled: JPEGs at 1/2, 1/4 or 1/8, as long as they keep enough for
+    the model; faster where images are large. Sizes and masks are those of the stored image either
+    way."""
     prompts: PromptConfig = dataclasses.field(default_factory=PromptConfig)
     mask: MaskConfig = dataclasses.field(default_factory=MaskConfig)
 
@@ -210,14 +211,19 @@ class AnnotateConfig(RunConfig):
         """The same settings with absolute paths; see `RunConfig.absolute`."""
         return dataclasses.replace(super().absolute(), prompts=self.prompts.absolute())
 
+    @property
+    def enough(self) -> int | None:
+        """`DECODE_ENOUGH` where JPEGs are decoded smaller; None where all pixels are wanted."""
+        return DECODE_ENOUGH if self.decode == "scaled" else None
+
     def identity(self) -> dict[str, Any]:
         """The settings that change what is written for a shard; files are read for it once."""
         return copy.deepcopy(self._identity)
 
     @functools.cached_property
     def _identity(self) -> dict[str, Any]:
-        enough = {"decode_enough": ENOUGH} if self.decode == "scaled" else {}
-        return {"schema_version": SCHEMA_VERSION, **super().identity(), **enough}
+        rule = {"decode_enough": self.enough} if self.enough else {}
+        return {"schema_version": SCHEMA_VERSION, **super().identity(), **rule}
 
     def fingerprint(self) -> str:
         """16 hex digits over the identity: equal fingerprints mean comparable outputs."""

@@ -103,9 +103,8 @@ class Bench:
             truth_of: what is in the image of a key.
         """
         self.config, self.explain = config, Remembering(explain)
-        scaled = config.decode == "scaled"
-        guide = guide_maker(config.mask, explain.has_prompts, scaled)
-        read = ShardReader.of(config, prompts_of, explain.squash, guide, scaled)
+        guide = guide_maker(config.mask, explain.has_prompts, config.enough)
+        read = ShardReader.of(config, prompts_of, explain.squash, guide, config.enough)
         self.batches: list[list[PromptedSample]] = [
             [sample for sample in batch if isinstance(sample, Sample)]
             for shard in shards

@@ -28,20 +28,20 @@ from torch import Tensor
 
 from pipeline import storage
 from pipeline.cli import ExitCode, run_command
-from pipeline.config import ENOUGH, AnnotateConfig
+from pipeline.config import DECODE_ENOUGH, AnnotateConfig
 from pipeline.demo.bundle import write_tar
-from pipeline.errors import ConfigError
-from pipeline.inputs.images import Picture
+from pipeline.errors import ConfigError, Reject
+from pipeline.inputs.images import Picture, decode
 from pipeline.inputs.naming import Naming
 from pipeline.inputs.prompts import Prompt, PromptedSample, PromptReader
-from pipeline.inputs.reader import Fit, ShardReader, enough_for, in_batches
+from pipeline.inputs.reader import Fit, ShardReader, in_batches, least_for
 from pipeline.inputs.samples import Guide, Sample, image_bytes
 from pipeline.inputs.shards import Shard, find_shards
 from pipeline.inputs.tars import read_samples
 from pipeline.models.explain import PromptExplainer
 from pipeline.outputs.annotations import Annotated, Annotation
 from pipeline.outputs.masks import Mask
-from pipeline.outputs.refinement.guides import guide_of
+from pipeline.outputs.refinement.guides import guide_of, least_of
 from pipeline.run.annotator import Annotator
 
 JPEG_QUALITY = 90
@@ -58,7 +58,7 @@ class DecodingConfig(AnnotateConfig):
     longer: list[int] = field(default_factory=lambda: [0, 4000])
     """Pixels of the longer side that photographs are enlarged to; 0: as they are."""
     factors: list[float] = field(default_factory=lambda: [1.0, 1.5, 2.0, 3.0])
-    """Pixels that the shorter side keeps, to one of the model's input; runs take 3."""
+    """Pixels that the shorter side keeps, to one of the model's input."""
     floor: bool = True
     """Compare all pixels with themselves, resized in the other order, and saved once more."""
     noise: list[float] = field(default_factory=lambda: [0.03, 0.1, 0.4])
@@ -96,7 +96,7 @@ def run(config: DecodingConfig) -> ExitCode:
             rows.append(row)
             print(_line(row), flush=True)
     if config.json:
-        found = {"enough": ENOUGH, "rows": rows, "settings": config.identity()}
+        found = {"enough": DECODE_ENOUGH, "rows": rows, "settings": config.identity()}
         Path(config.json).write_text(json.dumps(found, indent=2) + "\n")
     return ExitCode.DONE
 
@@ -226,14 +226,13 @@ def _annotated(
 ) -> Iterator[_Annotated]:
     """All photographs, decoded for a factor or whole, the model's input changed or as it is."""
     prompts_of, scales = PromptReader(config.prompts), dict[str, int]()
-    least = None if factor is None else round(factor * enough_for(explain.squash) / ENOUGH)
+    least = least_for(explain.squash, factor)
 
     def guide(sample: PromptedSample, picture: Picture) -> Guide | None:
         scales[sample.key] = picture.scale(least)
         if config.mask.refine == "none" or not explain.has_prompts(sample):
             return None
-        kept = None if factor is None else round(factor * config.mask.refine_size)
-        return guide_of(picture, config.mask, kept)
+        return guide_of(picture, config.mask, least_of(config.mask, factor))
 
     read: ShardReader[list[Prompt]] = ShardReader.of(
         config,
@@ -270,8 +269,11 @@ def _saved_members(
         for raw in islice(samples, config.limit_samples):
             if (field_of_image := naming.image_field(raw.fields)) is None:
                 continue  # nor has it masks where it is read as it is
-            with Image.open(BytesIO(image_bytes(raw))) as image:
-                picture, encoded = image.convert("RGB"), BytesIO()
+            try:
+                pixels = decode(image_bytes(raw), config.max_pixels)
+            except Reject:
+                continue  # likewise
+            picture, encoded = Image.fromarray(pixels.permute(1, 2, 0).numpy()), BytesIO()
             if longer:
                 largest = max(picture.size)
                 picture = picture.resize([round(side * longer / largest) for side in picture.size])

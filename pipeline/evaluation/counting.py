@@ -19,11 +19,12 @@ import torch
 
 from pipeline import storage
 from pipeline.config import RunConfig, fingerprint
-from pipeline.errors import ConfigError, naming
+from pipeline.errors import ConfigError, Reject, naming
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.predictions import Gaps
 from pipeline.inputs.shards import Shard
 from pipeline.inputs.stages import StageClock
+from pipeline.log import Event, say
 from pipeline.outputs.ledger import Ledger
 from pipeline.outputs.records import Counts, make_commit
 from pipeline.run.progress import print_failures
@@ -61,6 +62,18 @@ class Counted:
         self.statuses["rejected"] += 1
         self.rejects[reason] += 1
 
+    def leave_out(self, what: str, reject: Reject, **about: Any) -> None:
+        """Note a sample that cannot be scored, and say which one it is.
+
+        Args:
+            what: it is, in words.
+            reject: why.
+            about: what it is, as fields of the event.
+        """
+        self.reject(reject.reason)
+        line = f"left out: {what}: {reject}"
+        say(Event("left_out", line, "warning", **about, reason=reject.reason))
+
     def totals(self) -> Counts:
         """What the commit of the shard says about it."""
         return {
@@ -71,6 +84,22 @@ class Counted:
             "prompts_cut": 0,
             "masks": self.masks,
         }
+
+
+def read_file(location: str, named: str) -> bytes:
+    """A file that belongs to a sample.
+
+    Args:
+        location: of it.
+        named: what people know it by.
+
+    Raises:
+        Reject: `missing_file`.
+    """
+    try:
+        return storage.read_bytes(location)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        raise Reject("missing_file", named) from error
 
 
 class ShardCounter(Protocol):

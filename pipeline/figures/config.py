@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,8 +23,8 @@ PAPERS = (
     *("text_span", "legrad"),
 )
 """The methods of the paper's own comparisons."""
-MOST_ROWS = 300
-"""As high as a picture can be that programs still open: 55,000 pixels."""
+MOST_ROWS = 120
+"""Of up to 452 pixels: a picture of 54,000 is as high as many programs open."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class FigureConfig:
             for value in listed(values):
                 if not is_text(value):
                     raise ConfigError(f"{flag}: {value!r} says nothing; leave it out")
-        if not self.output.endswith(".png"):
+        if posixpath.splitext(self.output)[1] != ".png":
             raise ConfigError(f"--output {self.output}: has to be the name of a .png")
         if not self.models:
             raise ConfigError("--models []: name at least one")
@@ -65,8 +66,8 @@ class FigureConfig:
             )
         if (rows := max(counts) * len(self.models)) > MOST_ROWS:
             raise ConfigError(
-                f"--prompts: {rows} rows, one for each image, prompt and model, and a picture "
-                f"has {MOST_ROWS} at the most; make several"
+                f"--images, --prompts and --models make {rows} rows, and a picture has {MOST_ROWS} "
+                "at the most; make several"
             )
 
     @property

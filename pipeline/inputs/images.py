@@ -55,7 +55,7 @@ class Picture:
         with _rejecting():
             self._opened: Image.Image | None = _opened(data, FORMATS)
             self.width, self.height = self._opened.size
-            _check_size(self._opened, max_pixels)
+            check_size(self._opened, max_pixels)
             self._scales = isinstance(self._opened, JpegImageFile)
 
     def pixels(self, least: int | None = None) -> UInt8[Tensor, "3 rows columns"]:
@@ -140,7 +140,12 @@ def _opened(data: bytes, formats: tuple[str, ...]) -> Image.Image:
     return Image.open(BytesIO(plain), formats=formats)
 
 
-def _check_size(image: Image.Image, max_pixels: int) -> None:
+def check_size(image: Image.Image, max_pixels: int) -> None:
+    """See by its header that an image is not too large to be decoded.
+
+    Raises:
+        Reject: `too_large`.
+    """
     if image.width * image.height > max_pixels:
         raise Reject("too_large", f"{image.width}x{image.height} pixels")
 
@@ -234,7 +239,7 @@ def decode_indices(data: bytes, max_pixels: int) -> Shaped[np.ndarray, "height w
     """
     formats = ("PNG",)
     with _rejecting(formats), _opened(data, formats) as image:
-        _check_size(image, max_pixels)
+        check_size(image, max_pixels)
         values = np.array(image)
     if values.ndim != 2:
         raise Reject("undecodable", f"{values.ndim} axes, and not one value per pixel")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline import storage
-from pipeline.config import ENOUGH, RunConfig
+from pipeline.config import RunConfig
 from pipeline.errors import DUPLICATE_KEY, Reject, ShardError
 from pipeline.inputs.images import Picture
 from pipeline.inputs.look_ahead import map_ahead
@@ -53,13 +53,16 @@ def as_stored(pixels: Tensor) -> Tensor:
     return pixels
 
 
-def enough_for(fit: Fit) -> int:
-    """Pixels on the shorter side of an image from which `fit` makes what it makes of all of them.
+def least_for(fit: Fit, enough: float | None) -> int | None:
+    """Pixels that the shorter side of an image keeps when it is decoded; None for all.
 
     Args:
         fit: brings images to a square of one size, which it is asked for.
+        enough: pixels to one of that size; None for all.
     """
-    return ENOUGH * fit(torch.zeros((3, 1, 1), dtype=torch.uint8)).shape[-1]
+    if enough is None:
+        return None
+    return round(enough * fit(torch.zeros((3, 1, 1), dtype=torch.uint8)).shape[-1])
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ class ShardReader(Generic[Wanted]):
         want: Want[Wanted],
         fit: Fit,
         guide: MakeGuide[Wanted] | None = None,
-        scaled: bool = False,
+        enough: float | None = None,
     ) -> ShardReader[Wanted]:
         """A reader with the limits of a run, one batch ahead of the batch that is wanted.
 
@@ -106,7 +109,7 @@ class ShardReader(Generic[Wanted]):
             want: finds what is wanted of a sample.
             fit: brings its image to size.
             guide: makes what maps are refined by, where they are.
-            scaled: JPEGs are decoded at the scale that `fit` needs.
+            enough: pixels of a decoded JPEG to one that `fit` makes, at least; None for all.
         """
         return cls(
             want,
@@ -118,7 +121,7 @@ class ShardReader(Generic[Wanted]):
             ahead=2 * config.engine.batch_size,
             threads=max(DECODE_THREADS, config.engine.cpu_threads()),
             guide=guide,
-            least=enough_for(fit) if scaled else None,
+            least=least_for(fit, enough),
         )
 
     @classmethod

@@ -143,6 +143,8 @@ def read_tensors(name: str, file: Path) -> dict[str, Tensor]:
     else:
         mapped = zipfile.is_zipfile(file)  # of others, torch would speak of mapping alone
         tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
+    if not isinstance(tensors, Mapping):
+        raise NoWeights("the file holds no tensors by name")
     known = {MASK, SCALE}
     for entries in (image_entries, text_entries, audio_entries):
         known |= {entry.name for entry in entries(name)}

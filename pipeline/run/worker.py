@@ -151,13 +151,12 @@ class Worker(ShardWorker):
         self._calibration = load_calibration(config.prompts.calibration, config.identity())
         vectors = config.prompts.source == "embeddings"
         prompts_of = PromptReader(config.prompts, self.explain.embed_width if vectors else None)
-        scaled = config.decode == "scaled"
         self.read = ShardReader.of(
             config,
             lambda raw: prompts_of(raw.fields),
             self.explain.squash,
-            guide_maker(config.mask, self.explain.has_prompts, scaled),
-            scaled,
+            guide_maker(config.mask, self.explain.has_prompts, config.enough),
+            config.enough,
         )
 
     def do_shard(

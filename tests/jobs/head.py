@@ -75,12 +75,17 @@ class Head:
 
 
 @contextmanager
-def running_head(environment: Mapping[str, str], *options: str) -> Iterator[Head]:
+def running_head(
+    environment: Mapping[str, str],
+    *options: str,
+    scaling: Callable[[str], Mapping[str, Any]] | None = None,
+) -> Iterator[Head]:
     """A head while the body runs.
 
     Args:
         environment: more of it.
         options: more for `ray start`.
+        scaling: makes the configuration of an autoscaler of the address where nodes join.
     """
     with _folder() as folder:
         # Who has activated an environment has these; a test may have the interpreter alone.
@@ -97,6 +102,10 @@ def running_head(environment: Mapping[str, str], *options: str) -> Iterator[Head
         head = Head(f"http://127.0.0.1:{dashboard}", mine, f"127.0.0.1:{join}", folder / "ray")
         own = ["--head", f"--port={join}", f"--temp-dir={head.files}", "--disable-usage-stats"]
         own += [f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"]
+        if scaling:
+            configuration = folder / "autoscaling.json"
+            configuration.write_text(json.dumps(scaling(head.join)))
+            own += [f"--autoscaling-config={configuration}"]
         with _started(mine, folder / "log", [*own, "--num-cpus=2", *options]) as process:
 
             def answers() -> bool:

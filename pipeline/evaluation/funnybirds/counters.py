@@ -17,7 +17,7 @@ import legrad
 from pipeline import storage
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError, Reject
-from pipeline.evaluation.counting import Counted
+from pipeline.evaluation.counting import Counted, read_file
 from pipeline.evaluation.funnybirds.dataset import Birds, Files, target_of
 from pipeline.evaluation.funnybirds.protocols import (
     BIRD_COUNTS,
@@ -29,7 +29,6 @@ from pipeline.evaluation.funnybirds.protocols import (
 from pipeline.inputs.images import decode
 from pipeline.inputs.reader import DECODE_THREADS
 from pipeline.inputs.shards import Shard
-from pipeline.log import Event, say
 from pipeline.models.classifier import class_layer
 from pipeline.models.halving import halves, in_halves
 from pipeline.models.loaded import Query
@@ -149,10 +148,8 @@ class BirdCounter:
                             bird, self._birds, self._files, self._subject, read, self._corrected
                         )
                 except Reject as reject:
-                    counted.reject(reject.reason)
                     image = f"test/{target}/{bird.name}.png"
-                    line = f"left out: {image}: {reject}"
-                    say(Event("left_out", line, "warning", image=image, reason=reject.reason))
+                    counted.leave_out(image, reject, image=image)
                 else:
                     counted.statuses["scored"] += 1
                     counted.rows.append(scored.row)
@@ -179,9 +176,8 @@ class BirdCounter:
         return read
 
     def _read(self, location: str) -> Tensor:
+        data = read_file(location, storage.public(location))
         try:
-            return decode(storage.read_bytes(location), self._max_pixels)
-        except (FileNotFoundError, IsADirectoryError) as error:
-            raise Reject("missing_file", storage.public(location)) from error
+            return decode(data, self._max_pixels)
         except Reject as reject:
             raise Reject(reject.reason, f"{storage.public(location)}: {reject.detail}") from reject

@@ -125,7 +125,8 @@ def score_funnybirds(config: FunnyBirdsConfig) -> FunnyBirdsResult:
     if not merged.table.num_rows:
         raise ConfigError(
             f"--data {storage.public(config.data)}: no image could be scored "
-            f"({report.in_words(merged.rejects)}; the lines above name them)"
+            f"({report.in_words(merged.rejects)}; the log of the run that counted them names "
+            "them; files that are there by now are looked for with another --output)"
         )
     result = FunnyBirdsResult(bird_scores(merged.table), merged)
     _write(config, birds, result)

@@ -14,12 +14,13 @@ from torch import Tensor
 
 from pipeline import storage
 from pipeline.errors import Reject
-from pipeline.evaluation.counting import Counted
+from pipeline.evaluation.counting import Counted, read_file
 from pipeline.evaluation.prompted.config import PromptedConfig
 from pipeline.evaluation.prompted.hearing import vector_of
 from pipeline.evaluation.prompted.scores import CLASS_COUNTS, class_row, pooled
 from pipeline.evaluation.prompted.tree import (
     Row,
+    check_length,
     class_of,
     fit,
     label_name,
@@ -31,7 +32,6 @@ from pipeline.inputs.look_ahead import map_ahead
 from pipeline.inputs.reader import DECODE_THREADS
 from pipeline.inputs.shards import Shard
 from pipeline.inputs.sounds import Sound, read_sound
-from pipeline.log import Event, say
 from pipeline.models.loaded import Query
 from pipeline.models.loading import LoadedClip
 
@@ -65,10 +65,8 @@ class LeftOut(NamedTuple):
 
 def leave_out(counted: Counted, left: LeftOut) -> None:
     """Count a row as one that cannot be scored, and say which one it is."""
-    counted.reject(left.reject.reason)
-    image, number, reason = left.row.image, left.row.number, left.reject.reason
-    line = f"left out: {image}, class {number}: {left.reject}"
-    say(Event("left_out", line, "warning", image=image, number=number, reason=reason))
+    image, number = left.row.image, left.row.number
+    counted.leave_out(f"{image}, class {number}", left.reject, image=image, number=number)
 
 
 class ClassCounter:
@@ -81,7 +79,9 @@ class ClassCounter:
         self._config = config
         self._rows = read_table(config.root, config.kind).rows
         self._model = LoadedClip(config)
-        self._explainer = self._model.explainer()  # also of tokens: it checks the size
+        # Maps of tokens need none, but its check of the size.
+        plain = {"method": "legrad", "options": {}, "layers": None}
+        self._explainer = self._model.explainer(**(plain if config.maps == "tokens" else {}))
         self._encode = self._model.encode_sound
 
     def __call__(self, shard: Shard, on_images: Callable[[int], object]) -> Counted:
@@ -124,19 +124,18 @@ class ClassCounter:
     def _read(self, row: Row) -> Scene | LeftOut:
         try:
             pixels = decode(self._bytes("frames", row.image), self._config.max_pixels)
-            label = self._bytes("annotations", label_name(row.image))
             shape = (pixels.shape[1], pixels.shape[2])
-            truth = read_label(label, row.number, self._model.size, shape)
+            check_length(*shape)
+            label = self._bytes("annotations", label_name(row.image))
+            truth = read_label(label, row.number, self._model.size, shape, self._config.max_pixels)
             sound = read_sound(self._bytes("audio", row.sound), row.sound, LONGEST)
         except Reject as reject:
             return LeftOut(row, reject)
         return Scene(row, fit(pixels, self._model.size), truth, sound)
 
     def _bytes(self, folder: str, name: str) -> bytes:
-        try:
-            return storage.read_bytes(storage.join(self._config.root, folder, *name.split("/")))
-        except (FileNotFoundError, IsADirectoryError) as error:
-            raise Reject("missing_file", f"{folder}/{name}") from error
+        location = storage.join(self._config.root, folder, *name.split("/"))
+        return read_file(location, f"{folder}/{name}")
 
     def _explain(
         self, batch: Sequence[Scene], counted: Counted

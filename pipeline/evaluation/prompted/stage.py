@@ -34,7 +34,8 @@ def score_prompted(config: PromptedConfig) -> PromptedResult:
     if not merged.table.num_rows:
         raise ConfigError(
             f"--root {storage.public(config.root)}: no image could be scored "
-            f"({report.in_words(merged.rejects)}; the lines above name them)"
+            f"({report.in_words(merged.rejects)}; the log of the run that counted them names "
+            "them; files that are there by now are looked for with another --output)"
         )
     result = PromptedResult(prompted_scores(merged.table), merged)
     _write(config, table, result)

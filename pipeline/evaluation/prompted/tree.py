@@ -10,10 +10,10 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import posixpath
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from pipeline import storage
 from pipeline.errors import ConfigError, Reject, one_line
+from pipeline.inputs.images import check_size
 from pipeline.inputs.shards import Shard
 from pipeline.storage import digests
 
@@ -35,6 +36,8 @@ LAST_CLASS = 25 * 256 + 255
 """The largest number that a colour of `_seg.png` can say."""
 LONGEST_SIDE = 50
 """In the shorter one: of a longer image, almost nothing is in the square in its middle."""
+MOST_SECONDS = 1e9
+"""Of a time in the table: no sound is so long."""
 SLACK = 0.02
 """How far the ratios of the sides of an image and of its classes may be from each other."""
 
@@ -129,12 +132,17 @@ def _timing(text: str | None) -> tuple[float, float] | None:
     if not text:
         return None
     try:
-        begin, end = map(float, json.loads(text))
-    except (TypeError, ValueError, RecursionError, OverflowError):
-        begin = end = math.nan
-    if not (math.isfinite(begin) and math.isfinite(end)):
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not (isinstance(found, list) and len(found) == 2 and all(map(_is_time, found))):
         raise ConfigError(f"timing {text[:80]!r} is not [begin, end] in seconds")
-    return begin, end
+    return float(found[0]), float(found[1])
+
+
+def _is_time(value: Any) -> bool:
+    """Whether it is a number of seconds; JSON's numbers may have any size."""
+    return type(value) in (int, float) and abs(value) < MOST_SECONDS
 
 
 def class_shards(root: str, table: Table) -> list[Shard]:
@@ -151,6 +159,16 @@ def class_of(shard: Shard) -> int:
     return int(shard.location.rpartition("#")[2])
 
 
+def check_length(height: int, width: int) -> None:
+    """See that `fit` does not fill the memory with one image.
+
+    Raises:
+        Reject: `too_long`.
+    """
+    if max(height, width) > LONGEST_SIDE * min(height, width):
+        raise Reject("too_long", f"{width}x{height} pixels")
+
+
 def check_shapes(image: tuple[int, int], classes: tuple[int, int]) -> None:
     """See that an image and its classes are of the same view, so that `fit` keeps the same part.
 
@@ -159,10 +177,8 @@ def check_shapes(image: tuple[int, int], classes: tuple[int, int]) -> None:
         classes: those of the classes of its pixels; they may be smaller or larger than the image.
 
     Raises:
-        Reject: `other_size`, or `too_long`, where `fit` would fill the memory with one image.
+        Reject: `other_size`.
     """
-    if max(image) > LONGEST_SIDE * min(image):
-        raise Reject("too_long", f"{image[1]}x{image[0]} pixels")
     ratio = image[0] * classes[1] / (image[1] * classes[0])
     if not 1 - SLACK <= ratio <= 1 + SLACK:
         what = f"{classes[1]}x{classes[0]} pixels, and the image {image[1]}x{image[0]}"
@@ -177,7 +193,7 @@ def fit(pixels: UInt8[Tensor, "3 height width"], size: int) -> UInt8[Tensor, "3 
 
 
 def read_label(
-    data: bytes, number: int, size: int, image: tuple[int, int]
+    data: bytes, number: int, size: int, image: tuple[int, int], max_pixels: int
 ) -> Bool[Tensor, "{size} {size}"]:
     """Where a class is, in the part of an image that `fit` keeps; nearest pixel.
 
@@ -188,12 +204,14 @@ def read_label(
         number: of the class.
         size: side of the square.
         image: height and width of the image.
+        max_pixels: a larger PNG is refused undecoded.
 
     Raises:
-        Reject: `bad_mask`, or see `check_shapes`.
+        Reject: `bad_mask` or `too_large`, or see `check_shapes`.
     """
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as opened:
+            check_size(opened, max_pixels)
             check_shapes(image, (opened.height, opened.width))
             classes = opened.convert("RGB")
     except Reject:

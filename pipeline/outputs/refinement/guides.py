@@ -8,7 +8,7 @@ from dataclasses import replace
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
-from pipeline.config import ENOUGH, MaskConfig
+from pipeline.config import MaskConfig
 from pipeline.inputs.images import Picture
 from pipeline.inputs.reader import MakeGuide
 from pipeline.inputs.samples import Guide, Sample, Wanted
@@ -16,7 +16,7 @@ from pipeline.outputs.refinement.regions import regions
 
 
 def guide_maker(
-    config: MaskConfig, has_prompts: Callable[[Sample[Wanted]], bool], scaled: bool = False
+    config: MaskConfig, has_prompts: Callable[[Sample[Wanted]], bool], enough: float | None = None
 ) -> MakeGuide[Wanted] | None:
     """What makes the guide of an image, for `ShardReader`; None where maps are not refined.
 
@@ -25,13 +25,13 @@ def guide_maker(
     Args:
         config: with the refinement and its size.
         has_prompts: whether there is anything to look for in a sample: others need no guide.
-        scaled: whether JPEGs are decoded at the scale that is needed.
+        enough: pixels of a decoded JPEG to one of the working size, at least; None for all.
     """
     if config.refine == "none":
         return None
 
     def make(sample: Sample[Wanted], picture: Picture) -> Guide | None:
-        return guide_of(picture, config, least_of(config, scaled)) if has_prompts(sample) else None
+        return guide_of(picture, config, least_of(config, enough)) if has_prompts(sample) else None
 
     return make
 
@@ -57,9 +57,9 @@ def guide_of(picture: Picture, config: MaskConfig, least: int | None = None) -> 
     return Guide(pixels.contiguous())
 
 
-def least_of(config: MaskConfig, scaled: bool) -> int | None:
+def least_of(config: MaskConfig, enough: float | None) -> int | None:
     """Pixels that the shorter side of an image keeps when it is decoded for its guide."""
-    return ENOUGH * config.refine_size if scaled else None
+    return None if enough is None else round(enough * config.refine_size)
 
 
 def completed(guide: Guide, config: MaskConfig) -> Guide:

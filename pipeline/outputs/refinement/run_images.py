@@ -19,6 +19,8 @@ from pipeline.outputs.records import Commit
 from pipeline.outputs.refinement.guides import completed, guide_of, least_of
 
 Row = Mapping[str, Any]
+ENOUGH_BEFORE = 2
+"""`decode_enough` of a run whose identity does not say it."""
 
 
 class ImagesOfRun:
@@ -75,15 +77,15 @@ class ImagesOfRun:
         def want(raw: RawSample) -> str | None:
             return raw.key if raw.key in sizes else None
 
-        scaled = self._identity.get("decode") == "scaled"
+        enough = self._enough()
         made: dict[str, list[Guide]] = {}
 
         def make(sample: Sample[str], picture: Picture) -> None:
-            made[sample.key] = _made(picture, configs, scaled)
+            made[sample.key] = _made(picture, configs, enough)
 
         # Other guides than the smallest may have the image decoded again.
         smallest = min(configs, key=lambda config: config.refine_size)
-        least = least_of(smallest, scaled)
+        least = least_of(smallest, enough)
         read = ShardReader.of_run(self._identity, want, _nothing, make, least)
         of_shard = self._shards[shard]
         left = dict.fromkeys(sizes)
@@ -108,18 +110,24 @@ class ImagesOfRun:
             raise ConfigError(f"--images {place}: {one_line(error)}") from error
         raise _unusable(of_shard, next(iter(left)), "is not in the shard")
 
+    def _enough(self) -> int | None:
+        if self._identity.get("decode") != "scaled":
+            return None
+        enough: int = self._identity.get("decode_enough", ENOUGH_BEFORE)
+        return enough
+
 
 def _nothing(pixels: Tensor) -> Tensor:
     """No pixel: guides are all that is wanted of an image."""
     return pixels.new_empty((3, 0, 0))
 
 
-def _made(picture: Picture, configs: Sequence[MaskConfig], scaled: bool) -> list[Guide]:
+def _made(picture: Picture, configs: Sequence[MaskConfig], enough: int | None) -> list[Guide]:
     made: dict[tuple[str, int], Guide] = {}
     for config in configs:
         recipe = (config.refine, config.refine_size)
         if recipe not in made:
-            made[recipe] = completed(guide_of(picture, config, least_of(config, scaled)), config)
+            made[recipe] = completed(guide_of(picture, config, least_of(config, enough)), config)
     return [made[config.refine, config.refine_size] for config in configs]
 
 

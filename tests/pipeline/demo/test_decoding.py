@@ -48,19 +48,23 @@ def test_masks_of_smaller_pictures_are_those_of_whole_ones(
 
 
 def test_photographs_are_told_apart_whatever_their_shards_call_them(tmp_path: Path) -> None:
-    """Two shards have the same keys, which end at the last dot, and images of another field."""
+    """Two shards have the same keys, which end at the last dot, images of another field, and one
+    that is none.
+    """
     folder, file = tmp_path / "in", tmp_path / "found.json"
     folder.mkdir()
     for number, path in enumerate(sorted((ASSETS / "shards").glob("*.tar"))[:2]):
         with path.open("rb") as stream:
             scene = next(read_samples(stream))
         members = [("v.1.pic", scene.fields["jpg"]), ("v.1.json", scene.fields["json"])]
+        members += [("w.1.pic", b"no image"), ("w.1.json", scene.fields["json"])]
         write_tar(folder / f"{number}.tar", iter(members))
     flags = ["--longer", "[0, 1001]", "--factors", "[2]", "--noise", "[0]", "--json", str(file)]
-    flags += ["--floor", "false"]
     naming = ["--key_end", "last_dot", "--image_field", "pic"]
     assert main(["--input", str(folder), *naming, *flags, "--engine.threads", "1"]) == 0
-    _, same, enlarged, same_enlarged = json.loads(file.read_text())["rows"]
+    rows = json.loads(file.read_text())["rows"]
+    _, _, saved, same, enlarged, _, _, same_enlarged = rows
+    assert saved["floor"] == "saved again" and saved["changed"] == 2
     for row in (same, same_enlarged):
         assert (row["images"], row["changed"], row["input"], row["mean_iou"]) == (2, 2, 0, 1)
     assert enlarged["changed"] == 2 and enlarged["mean_iou"] > 0.9

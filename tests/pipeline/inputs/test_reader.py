@@ -11,11 +11,11 @@ import pytest
 import torch
 from PIL import features
 
-from pipeline.config import ENOUGH, AnnotateConfig
+from pipeline.config import DECODE_ENOUGH, AnnotateConfig
 from pipeline.errors import Reject, ShardError
 from pipeline.inputs.images import Picture, squash
 from pipeline.inputs.naming import Naming
-from pipeline.inputs.reader import Read, ShardReader, enough_for, in_batches
+from pipeline.inputs.reader import Read, ShardReader, in_batches, least_for
 from pipeline.inputs.samples import Rejected, Sample, Skipped
 from pipeline.inputs.shards import Shard, find_shards
 from pipeline.inputs.tars import RawSample
@@ -91,10 +91,10 @@ def test_a_jpeg_is_decoded_at_the_scale_that_is_needed(
 
 
 def test_what_is_needed_follows_from_the_size_that_is_asked_for() -> None:
-    assert enough_for(lambda pixels: squash(pixels, 8)) == 8 * ENOUGH
+    assert least_for(lambda pixels: squash(pixels, 8), 2.5) == 20
     config, fit = AnnotateConfig(), lambda pixels: squash(pixels, 8)
     assert ShardReader.of(config, text_of, fit).least is None
-    assert ShardReader.of(config, text_of, fit, scaled=True).least == 8 * ENOUGH
+    assert ShardReader.of(config, text_of, fit, enough=DECODE_ENOUGH).least == 8 * DECODE_ENOUGH
 
 
 TEXT, JUNK = ("k.txt", b"dog"), ("k.jpg", b"junk")

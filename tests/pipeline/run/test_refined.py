@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from jobs.annotate import main
-from pipeline.config import ENOUGH, AnnotateConfig, ExecutionConfig, MaskConfig, PromptConfig
+from pipeline.config import DECODE_ENOUGH, AnnotateConfig, ExecutionConfig, MaskConfig, PromptConfig
 from pipeline.inputs.images import decode, squash
 from pipeline.inputs.prompts import Prompt
 from pipeline.inputs.reader import ShardReader
@@ -144,19 +144,20 @@ def test_the_guides_of_a_run_are_made_again_whatever_its_model_takes(
     configs = [CONFIG, replace(CONFIG, refine_size=70), replace(CONFIG, refine="pamr")]
     row = {"key": "a", "height": 301, "width": 403}
     (shard,) = find_shards(shards)
-    for how in ("full", "scaled"):
-        images = ImagesOfRun(shards, "", {"decode": how})
+    scaled = {"decode": "scaled"}
+    runs = [({"decode": "full"}, None), (scaled, 2), (scaled | {"decode_enough": 4}, 4)]
+    for identity, enough in runs:
+        images = ImagesOfRun(shards, "", identity)
         ((first, larger, same),) = images.guides(shard.name, [row], configs)
         assert first.pixels.shape == same.pixels.shape == (3, 18, 24)
         assert larger.pixels.shape == (3, 52, 70)
         for config, again in zip(configs, (first, larger, same), strict=True):
-            scaled = how == "scaled"
             (sample,) = ShardReader.of(
                 AnnotateConfig(),
                 lambda raw: raw.key,
                 lambda pixels: squash(pixels, side),
-                guide_maker(config, lambda _: True, scaled),
-                scaled,
+                guide_maker(config, lambda _: True, enough),
+                enough,
             )(shard)
             assert isinstance(sample, Sample)
             assert torch.equal(sample.guide.pixels, again.pixels)
@@ -183,7 +184,7 @@ def test_masks_are_of_the_stored_size_at_whatever_scale_images_are_decoded(
     mask = MaskConfig(refine=refine, refine_size=64)
     config = make_config(input=write_shards(a=tar(members)), mask=mask)
     small = replace(config, decode="scaled", output=config.output + "-scaled")
-    how = {"decode": "scaled", "decode_enough": ENOUGH}
+    how = {"decode": "scaled", "decode_enough": DECODE_ENOUGH}
     assert small.identity() == config.identity() | how
     found, whole = (rows(annotate(each, Worker), "annotations") for each in (small, config))
     ious = []

@@ -144,7 +144,10 @@ def test_a_size_that_is_no_multiple_of_a_patch_is_one_line(
         (("", "17", ""), "it has no image_location"),
         *(
             (("a.jpg", "17", timing), "is not [begin, end] in seconds")
-            for timing in ("x", "{}", "[]", "0.5", "null", "[0.1]", "[1,2,3]", '["a",2]')
+            for timing in (
+                *("x", "{}", "[]", "0.5", "null", "[0.1]", "[1,2,3]", '["a",2]', '"12"'),
+                *('{"1": 0, "2": 1}', "[true, false]", f"[0, 1{'0' * 400}]"),
+            )
         ),
         (("a.jpg", "17", "[NaN, 1]"), "timing '[NaN, 1]' is not [begin, end] in seconds"),
         (("a.jpg", "17", "[0, 1e999]"), "is not [begin, end] in seconds"),
@@ -181,6 +184,7 @@ def test_files_that_do_not_belong_together_are_left_out(
     ):
         assert words in said
     shutil.rmtree(root / "audio")
+    (root / "audio").write_bytes(b"a file where a folder should be")
     flags = ("--root", str(root), "--output", str(tmp_path / "none"))
     assert evaluate.main(["prompted", *flags, *MODEL, *LOCAL, *SMALL]) == 2
     said = capsys.readouterr().err.strip()
@@ -229,11 +233,13 @@ def test_the_papers_numbers_stand_beside_its_settings_alone(
 
 def test_labels_are_cropped_as_images_are() -> None:
     """Of 40 x 30 pixels the middle 30 columns are seen; classes begin at 13 and 26."""
-    found = read_label(label(17, 517), 517, 30, (30, 40))
+    found = read_label(label(17, 517), 517, 30, (30, 40), 1200)
     assert found.shape == (30, 30)
     assert found[0].nonzero()[:, 0].tolist() == list(range(21, 30))
     with pytest.raises(Reject, match="bad_mask"):
-        read_label(b"no", 17, 30, (30, 40))
+        read_label(b"no", 17, 30, (30, 40), 1200)
+    with pytest.raises(Reject, match="too_large: 40x30 pixels"):
+        read_label(label(17, 517), 517, 30, (30, 40), 1199)
 
 
 def test_which_times_of_a_sound_count() -> None:

@@ -183,6 +183,10 @@ def complex_numbers(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return state | {"modality_heads.audio.0.bias": torch.zeros(48, dtype=torch.complex64)}
 
 
+def no_names(state: dict[str, Tensor]) -> list[Tensor]:
+    return list(state.values())
+
+
 def looking_ahead(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return state | {imagebind.MASK: torch.zeros(77, 77)}
 
@@ -195,6 +199,7 @@ def looking_ahead(state: dict[str, Tensor]) -> dict[str, Tensor]:
         (with_more, r"it has also modality_heads.smell.weight \(1 such names\)"),
         (reshaped, r"modality_heads.vision.2.weight has the shape \[64, 32\], not \[32, 64\]"),
         (looking_ahead, "looks back alone"),
+        (no_names, "does not load: the file holds no tensors by name"),
         (with_text, "modality_heads.audio.0.bias is no tensor of real numbers"),
         (complex_numbers, "modality_heads.audio.0.bias is no tensor of real numbers"),
     ],
