@@ -75,7 +75,7 @@ def measure(
     torch.set_num_threads(1)
     ways: dict[str, Callable[[bytes], Tensor]] = {
         "full": lambda data: ours(data, side, None),
-        "scaled": lambda data: ours(data, side, DECODE_ENOUGH * side),
+        "scaled": lambda data: ours(data, side, round(DECODE_ENOUGH * side)),
         "torchvision": lambda data: by_torchvision(data, side),
         "PIL with draft": lambda data: by_pillow(data, side),
     }

@@ -28,7 +28,7 @@ from pipeline.errors import ConfigError
 
 SCHEMA_VERSION = 2
 """Of the tables; `pipeline.outputs.versions` reads the older ones."""
-DECODE_ENOUGH = 3
+DECODE_ENOUGH = 3.0
 """Pixels of the shorter side of a JPEG that is decoded smaller, to one of the size that it is
 brought to next (docs/inputs.md)."""
 
@@ -212,7 +212,7 @@ class AnnotateConfig(RunConfig):
         return dataclasses.replace(super().absolute(), prompts=self.prompts.absolute())
 
     @property
-    def enough(self) -> int | None:
+    def enough(self) -> float | None:
         """`DECODE_ENOUGH` where JPEGs are decoded smaller; None where all pixels are wanted."""
         return DECODE_ENOUGH if self.decode == "scaled" else None
 

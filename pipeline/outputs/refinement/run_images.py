@@ -19,7 +19,7 @@ from pipeline.outputs.records import Commit
 from pipeline.outputs.refinement.guides import completed, guide_of, least_of
 
 Row = Mapping[str, Any]
-ENOUGH_BEFORE = 2
+ENOUGH_BEFORE = 2.0
 """`decode_enough` of a run whose identity does not say it."""
 
 
@@ -110,10 +110,10 @@ class ImagesOfRun:
             raise ConfigError(f"--images {place}: {one_line(error)}") from error
         raise _unusable(of_shard, next(iter(left)), "is not in the shard")
 
-    def _enough(self) -> int | None:
+    def _enough(self) -> float | None:
         if self._identity.get("decode") != "scaled":
             return None
-        enough: int = self._identity.get("decode_enough", ENOUGH_BEFORE)
+        enough: float = self._identity.get("decode_enough", ENOUGH_BEFORE)
         return enough
 
 
@@ -122,7 +122,7 @@ def _nothing(pixels: Tensor) -> Tensor:
     return pixels.new_empty((3, 0, 0))
 
 
-def _made(picture: Picture, configs: Sequence[MaskConfig], enough: int | None) -> list[Guide]:
+def _made(picture: Picture, configs: Sequence[MaskConfig], enough: float | None) -> list[Guide]:
     made: dict[tuple[str, int], Guide] = {}
     for config in configs:
         recipe = (config.refine, config.refine_size)

@@ -145,7 +145,7 @@ def test_the_guides_of_a_run_are_made_again_whatever_its_model_takes(
     row = {"key": "a", "height": 301, "width": 403}
     (shard,) = find_shards(shards)
     scaled = {"decode": "scaled"}
-    runs = [({"decode": "full"}, None), (scaled, 2), (scaled | {"decode_enough": 4}, 4)]
+    runs = [({"decode": "full"}, None), (scaled, 2.0), (scaled | {"decode_enough": 4.0}, 4.0)]
     for identity, enough in runs:
         images = ImagesOfRun(shards, "", identity)
         ((first, larger, same),) = images.guides(shard.name, [row], configs)
