@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -80,7 +80,7 @@ class ClassCounter:
         self._rows = read_table(config.root, config.kind).rows
         self._model = LoadedClip(config)
         # Maps of tokens need none, but its check of the size.
-        plain = {"method": "legrad", "options": {}, "layers": None}
+        plain: dict[str, Any] = {"method": "legrad", "options": {}, "layers": None}
         self._explainer = self._model.explainer(**(plain if config.maps == "tokens" else {}))
         self._encode = self._model.encode_sound
 
