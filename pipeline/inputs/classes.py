@@ -169,8 +169,9 @@ def _prompts(entry: dict[str, Any], place: str) -> tuple[tuple[str, ...], tuple[
     texts, sounds = entry.get("prompts", [entry["name"]]), entry.get(heard.FIELD, [])
     if not isinstance(sounds, list) or not all(is_text(sound) for sound in sounds):
         raise ConfigError(f"{place}: sounds {sounds!r} is not a list of files, such as [bark.ogg]")
-    is_some = isinstance(texts, list) and bool(texts or sounds)
-    if not is_some or not all(is_text(text) for text in texts):
+    if texts == [] == sounds:
+        raise ConfigError(f"{place}: has neither prompts nor sounds: nothing to look for")
+    if not isinstance(texts, list) or not all(is_text(text) for text in texts):
         raise ConfigError(
             f"{place}: prompts {texts!r} is not a list of texts, such as [dog, puppy]; {QUOTES}"
         )

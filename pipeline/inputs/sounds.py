@@ -23,6 +23,13 @@ RATES = (1_000, 192_000)
 """Samples per second that a file may have."""
 LOUDEST = 2.0**31
 """The largest sample; files of floats are free to have others, whose squares are infinite."""
+UNKNOWN = 0x7FFFF000
+"""From here on, the size in the header of a WAV says that its writer did not know it."""
+WORDS = {
+    "File does not exist or is not a regular file (possibly a pipe?).": "it is damaged",
+    "Internal error : SF_INFO struct incomplete.": "its header is damaged",
+}
+"""What libsndfile says of bytes as if they were files, and what is meant."""
 BLOCK = 1 << 16
 CLIP_SECONDS, CLIPS = 2, 3
 """What is heard of a sound: its first, its middle and its last two seconds."""
@@ -93,6 +100,7 @@ def read_sound(data: bytes, name: str, max_seconds: float) -> Sound:
     Raises:
         Reject: `bad_sound`, `empty_sound` or `long_sound`.
     """
+    _check_whole(data, name)
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
             rate = file.samplerate
@@ -113,7 +121,8 @@ def read_sound(data: bytes, name: str, max_seconds: float) -> Sound:
     except Exception as error:  # libsndfile and its decoders raise whatever they like
         # Of libsndfile's errors, the text as Python has it names an object in memory.
         said = error.error_string if isinstance(error, soundfile.LibsndfileError) else error
-        raise Reject("bad_sound", f"{name}: does not decode: {unwrapped(said)}") from error
+        why = WORDS.get(text := unwrapped(said), text) if data else "the file is empty"
+        raise Reject("bad_sound", f"{name}: does not decode: {why}") from error
     waveform = np.concatenate(blocks) if blocks else np.empty(0, np.float32)
     if not np.isfinite(waveform).all():
         raise Reject("bad_sound", f"{name}: samples that are no numbers")
@@ -123,4 +132,19 @@ def read_sound(data: bytes, name: str, max_seconds: float) -> Sound:
     if len(waveform) < SHORTEST:
         least = 1000 * SHORTEST // RATE
         raise Reject("empty_sound", f"{name}: {length} samples, less than {least} ms")
+    if not waveform.any():
+        raise Reject("empty_sound", f"{name}: silence alone")
     return Sound(name, digests.of_bytes(data), waveform)
+
+
+def _check_whole(data: bytes, name: str) -> None:
+    """See that a WAV is as long as its header says: libsndfile reads it as far as it goes.
+
+    Raises:
+        Reject: `bad_sound`.
+    """
+    if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
+        return
+    size = 8 + int.from_bytes(data[4:8], "little")
+    if len(data) < size < UNKNOWN:
+        raise Reject("bad_sound", f"{name}: cut short: {len(data):,} bytes of {size:,}")

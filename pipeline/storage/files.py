@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import stat
 import tempfile
 from collections.abc import Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -60,11 +61,14 @@ def open_read(location: str) -> Stream:
     """A buffered binary stream over the object.
 
     Raises:
-        OSError: the object does not exist or cannot be reached; `IsADirectoryError` for a folder.
+        OSError: the object does not exist or cannot be reached; `IsADirectoryError` for a folder,
+            `FileNotFoundError` for a device, which may have no end.
     """
     if is_http(location):
         return web.open_read(location)
     filesystem, path = resolve(location)
+    if isinstance(filesystem, fs.LocalFileSystem) and _is_device(path):
+        raise FileNotFoundError(f"{location}: is a device, and not a file")
     try:
         return cast(Stream, filesystem.open_input_stream(path, buffer_size=READ_BUFFER))
     except FileNotFoundError:
@@ -73,6 +77,14 @@ def open_read(location: str) -> Stream:
         if isinstance(filesystem, fs.LocalFileSystem) and os.path.isdir(path):
             raise IsADirectoryError(f"{location}: is a directory, and not a file") from error
         raise
+
+
+def _is_device(path: str) -> bool:
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False  # who opens it says what is wrong
+    return stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
 
 
 def exists(location: str) -> bool:
@@ -199,7 +211,11 @@ def _put(location: str, data: bytes | mmap) -> None:
 def _replacing(path: Path) -> Iterator[BinaryIO]:
     """A file beside `path` that takes its place when the body has written it."""
     with _naming(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:
+            why = "is a file, and not a folder"
+            raise NotADirectoryError(errno.ENOTDIR, why, error.filename) from error
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as stream:

@@ -227,7 +227,7 @@ class Case:
         assert drive.code is None, f"over before it was hit, with {drive.code}:\n{drive.log}"
 
     def workers(self, kind: str = "loaded") -> dict[int, str]:
-        """Process and node of every worker that lives and was ever `loading`, …, `busy`, `held`."""
+        """Process and node of every worker that lives and was ever `loading`, `busy`, `done`, …"""
         paths = [path for path in (self.work / kind).glob("*") if Path("/proc", path.name).exists()]
         return {int(path.name): path.read_text() for path in paths}
 

@@ -94,6 +94,7 @@ class StandIn(Worker):
         self._note("loading")
         self._maybe(trouble.loading, "loading")
         super().__init__(config, lambda _: Blank(trouble.seconds))
+        self._flying = 0
         self._note("loaded")
 
     def do_shard(
@@ -106,10 +107,14 @@ class StandIn(Worker):
             alive()
             time.sleep(0.01)
         self._note("busy")
+        self._flying += 1
         for name, what in self._trouble.shards.items():
             if trial.shard.name.startswith(name):
                 self._maybe(what, name)
         super().do_shard(trial, on_images, alive)
+        self._flying -= 1
+        if not self._flying:
+            self._note("done")
 
     def _note(self, kind: str) -> None:
         notes = self._folder / kind

@@ -108,8 +108,11 @@ def read_table(root: str, kind: str) -> Table:
             if not entry["image_location"]:
                 raise ConfigError(f"{shown}, row {line}: it has no image_location")
             rows.setdefault(number, []).append(Row(entry["image_location"], number, sound, timing))
-    except FileNotFoundError as error:
-        raise ConfigError(f"{shown}: there is no such file") from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ConfigError(
+            f"{shown}: there is no such file; give the folder that has it, frames/, annotations/ "
+            "and audio/"
+        ) from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"{shown}: not a table: {one_line(error)}") from error
     if not rows:

@@ -109,7 +109,7 @@ def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """In which settings two identities differ, a line for each."""
     old, new = flattened(there), flattened(json.loads(json.dumps(now)))
     return [
-        f"{key}: {_shown(old.get(key))} there, {_shown(new.get(key))} now"
+        f"{key}: {_shown(old, key)} there, {_shown(new, key)} now"
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key)
     ]
@@ -126,7 +126,9 @@ def flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _shown(value: Any) -> str:
+def _shown(settings: Mapping[str, Any], key: str) -> str:
     """A value for a message: of a thousand names, the first will do."""
-    text = repr(value)
+    if key not in settings:
+        return "unset"  # or as it was before there was such a setting
+    text = repr(settings[key])
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"

@@ -161,15 +161,17 @@ def sounds(read: Callable[..., str]) -> Iterator[Row]:
         "no sound": {"txt": b"dog"},
         "a file that is none": {"mp3": b"GET / HTTP/1.1"},
         "nothing": {"ogg": b""},
+        "a WAV that ends before its header says": {"wav": second[:-1]},
         "less than 25 ms": {"wav": wav(399)},
+        "silence alone": {"wav": wav(16_000, loudness=0.0)},
         "more than `--prompts.max_seconds`": {"flac": wav(16_000 * 301, "FLAC")},
     }.items():
         result = outcome(lambda fields=fields: read("audio", fields))
         yield "prompt", f"`audio`: {example}", result
 
 
-def wav(samples: int, format: str = "WAV") -> bytes:
-    """A sound at 16 kHz."""
+def wav(samples: int, format: str = "WAV", loudness: float = 0.5) -> bytes:
+    """A tone at 16 kHz."""
     file = io.BytesIO()
-    soundfile.write(file, np.zeros(samples), 16_000, format=format)
+    soundfile.write(file, loudness * np.sin(np.arange(samples)), 16_000, format=format)
     return file.getvalue()

@@ -214,3 +214,11 @@ def test_of_several_who_delete_a_file_none_fails(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(storage.remove, [str(place) for place in places for _ in range(4)]))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_no_file_is_neither_read_nor_taken_for_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="/dev/zero: is a device, and not a file"):
+        storage.read_bytes("/dev/zero")
+    (tmp_path / "file").write_text("a file")
+    with pytest.raises(NotADirectoryError, match="is a file, and not a folder"):
+        storage.write_bytes(str(tmp_path / "file" / "a.png"), b"")
