@@ -90,11 +90,18 @@ def test_two_workers_share_the_gpu_of_the_labelled_node(
     head: Head, start: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
     before = workers(head)
-    job = start("--engine.labels", "{kind: '!a'}", "--engine.gpus_per_worker", "0.5")
+    shards = tmp_path / "in"  # more than the first worker has done when the second is there
+    shards.mkdir()
+    for number in range(12):
+        (shards / f"{number:02}.tar").symlink_to(SHARDS / "demo-00000.tar")
+    job = start(
+        "--engine.labels", "{kind: '!a'}", "--engine.gpus_per_worker", "0.5",
+        "--input", str(shards), "--limit_samples", "64",
+    )  # fmt: skip
     said, _ = job.communicate(timeout=PATIENCE)
     assert job.returncode == 0, said
     assert kinds(head, before) == ["b", "b"]
-    assert json.loads((tmp_path / "out" / "summary.json").read_text())["shards"] == 3
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["shards"] == 12
 
 
 def test_workers_wait_for_a_node_with_the_label_and_say_so(
