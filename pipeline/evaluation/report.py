@@ -12,6 +12,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from pipeline import storage
+from pipeline.errors import ConfigError
 from pipeline.evaluation.counting import Merged
 
 matplotlib.use("Agg")
@@ -30,6 +31,24 @@ def header(merged: Merged) -> dict[str, Any]:
         "rejected": merged.rejects,
         "missing_shards": merged.missing,
     } | ({"run": asdict(merged.gaps)} if merged.gaps else {})
+
+
+def check_scored(merged: Merged, where: str) -> None:
+    """See that anything could be scored.
+
+    Args:
+        merged: the counts.
+        where: the data are, as people say it.
+
+    Raises:
+        ConfigError: with what was wrong with all that was there.
+    """
+    if not merged.table.num_rows:
+        raise ConfigError(
+            f"{where}: no image could be scored ({in_words(merged.rejects)}; the log of the run "
+            "that counted them names them; files that are there by now are looked for with another "
+            "--output)"
+        )
 
 
 def gap_notes(merged: Merged) -> list[str]:

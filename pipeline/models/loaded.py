@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -110,15 +110,27 @@ class LoadedModel(ABC):
         explainer = make_explainer(
             config, self.model, self.caption, self.text, config.engine.memory_budget, self.size
         )
-        side = config.sized_model().image_size
-        if side or not config.views.plain:  # to find out now, and not at the first image
-            image = torch.zeros(1, 3, self.size, self.size, device=self.device, dtype=self.dtype)
-            try:
-                explainer.encode(image)
-            except ValueError as error:
-                flag = f"--model.image_size {side}" if side else "--views"
-                raise ConfigError(f"{flag}: {error}") from error
+        self.check_size(explainer.encode)
         return explainer
+
+    def check_size(self, look: Callable[[Tensor], object]) -> None:
+        """Find out now, and not at the first image, that the model takes none of the size.
+
+        Args:
+            look: takes a batch of images.
+
+        Raises:
+            ConfigError: it does not take this size.
+        """
+        side = self.config.sized_model().image_size
+        if not side and self.config.views.plain:
+            return
+        image = torch.zeros(1, 3, self.size, self.size, device=self.device, dtype=self.dtype)
+        try:
+            look(image)
+        except ValueError as error:
+            flag = f"--model.image_size {side}" if side else "--views"
+            raise ConfigError(f"{flag}: {error}") from error
 
     def explain(self, explainer: legrad.Explainer, queries: Sequence[Query]) -> list[Explanation]:
         """Explain a batch with one forward pass, or in halves where memory does not suffice."""

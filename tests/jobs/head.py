@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
+from pipeline.demo.run import SHARDS
+
+ROOT = Path(__file__).parents[2]
 TOKEN = "of-these-tests"
 PATIENCE = 400.0
 """Seconds that a job may take on a machine that does much else."""
@@ -72,6 +75,33 @@ class Head:
         """What `ray list` lists."""
         found = self.ask(f"v0/{what}?detail=true&limit=1000")["data"]["result"]["result"]
         return list(found)
+
+
+@contextmanager
+def job(head: Head, output: Path, *settings: str) -> Iterator[subprocess.Popen[str]]:
+    """A job over the demo's shards, which is followed and may go on while the body runs.
+
+    Args:
+        head: that it is submitted to.
+        output: of it.
+        settings: more of `annotate.py`.
+    """
+    # Nodes of one machine share a folder: the first that is done with a working directory deletes
+    # that of the others.
+    installed = json.dumps({"env_vars": {"PYTHONPATH": str(ROOT)}})
+    command = ["ray", "job", "submit", "--runtime-env-json", installed, "--"]
+    command += ["python", "-m", "jobs.annotate", "--input", str(SHARDS), "--output", str(output)]
+    process = subprocess.Popen(
+        [*command, "--limit_samples", "4", "--engine.threads", "1", *settings],
+        env=head.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
 
 
 @contextmanager

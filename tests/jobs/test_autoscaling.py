@@ -7,17 +7,14 @@ machine: "Testing Autoscaling Locally" in Ray's documentation.
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline.demo.run import SHARDS
-from tests.jobs.head import PATIENCE, Head, running_head, until
+from tests.jobs.head import PATIENCE, Head, job, running_head, until
 
-ROOT = Path(__file__).parents[2]
 HEAD = "f" * 51 + "00000"
 """What Ray's provider of pretended nodes calls the head."""
 PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
@@ -70,18 +67,9 @@ def head() -> Iterator[Head]:
 
 def submitted(head: Head, output: Path, *settings: str) -> tuple[int, str]:
     """How a job over the demo's shards ends, and what it says."""
-    installed = json.dumps({"env_vars": {"PYTHONPATH": str(ROOT)}})
-    command = ["ray", "job", "submit", "--runtime-env-json", installed, "--"]
-    command += ["python", "-m", "jobs.annotate", "--input", str(SHARDS), "--output", str(output)]
-    ended = subprocess.run(
-        [*command, "--limit_samples", "4", "--engine.threads", "1", *settings],
-        env=head.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=PATIENCE,
-    )
-    return ended.returncode, ended.stdout
+    with job(head, output, *settings) as process:
+        said, _ = process.communicate(timeout=PATIENCE)
+    return process.returncode, said
 
 
 def kinds(head: Head, state: str = "") -> list[str]:

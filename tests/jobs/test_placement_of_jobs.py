@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.demo.run import SHARDS
-from tests.jobs.head import PATIENCE, Head, joined, running_head
+from tests.jobs.head import PATIENCE, Head, job, joined, running_head
 
-ROOT = Path(__file__).parents[2]
 WAITS = (
     r"waiting for the start of workers, each of which needs 2 CPUs on a node with kind c: 2, "
     r"for \d+ s: no node of 3 has kind c; kind is a, b"
@@ -43,29 +42,7 @@ def start(head: Head, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen
     with ExitStack() as exit_:
 
         def run(*settings: str) -> subprocess.Popen[str]:
-            # Nodes of one machine share a folder: the first that is done with a working directory
-            # deletes that of the others.
-            installed = json.dumps({"env_vars": {"PYTHONPATH": str(ROOT)}})
-            command = [
-                "ray",
-                "job",
-                "submit",
-                "--runtime-env-json",
-                installed,
-                "--",
-                "python",
-                "-m",
-            ]
-            command += ["jobs.annotate", "--input", str(SHARDS), "--output", str(tmp_path / "out")]
-            process = subprocess.Popen(
-                [*command, "--limit_samples", "4", "--engine.threads", "1", *settings],
-                env=head.environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            exit_.callback(process.kill)
-            return process
+            return exit_.enter_context(job(head, tmp_path / "out", *settings))
 
         yield run
 

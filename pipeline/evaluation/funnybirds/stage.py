@@ -122,12 +122,7 @@ def score_funnybirds(config: FunnyBirdsConfig) -> FunnyBirdsResult:
     with naming(f"--data {storage.public(config.data)}"):
         shards = files.shards(birds)[: config.limit_shards]
     merged = count_shards(config, shards, identity, make)
-    if not merged.table.num_rows:
-        raise ConfigError(
-            f"--data {storage.public(config.data)}: no image could be scored "
-            f"({report.in_words(merged.rejects)}; the log of the run that counted them names "
-            "them; files that are there by now are looked for with another --output)"
-        )
+    report.check_scored(merged, f"--data {storage.public(config.data)}")
     result = FunnyBirdsResult(bird_scores(merged.table), merged)
     _write(config, birds, result)
     return result

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -79,9 +79,9 @@ class ClassCounter:
         self._config = config
         self._rows = read_table(config.root, config.kind).rows
         self._model = LoadedClip(config)
-        # Maps of tokens need none, but its check of the size.
-        plain: dict[str, Any] = {"method": "legrad", "options": {}, "layers": None}
-        self._explainer = self._model.explainer(**(plain if config.maps == "tokens" else {}))
+        self._explainer = None if config.maps == "tokens" else self._model.explainer()
+        if self._explainer is None:
+            self._model.check_size(self._model.patches)
         self._encode = self._model.encode_sound
 
     def __call__(self, shard: Shard, on_images: Callable[[int], object]) -> Counted:
@@ -159,7 +159,7 @@ class ClassCounter:
             if not there:
                 return []
             truths = [scene.truth for scene, _ in there]
-            if config.maps == "tokens":
+            if self._explainer is None:
                 images = self._model.images(torch.stack([scene.pixels for scene, _ in there]))
                 vectors = torch.stack([vector for _, vector in there])
                 patches = self._model.patches(images)

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from pipeline import storage
-from pipeline.errors import ConfigError, naming
+from pipeline.errors import naming
 from pipeline.evaluation import paper, report
 from pipeline.evaluation.counting import Merged, count_shards
 from pipeline.evaluation.prompted.config import PromptedConfig
@@ -31,12 +31,7 @@ def score_prompted(config: PromptedConfig) -> PromptedResult:
     shards = class_shards(config.root, table)[: config.limit_shards]
     identity = config.identity() | {"table": table.digest}
     merged = count_shards(config, shards, identity, partial(ClassCounter, config))
-    if not merged.table.num_rows:
-        raise ConfigError(
-            f"--root {storage.public(config.root)}: no image could be scored "
-            f"({report.in_words(merged.rejects)}; the log of the run that counted them names "
-            "them; files that are there by now are looked for with another --output)"
-        )
+    report.check_scored(merged, f"--root {storage.public(config.root)}")
     result = PromptedResult(prompted_scores(merged.table), merged)
     _write(config, table, result)
     return result

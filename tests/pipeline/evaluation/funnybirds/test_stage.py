@@ -149,15 +149,18 @@ def test_our_own_preprocessing(bird_weights: str) -> None:
     torch.testing.assert_close(shifted[0], (image / 255 - 0.5) / 0.25)
 
 
+@pytest.fixture
+def root(birds: Path, tmp_path: Path) -> Path:
+    """The birds, to be broken."""
+    return Path(shutil.copytree(birds, tmp_path / "broken"))
+
+
 def test_what_is_broken_is_left_out_with_its_reason(
     run: Run,
     flags: tuple[object, ...],
-    birds: Path,
-    tmp_path: Path,
+    root: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    root = tmp_path / "broken"
-    shutil.copytree(birds, root)
     interventions = root / "test_interventions"
     removed = interventions / "0" / "000000" / "body_beak_eye_foot_tail.png"
     removed.unlink()
@@ -182,12 +185,9 @@ def test_what_is_broken_is_left_out_with_its_reason(
 def test_a_part_map_without_parts_is_none(
     run: Run,
     flags: tuple[object, ...],
-    birds: Path,
-    tmp_path: Path,
+    root: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    root = tmp_path / "broken"
-    shutil.copytree(birds, root)
     shutil.copy(root / "test" / "3" / "000001.png", root / "test_part_map" / "3" / "000001.png")
     found = run("funnybirds", "--data", root, *flags[2:])
     assert found["rejected"] == {"bad_part_map": 1} and found["scores"]["images"]["all"] == 3
